@@ -1,0 +1,283 @@
+//! From arguments to a command, and the texts of `--help`.
+
+use crate::process::config::{self, Config, FileError, SETTINGS, Setting, SettingError};
+use lexopt::{Arg, Parser, ValueExt};
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+
+/// What the person asked for.
+#[derive(Debug)]
+pub enum Command {
+    Serve(Box<Config>),
+    Forget { machine: String, host: String, port: u16 },
+    Print(String),
+}
+
+/// Why the arguments cannot be followed. Exit status 2.
+#[derive(Debug)]
+pub enum UsageError {
+    NoCommand,
+    UnknownCommand(String),
+    Arguments(lexopt::Error),
+    UnknownFlag(String),
+    Setting(SettingError),
+    File(FileError),
+    Missing { command: &'static str, what: &'static str },
+}
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            UsageError::NoCommand => write!(f, "no command given"),
+            UsageError::UnknownCommand(name) => write!(f, "there is no command {name:?}"),
+            UsageError::Arguments(error) => write!(f, "{error}"),
+            UsageError::UnknownFlag(text) => write!(f, "{text}"),
+            UsageError::Setting(error) => write!(f, "--{error}"),
+            UsageError::File(error) => write!(f, "{error}"),
+            UsageError::Missing { command, what } => write!(f, "{command} needs {what}"),
+        }
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+impl From<lexopt::Error> for UsageError {
+    fn from(error: lexopt::Error) -> Self {
+        UsageError::Arguments(error)
+    }
+}
+
+/// Reads the arguments after the program's name.
+///
+/// # Errors
+/// They cannot be followed; the text says which one and what would be right.
+pub fn parse<I>(arguments: I) -> Result<Command, UsageError>
+where
+    I: IntoIterator,
+    I::Item: Into<OsString>,
+{
+    let mut parser = Parser::from_args(arguments);
+    match parser.next()? {
+        None => Err(UsageError::NoCommand),
+        Some(Arg::Long("help") | Arg::Short('h')) => Ok(Command::Print(overview())),
+        Some(Arg::Long("version") | Arg::Short('V')) => {
+            Ok(Command::Print(format!("threadcast {}\n", env!("CARGO_PKG_VERSION"))))
+        }
+        Some(Arg::Value(name)) => match name.to_string_lossy().as_ref() {
+            "serve" => serve(&mut parser),
+            "forget" => forget(&mut parser),
+            "help" => help(&mut parser),
+            other => Err(UsageError::UnknownCommand(other.to_owned())),
+        },
+        Some(other) => Err(other.unexpected().into()),
+    }
+}
+
+fn help(parser: &mut Parser) -> Result<Command, UsageError> {
+    let topic = match parser.next()? {
+        None => return Ok(Command::Print(overview())),
+        Some(Arg::Value(topic)) => topic.string()?,
+        Some(other) => return Err(other.unexpected().into()),
+    };
+    match topic.as_str() {
+        "serve" => Ok(Command::Print(serve_help())),
+        "forget" => Ok(Command::Print(forget_help())),
+        _ => Err(UsageError::UnknownCommand(topic)),
+    }
+}
+
+fn serve(parser: &mut Parser) -> Result<Command, UsageError> {
+    let mut flags: Vec<(&'static Setting, String)> = Vec::new();
+    let mut file: Option<PathBuf> = None;
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Arg::Long("help") | Arg::Short('h') => return Ok(Command::Print(serve_help())),
+            Arg::Long("config") => file = Some(parser.value()?.into()),
+            Arg::Long(name) => {
+                let Some(setting) = Setting::find(name) else {
+                    return Err(UsageError::UnknownFlag(config::unknown(name)));
+                };
+                let value = match setting.is_switch() {
+                    true => parser
+                        .optional_value()
+                        .map_or(Ok("true".to_owned()), ValueExt::string)?,
+                    false => parser.value()?.string()?,
+                };
+                flags.push((setting, value));
+            }
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let mut config = Config::default();
+    if let Some(path) = file {
+        config::read_file(&path, &mut config).map_err(UsageError::File)?;
+    }
+    let repeated = |name| flags.iter().any(|(setting, _)| setting.name == name && setting.repeats);
+    if repeated("allow-origin") {
+        // Flags win: a list given as flags takes the place of the file's.
+        config.allow_origin.clear();
+    }
+    for (setting, value) in flags {
+        setting.set(&mut config, &value).map_err(UsageError::Setting)?;
+    }
+    Ok(Command::Serve(Box::new(config)))
+}
+
+fn forget(parser: &mut Parser) -> Result<Command, UsageError> {
+    let mut machine = None;
+    let defaults = Config::default();
+    let (mut host, mut port) = (defaults.host, defaults.port);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Arg::Long("help") | Arg::Short('h') => return Ok(Command::Print(forget_help())),
+            Arg::Long("host") => host = parser.value()?.string()?,
+            Arg::Long("port") => port = parser.value()?.parse()?,
+            Arg::Value(name) if machine.is_none() => machine = Some(name.string()?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    match machine {
+        Some(machine) => Ok(Command::Forget { machine, host, port }),
+        None => Err(UsageError::Missing {
+            command: "forget",
+            what: "the name of a machine",
+        }),
+    }
+}
+
+fn overview() -> String {
+    "\
+threadcast shows people what their local workers are doing, live.
+
+Usage: threadcast COMMAND [FLAGS]
+
+Commands:
+  serve         receive events on a Unix datagram socket, send them to browsers over WebSocket
+  forget NAME   remove a machine that no longer exists from a running server
+  help COMMAND  the flags of a command
+
+  --version     print the version
+
+Exit status: 0 fine, 1 failed, 2 wrong usage.
+"
+    .to_owned()
+}
+
+fn serve_help() -> String {
+    let defaults = Config::default();
+    let mut text = "\
+Receives events on a Unix datagram socket and sends each to every WebSocket client; runs until SIGTERM or Ctrl-C.
+A second signal ends it at once.
+
+Usage: threadcast serve [FLAGS]
+
+"
+    .to_owned();
+    let config = (
+        "--config FILE".to_owned(),
+        "TOML file with these settings, named as the flags without the dashes; flags win".to_owned(),
+    );
+    let settings = SETTINGS.iter().map(|setting| {
+        let flag = format!("--{} {}", setting.name, setting.value);
+        let help = match setting.is_switch() {
+            true => setting.help.to_owned(),
+            false => format!("{} [{}]", setting.help, setting.show(&defaults)),
+        };
+        (flag.trim_end().to_owned(), help)
+    });
+    for (flag, help) in settings.chain([config]) {
+        text.push_str(&format!("  {flag:<26}  {help}\n"));
+    }
+    text.push_str(
+        "\nTimes: 500ms, 10s, 2m, 1h. Sizes: 64KiB, 1MiB, or bytes.\nExit status: 0 fine, 1 failed, 2 wrong usage.\n",
+    );
+    text
+}
+
+fn forget_help() -> String {
+    let defaults = Config::default();
+    format!(
+        "\
+Removes a machine from a running server's table, as if it had ended: for machines that were killed and never said so.
+Every browser that shows it is told. The server takes this from its own host only.
+
+Usage: threadcast forget NAME [FLAGS]
+
+  --host ADDRESS              where the server listens [{}]
+  --port PORT                 its port [{}]
+
+Exit status: 0 forgotten, 1 no such machine or no such server, 2 wrong usage.
+",
+        defaults.host, defaults.port
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn served(arguments: &[&str]) -> Config {
+        match parse(arguments).unwrap() {
+            Command::Serve(config) => *config,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_original_flags_keep_names_and_defaults() {
+        let config = served(&["serve"]);
+        assert_eq!((config.host.as_str(), config.port), ("127.0.0.1", 3002));
+        assert_eq!(config.event_socket_path.to_str(), Some("/tmp/statemachine-events.sock"));
+        let config = served(&[
+            "serve",
+            "--host",
+            "::1",
+            "--port=8765",
+            "--event-socket-path",
+            "/run/e.sock",
+        ]);
+        assert_eq!((config.host.as_str(), config.port), ("::1", 8765));
+    }
+
+    #[test]
+    fn switches_take_no_value_or_one_after_an_equals_sign() {
+        assert!(served(&["serve", "--allow-drill", "--port", "0"]).allow_drill);
+        assert!(!served(&["serve", "--allow-drill=false"]).allow_drill);
+    }
+
+    #[test]
+    fn faults_name_the_argument() {
+        for (arguments, part) in [
+            (&[][..], "no command"),
+            (&["sevre"], "sevre"),
+            (&["serve", "--prot", "1"], "did you mean \"port\"?"),
+            (&["serve", "--port", "x"], "--port cannot be \"x\""),
+            (&["serve", "extra"], "extra"),
+            (&["serve", "--port"], "port"),
+            (&["forget"], "name of a machine"),
+        ] {
+            let error = parse(arguments).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[cfg(feature = "config-file")]
+    #[test]
+    fn flags_win_over_the_file_wherever_they_stand() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.toml");
+        std::fs::write(&path, "port = 1\nhost = \"::1\"\nallow-origin = [\"https://a\"]").unwrap();
+        let path = path.to_str().unwrap();
+        let config = served(&["serve", "--port", "2", "--config", path, "--allow-origin", "https://b"]);
+        assert_eq!((config.host.as_str(), config.port), ("::1", 2));
+        assert_eq!(config.allow_origin, ["https://b"]);
+    }
+
+    #[test]
+    fn help_lists_every_setting() {
+        for setting in &SETTINGS {
+            assert!(serve_help().contains(&format!("--{}", setting.name)));
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Takes in connections and gives each a thread.
+//!
+//! Runs on: `accept`, one.
+//! Owns: the listener, the handles of the connections' threads.
+//! Blocks on: a connection (250 ms); out of descriptors: a pause of 100 ms.
+//! Can be stalled by: the kernel's making of a thread.
+//! Full queue means: beyond the bound of connections, one is told 503 and ended.
+//! Ends when: asked to; the handles then go to whoever joins the threads.
+//! Watched as: `accept`, a core thread.
+
+use crate::client::handshake::{Connection, Reception, serve};
+use crate::client::http::Answer;
+use crate::liveness::beat::{Beat, Operation};
+use crate::liveness::drill;
+use crate::process::clock::{pause, timespec};
+use crate::process::stop::Stop;
+use crate::process::threads::{self, ThreadHandle};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::{SendFlags, send};
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Longest wait for a connection.
+const TURN: Duration = Duration::from_millis(250);
+/// How long to stand back when the host is out of something.
+const BACK_OFF: Duration = Duration::from_millis(100);
+/// Connections taken in before the thread's other duties have their turn.
+const ACCEPTS_PER_TURN: usize = 64;
+/// How often ended threads are looked for.
+const REAP_EVERY: Duration = Duration::from_millis(250);
+/// Connections beyond the clients: pages, and handshakes under way, silent ones included.
+pub const CONNECTIONS_SPARE: usize = 256;
+/// Stack of a connection's thread. Only touched pages count; debug builds touch more.
+const CLIENT_STACK_BYTES: usize = 256 * 1024;
+/// Thread names have room for this many connections before they repeat.
+const NAMES: u64 = 100_000_000;
+
+/// The thread's own things.
+#[derive(Debug)]
+pub struct Accept {
+    listener: TcpListener,
+    reception: Arc<Reception>,
+    connections_max: usize,
+    threads: Vec<ThreadHandle<()>>,
+    next_id: u64,
+    reaped: Instant,
+    beat: Arc<Beat>,
+    stop: Stop,
+}
+
+impl Accept {
+    /// Ready to run. `listener` must be non-blocking.
+    pub fn new(listener: TcpListener, reception: Arc<Reception>, beat: Arc<Beat>, stop: Stop) -> Accept {
+        Accept {
+            listener,
+            connections_max: reception.clients_max.saturating_add(CONNECTIONS_SPARE),
+            reception,
+            threads: Vec::new(),
+            next_id: 1,
+            reaped: Instant::now(),
+            beat,
+            stop,
+        }
+    }
+
+    /// The thread's body; gives the threads that still run.
+    pub fn run(mut self) -> Vec<ThreadHandle<()>> {
+        while !self.stop.requested() {
+            drill::obey(&self.beat);
+            self.wait();
+            self.beat.enter(Operation::Accepting);
+            self.take_in();
+            if self.reaped.elapsed() >= REAP_EVERY {
+                self.reap();
+            }
+        }
+        self.beat.enter(Operation::Ended);
+        self.threads
+    }
+
+    fn wait(&self) {
+        self.beat.enter(Operation::Waiting);
+        let mut fds = [
+            PollFd::from_borrowed_fd(self.listener.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.stop.as_fd(), PollFlags::IN),
+        ];
+        // An interrupted poll costs nothing: accepting does not block, and the next turn polls again.
+        let _ = poll(&mut fds, Some(&timespec(TURN)));
+    }
+
+    fn take_in(&mut self) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            self.beat.step();
+            match self.listener.accept() {
+                Ok((socket, peer)) => self.receive(socket, peer),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => return,
+                    // The peer left before we came, or a signal: the next one may be fine.
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
+                    _ => {
+                        log::error!(
+                            "🚨 cannot accept a connection: {error}; trying again every {BACK_OFF:?}. If the server is \
+                             out of descriptors, raise its limit (ulimit -n, LimitNOFILE=) or lower --max-clients"
+                        );
+                        pause(BACK_OFF);
+                        self.reap();
+                        return;
+                    }
+                },
+            }
+        }
+    }
+
+    fn receive(&mut self, socket: TcpStream, peer: SocketAddr) {
+        if self.threads.len() >= self.connections_max {
+            self.reap();
+        }
+        if self.threads.len() >= self.connections_max {
+            return self.refuse(&socket, "too many connections");
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        let socket = Arc::new(socket);
+        let connection = Connection {
+            id,
+            peer,
+            socket: Arc::clone(&socket),
+        };
+        let reception = Arc::clone(&self.reception);
+        let name = format!("client-{}", id % NAMES);
+        let started = threads::spawn(&name, CLIENT_STACK_BYTES, None, move || {
+            serve(connection, &reception);
+        });
+        match started {
+            Ok(handle) => self.threads.push(handle),
+            Err(error) => {
+                log::error!(
+                    "🚨 cannot start a thread for a client: {error}; it was told to come back. Raise the limit of \
+                     threads (ulimit -u, TasksMax=) or lower --max-clients"
+                );
+                self.refuse(&socket, "the server cannot start another thread");
+            }
+        }
+    }
+
+    /// Tells a connection to come back later, without waiting for it.
+    fn refuse(&self, socket: &TcpStream, why: &str) {
+        self.reception.gauges.refused.fetch_add(1, Ordering::Relaxed);
+        log::warn!("⚠️ refused a connection: {why}");
+        let answer = Answer::detail(503, why).with("retry-after", "5".to_owned());
+        // An empty socket takes it at once; a peer that has gone is none of our business.
+        let _ = send(socket, &answer.encode("GET"), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        let _ = socket.shutdown(std::net::Shutdown::Write);
+    }
+
+    /// Lets go of threads that have ended.
+    fn reap(&mut self) {
+        self.reaped = Instant::now();
+        for handle in self.threads.extract_if(.., |handle| handle.is_finished()) {
+            self.beat.step();
+            // Finished, so this does not wait.
+            if let Err(error) = handle.join_within(REAP_EVERY) {
+                log::error!("🚨 {error}; that client is lost, the others are not");
+            }
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! A connection's first second: its head is read and judged, then it is a page or a WebSocket.
+//!
+//! Runs on: `client-N`, the connection's own thread.
+//! Owns: the socket, until it is joined.
+//! Blocks on: the head (5 s in all), the fan-out's answer (2 s), sending an answer (5 s).
+//! Can be stalled by: its own peer only, within these bounds.
+//! Full queue means: see `fanout` and `inbox`: the client is told 503.
+//! Ends when: the page is answered, or the client has ended.
+//! Watched as: not watched in this version; every wait in it is bounded by the above.
+
+use crate::client::http::{self, Answer, Head, HeadError};
+use crate::client::inbox::InboxHandle;
+use crate::client::origin::{OriginRules, with_cors};
+use crate::client::outbox::{Link, outbox};
+use crate::client::protocol::{EndReason, EndTally};
+use crate::client::writer::{CONTROL_QUEUE_LEN_MAX, Timing, Writer};
+use crate::liveness::beat::Beat;
+use crate::pipeline::fanout::{CaughtUp, FanoutHandle};
+use crate::web::Site;
+use crossbeam_channel::bounded;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use tungstenite::handshake::derive_accept_key;
+
+/// The path of the stream.
+pub const STREAM_PATH: &str = "/ws/events";
+/// The handshake's answer must be taken within this time; the socket is empty then.
+const ACCEPT_DEADLINE: Duration = Duration::from_secs(2);
+/// Length of a Sec-WebSocket-Key: 16 bytes in base64 (RFC 6455 section 4.1).
+const KEY_LEN: usize = 24;
+
+/// What every connection's thread works with.
+#[derive(Debug)]
+pub struct Reception {
+    pub rules: OriginRules,
+    pub fanout: FanoutHandle,
+    pub inbox: InboxHandle,
+    pub inbox_beat: Arc<Beat>,
+    pub timing: Timing,
+    pub slow_snapshot: Duration,
+    pub clients_max: usize,
+    pub gauges: Arc<ClientGauges>,
+    pub site: Site,
+}
+
+/// What the clients show to whoever asks.
+#[derive(Debug, Default)]
+pub struct ClientGauges {
+    /// WebSocket clients now, those that are ending included.
+    pub open: AtomicUsize,
+    /// How they ended.
+    pub ends: EndTally,
+    /// Connections refused because there were too many, or no thread could be had.
+    pub refused: AtomicUsize,
+}
+
+/// A connection as `accept` hands it on.
+#[derive(Debug)]
+pub struct Connection {
+    pub id: u64,
+    pub peer: SocketAddr,
+    pub socket: Arc<TcpStream>,
+}
+
+/// The thread's body.
+pub fn serve(connection: Connection, reception: &Reception) {
+    let head = match http::read_head(connection.socket.as_fd()) {
+        Ok(head) => head,
+        Err(HeadError::Gone) => return,
+        Err(HeadError::Refused(answer)) => {
+            log::warn!("⚠️ refused a request of {}: {}", connection.peer, text_of(&answer));
+            return http::answer(&connection.socket, "GET", &answer);
+        }
+    };
+    let origin = match reception.rules.judge(&head) {
+        Ok(origin) => origin,
+        Err(refusal) => {
+            log::warn!("⚠️ refused a request of {}: {}", connection.peer, text_of(&refusal));
+            return http::answer(&connection.socket, &head.method, &refusal);
+        }
+    };
+    let method = head.method.clone();
+    let answer = if head.upgrade {
+        match upgrade(&connection, head, reception) {
+            Ok((key, joined)) => return welcome(connection, &key, joined, reception),
+            Err(refusal) => {
+                log::warn!("⚠️ refused a client from {}: {}", connection.peer, text_of(&refusal));
+                refusal
+            }
+        }
+    } else {
+        reception.site.answer(&head, connection.peer)
+    };
+    http::answer(&connection.socket, &method, &with_cors(answer, origin.as_deref()));
+}
+
+fn text_of(answer: &Answer) -> String {
+    format!("{} {}", answer.status, String::from_utf8_lossy(&answer.body))
+}
+
+/// One of the places for clients; given back when dropped.
+struct Place(Arc<ClientGauges>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Makes everybody let go of a client when its thread is done with it, also by a panic.
+struct Over<'a> {
+    link: Arc<Link>,
+    reception: &'a Reception,
+}
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        if self.link.end(EndReason::Internal) {
+            self.link.reset();
+        }
+        self.link.set_over();
+        self.reception.fanout.nudge();
+        self.reception.inbox.look_for_ends();
+    }
+}
+
+/// A client that the fan-out has joined.
+struct Joined {
+    _place: Place,
+    writer: Writer,
+    control: crossbeam_channel::Sender<crate::client::writer::Control>,
+    leftover: Vec<u8>,
+    machines: usize,
+    at: Instant,
+}
+
+/// Judges the request to become a WebSocket, and joins the client. Gives the accept key.
+fn upgrade(connection: &Connection, head: Head, reception: &Reception) -> Result<(String, Joined), Answer> {
+    if head.path != STREAM_PATH {
+        return Err(Answer::detail(403, &format!("WebSockets are at {STREAM_PATH} only")));
+    }
+    if head.method != "GET" {
+        return Err(Answer::detail(405, "Method Not Allowed").with("allow", "GET".to_owned()));
+    }
+    if head.websocket_version.as_deref() != Some("13") {
+        let answer = Answer::detail(426, "this server speaks version 13 of the WebSocket protocol");
+        return Err(answer.with("sec-websocket-version", "13".to_owned()));
+    }
+    let key = match head.websocket_key {
+        Some(key) if key.len() == KEY_LEN => derive_accept_key(key.as_bytes()),
+        _ => return Err(Answer::detail(400, "Sec-WebSocket-Key must have 24 characters")),
+    };
+    join(connection, head.rest, reception).map(|joined| (key, joined))
+}
+
+fn join(connection: &Connection, leftover: Vec<u8>, reception: &Reception) -> Result<Joined, Answer> {
+    let place = Place(Arc::clone(&reception.gauges));
+    if reception.gauges.open.fetch_add(1, Ordering::Relaxed) >= reception.clients_max {
+        reception.gauges.refused.fetch_add(1, Ordering::Relaxed);
+        let text = format!(
+            "all {} places for clients are taken (--max-clients)",
+            reception.clients_max
+        );
+        return Err(Answer::detail(503, &text).with("retry-after", "5".to_owned()));
+    }
+    let at = Instant::now();
+    let link = Arc::new(Link::new(
+        connection.id,
+        connection.peer,
+        Arc::clone(&connection.socket),
+    ));
+    let (subscriber, queue) = outbox(Arc::clone(&link));
+    let CaughtUp::Snapshot { machines, as_of } = reception.fanout.catch_up(subscriber, None).map_err(|why| {
+        // It may still join us although we have stopped waiting.
+        link.set_over();
+        reception.fanout.nudge();
+        Answer::detail(503, &why.to_string()).with("retry-after", "5".to_owned())
+    })?;
+    log::info!(
+        "📋 client {} from {} joined after event {as_of}",
+        connection.id,
+        connection.peer
+    );
+    let (control, control_rx) = bounded(CONTROL_QUEUE_LEN_MAX);
+    let writer = Writer {
+        link,
+        queue,
+        control: control_rx,
+        inbox_beat: Arc::clone(&reception.inbox_beat),
+        timing: reception.timing,
+    };
+    Ok(Joined {
+        _place: place,
+        writer,
+        control,
+        leftover,
+        machines,
+        at,
+    })
+}
+
+/// Finishes the handshake and serves the client to its end.
+fn welcome(connection: Connection, accept_key: &str, joined: Joined, reception: &Reception) {
+    let accepted = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: {accept_key}\r\n\r\n"
+    );
+    let link = Arc::clone(&joined.writer.link);
+    let id = link.id();
+    let _over = Over {
+        link: Arc::clone(&link),
+        reception,
+    };
+    if !http::send_all(link.as_fd(), accepted.as_bytes(), Instant::now() + ACCEPT_DEADLINE) {
+        link.end(EndReason::PeerGone);
+    } else if !reception.inbox.join(Arc::clone(&link), joined.control, joined.leftover) {
+        link.end(EndReason::Internal);
+    }
+    drop(connection);
+    let reason = joined.writer.run(joined.at, joined.machines, reception.slow_snapshot);
+    let facts = reason.facts();
+    reception.gauges.ends.add(reason);
+    log::log!(
+        facts.level,
+        "👋 client {id} from {} ended after {:.1} s: {}",
+        link.peer(),
+        joined.at.elapsed().as_secs_f64(),
+        facts.text
+    );
+}

@@ -1,0 +1,334 @@
+//! Just enough HTTP/1.1: the head of a request under a total deadline, and one answer, after which the connection ends.
+
+use crate::process::clock::timespec;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+use std::fmt::Write as _;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+/// A head must be there in whole after this long; browsers need milliseconds.
+pub const HEAD_DEADLINE: Duration = Duration::from_secs(5);
+/// Longest head; as much as common servers take.
+pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Most header lines of a head.
+const HEADERS_MAX: usize = 64;
+/// An answer that is not taken after this long is given up.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+/// How long the peer may still send after our last byte, so that it is not reset before it has read our answer.
+pub const DRAIN_DEADLINE: Duration = Duration::from_secs(1);
+/// Longest single wait, so that no deadline is overslept by much.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// What we use of a request's head.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Head {
+    pub method: String,
+    /// Without the query.
+    pub path: String,
+    /// What stands after `?`, empty for nothing.
+    pub query: String,
+    pub host: Option<String>,
+    pub origin: Option<String>,
+    /// The request asks to become a WebSocket.
+    pub upgrade: bool,
+    pub websocket_key: Option<String>,
+    pub websocket_version: Option<String>,
+    /// What came behind the head in the same read.
+    pub rest: Vec<u8>,
+}
+
+/// Why there is no usable head.
+#[derive(Debug, PartialEq, Eq)]
+pub enum HeadError {
+    /// The peer is gone, nothing can be answered.
+    Gone,
+    /// Answer this and end.
+    Refused(Answer),
+}
+
+/// An answer, without the headers that every answer has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub status: u16,
+    pub content_type: &'static str,
+    pub headers: Vec<(&'static str, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// A JSON answer.
+    pub fn json(status: u16, body: Vec<u8>) -> Answer {
+        Answer {
+            status,
+            content_type: "application/json",
+            headers: Vec::new(),
+            body,
+        }
+    }
+
+    /// The form in which the original says what is wrong: `{"detail":"..."}`.
+    pub fn detail(status: u16, text: &str) -> Answer {
+        let text = serde_json::Value::from(text);
+        Answer::json(status, format!("{{\"detail\":{text}}}").into_bytes())
+    }
+
+    /// With one more header. The value must not contain a line end.
+    pub fn with(mut self, name: &'static str, value: String) -> Answer {
+        debug_assert!(!value.contains(['\r', '\n']));
+        self.headers.push((name, value));
+        self
+    }
+
+    /// The bytes on the wire; without the body for HEAD.
+    pub fn encode(&self, method: &str) -> Vec<u8> {
+        let mut head = format!(
+            "HTTP/1.1 {} {}\r\ncontent-type: {}\r\ncontent-length: {}\r\nvary: Origin\r\nconnection: close\r\n",
+            self.status,
+            reason(self.status),
+            self.content_type,
+            self.body.len()
+        );
+        for (name, value) in &self.headers {
+            // Writing to a String cannot fail.
+            let _ = write!(head, "{name}: {value}\r\n");
+        }
+        head.push_str("\r\n");
+        let mut bytes = head.into_bytes();
+        if method != "HEAD" {
+            bytes.extend_from_slice(&self.body);
+        }
+        bytes
+    }
+}
+
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        400 => "Bad Request",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        426 => "Upgrade Required",
+        431 => "Request Header Fields Too Large",
+        503 => "Service Unavailable",
+        505 => "HTTP Version Not Supported",
+        _ => "Internal Server Error",
+    }
+}
+
+/// Reads a head from `socket`. Blocks at most [`HEAD_DEADLINE`], however slowly the peer sends.
+///
+/// # Errors
+/// What to answer, or that nobody is there to be answered.
+pub fn read_head(socket: BorrowedFd<'_>) -> Result<Head, HeadError> {
+    let deadline = Instant::now() + HEAD_DEADLINE;
+    let mut bytes = Vec::with_capacity(1024);
+    loop {
+        if let Some(head) = parse(&bytes)? {
+            return Ok(head);
+        }
+        if bytes.len() >= HEAD_BYTES_MAX {
+            let text = format!("the head of the request is over {HEAD_BYTES_MAX} bytes");
+            return Err(HeadError::Refused(Answer::detail(431, &text)));
+        }
+        if !wait(socket, PollFlags::IN, deadline) {
+            return Err(match bytes.is_empty() {
+                // A browser's speculative connection, or a port scan: nobody waits for an answer.
+                true => HeadError::Gone,
+                false => HeadError::Refused(Answer::detail(408, "the head of the request did not come within 5 s")),
+            });
+        }
+        let before = bytes.len();
+        bytes.resize(HEAD_BYTES_MAX.min(before + 4096), 0);
+        let received = recv(socket, &mut bytes[before..], RecvFlags::DONTWAIT).map(|(_, count)| count);
+        bytes.truncate(before + received.unwrap_or(0));
+        match received {
+            Ok(0) => return Err(HeadError::Gone),
+            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(_) => return Err(HeadError::Gone),
+        }
+    }
+}
+
+/// The head at the beginning of `bytes`; `None` while it is not whole.
+fn parse(bytes: &[u8]) -> Result<Option<Head>, HeadError> {
+    let refused = |status, text: &str| Err(HeadError::Refused(Answer::detail(status, text)));
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut headers);
+    let len = match request.parse(bytes) {
+        Ok(httparse::Status::Complete(len)) => len,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(httparse::Error::TooManyHeaders) => return refused(431, "the request has over 64 header lines"),
+        Err(error) => return refused(400, &format!("this is no HTTP request: {error}")),
+    };
+    let target = request.path.unwrap_or_default();
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let mut head = Head {
+        method: request.method.unwrap_or_default().to_owned(),
+        path: path.to_owned(),
+        query: query.to_owned(),
+        rest: bytes[len..].to_vec(),
+        ..Head::default()
+    };
+    let (mut upgrade, mut connection) = (false, false);
+    for header in request.headers.iter() {
+        let Ok(value) = std::str::from_utf8(header.value) else {
+            return refused(400, &format!("header {} is not UTF-8", header.name));
+        };
+        let place = match header.name.to_ascii_lowercase().as_str() {
+            "host" => &mut head.host,
+            "origin" => &mut head.origin,
+            "sec-websocket-key" => &mut head.websocket_key,
+            "sec-websocket-version" => &mut head.websocket_version,
+            "upgrade" => {
+                upgrade |= has_token(value, "websocket");
+                continue;
+            }
+            "connection" => {
+                connection |= has_token(value, "upgrade");
+                continue;
+            }
+            _ => continue,
+        };
+        // Two of these would be read one way by a proxy and another way by us.
+        if place.replace(value.trim().to_owned()).is_some() {
+            return refused(400, &format!("header {} is there twice", header.name));
+        }
+    }
+    head.upgrade = upgrade && connection;
+    match request.version {
+        Some(1) if head.host.is_none() => refused(400, "the request has no Host header"),
+        Some(0) if head.upgrade => refused(505, "a WebSocket needs HTTP/1.1"),
+        _ => Ok(Some(head)),
+    }
+}
+
+/// Whether a comma-separated header value contains `token`, in whatever case.
+fn has_token(value: &str, token: &str) -> bool {
+    value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token))
+}
+
+/// Sends an answer and ends the connection so that the peer can read it. Blocks at most the answer's deadline and the
+/// drain's.
+pub fn answer(socket: &std::net::TcpStream, method: &str, answer: &Answer) {
+    let bytes = answer.encode(method);
+    if !send_all(socket.as_fd(), &bytes, Instant::now() + ANSWER_DEADLINE) {
+        return;
+    }
+    // It fails only when the peer is gone.
+    let _ = socket.shutdown(std::net::Shutdown::Write);
+    drain(socket.as_fd(), Instant::now() + DRAIN_DEADLINE);
+}
+
+/// Sends all of `bytes` until `deadline`; whether it could.
+pub fn send_all(socket: BorrowedFd<'_>, bytes: &[u8], deadline: Instant) -> bool {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        match send(socket, rest, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Ok(sent) => rest = &rest[sent..],
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                if !wait(socket, PollFlags::OUT, deadline) {
+                    return false;
+                }
+            }
+            Err(_) => return false,
+        }
+    }
+    true
+}
+
+/// Reads and throws away what the peer sends until it ends or `deadline` passes.
+fn drain(socket: BorrowedFd<'_>, deadline: Instant) {
+    let mut scrap = [0; 4096];
+    while wait(socket, PollFlags::IN, deadline) {
+        match recv(socket, &mut scrap, RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => return,
+            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// Blocks until the socket is ready for `events` or has failed, at most until `deadline`; whether it is.
+fn wait(socket: BorrowedFd<'_>, events: PollFlags, deadline: Instant) -> bool {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return false;
+        }
+        let mut fds = [PollFd::from_borrowed_fd(socket, events)];
+        // An interrupted poll is retried against the same deadline.
+        if poll(&mut fds, Some(&timespec(left.min(LOOK)))).is_ok_and(|ready| ready > 0) {
+            return true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(text: &str) -> Head {
+        parse(text.as_bytes()).unwrap().unwrap()
+    }
+
+    fn status(text: &str) -> u16 {
+        match parse(text.as_bytes()) {
+            Err(HeadError::Refused(answer)) => answer.status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_upgrade_is_recognised_with_what_follows_it() {
+        let text = "GET /ws/events?x=1 HTTP/1.1\r\nHost: localhost:3002\r\nUpgrade: WebSocket\r\nConnection: keep-alive, Upgrade\r\nSec-WebSocket-Key: k\r\nSec-WebSocket-Version: 13\r\n\r\nrest";
+        let head = head(text);
+        assert_eq!((head.path.as_str(), head.query.as_str()), ("/ws/events", "x=1"));
+        assert!(head.upgrade);
+        assert_eq!(head.rest, b"rest");
+        for len in 0..text.len() - 4 {
+            assert_eq!(
+                parse(&text.as_bytes()[..len]).unwrap_or(None).map(|head| head.rest),
+                None,
+                "{len}"
+            );
+        }
+    }
+
+    #[test]
+    fn half_an_upgrade_is_none() {
+        assert!(!head("GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\r\n").upgrade);
+        assert!(!head("GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\n\r\n").upgrade);
+    }
+
+    #[test]
+    fn odd_heads_are_refused_with_a_status() {
+        assert_eq!(status("hello\r\n\r\n"), 400);
+        assert_eq!(status("GET / HTTP/1.1\r\n\r\n"), 400);
+        assert_eq!(status("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"), 400);
+        assert_eq!(
+            status("GET / HTTP/1.1\r\nHost: a\r\nOrigin: a\r\norigin: b\r\n\r\n"),
+            400
+        );
+        assert_eq!(status("GET / HTTP/1.1\r\nHost: \u{0}\r\n\r\n"), 400);
+        assert_eq!(
+            status("GET / HTTP/1.0\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n"),
+            505
+        );
+        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(65));
+        assert_eq!(status(&many), 431);
+    }
+
+    #[test]
+    fn a_head_gets_no_body() {
+        let answer = Answer::detail(404, "Not Found");
+        let get = String::from_utf8(answer.encode("GET")).unwrap();
+        assert!(get.ends_with("\r\n\r\n{\"detail\":\"Not Found\"}"));
+        let head = String::from_utf8(answer.encode("HEAD")).unwrap();
+        assert!(head.contains("content-length: 22\r\n") && head.ends_with("\r\n\r\n"));
+    }
+}

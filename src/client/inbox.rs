@@ -1,0 +1,456 @@
+//! Reads what clients send, all of them on one thread.
+//!
+//! Runs on: `inbox`, one.
+//! Owns: the reading half of every client (tungstenite's state), the epoll instance.
+//! Blocks on: readiness (250 ms; 10 ms while a client's answers wait for room).
+//! Can be stalled by: nothing but its own work; a client has a bounded amount per turn.
+//! Full queue means: of a client's frames: that client is not read until there is room; of joining clients: who joins
+//! waits up to 2 s and then ends.
+//! Ends when: asked to.
+//! Watched as: `inbox`, a core thread.
+
+use crate::client::outbox::Link;
+use crate::client::protocol::{self, ClientMessage, EndReason};
+use crate::client::writer::Control;
+use crate::liveness::beat::{Beat, Operation};
+use crate::liveness::drill;
+use crate::pipeline::chunk::text_frame;
+use crate::pipeline::fanout::FanoutHandle;
+use crate::process::clock::timespec;
+use crate::process::stop::Stop;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tungstenite::protocol::{Role, WebSocketConfig};
+use tungstenite::{Error, Message, WebSocket};
+
+/// Longest wait for readiness.
+const TURN: Duration = Duration::from_millis(250);
+/// The same while some client's answers wait for room in its queue.
+const TURN_WITH_WAITING: Duration = Duration::from_millis(10);
+/// Clients looked at per turn; the rest stays ready.
+const EVENTS_PER_TURN: usize = 256;
+/// Bytes and messages read from one client per turn, so that a talkative one delays nobody.
+const BYTES_PER_TURN: usize = 64 * 1024;
+const MESSAGES_PER_TURN: usize = 64;
+/// Joining clients that wait. Full policy: who joins waits, at most [`JOIN_TIMEOUT`].
+const JOINING_QUEUE_LEN_MAX: usize = 1024;
+/// How long a client's thread waits for room among the joining.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// Largest message that a client may send; the control messages have some 20 bytes.
+const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+/// Read buffer per client.
+const READ_BUFFER_BYTES: usize = 4 * 1024;
+/// The epoll key of the stop request; clients count from 1.
+const STOP_KEY: u64 = 0;
+/// The epoll key of the wake-up.
+const WAKE_KEY: u64 = u64::MAX;
+
+/// A client that is to be read from now on.
+#[derive(Debug)]
+struct Joining {
+    link: Arc<Link>,
+    control: Sender<Control>,
+    /// What came behind the handshake.
+    leftover: Vec<u8>,
+}
+
+/// Everybody's way to the inbox.
+#[derive(Clone, Debug)]
+pub struct InboxHandle {
+    joining: Sender<Joining>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    wake: OwnedFd,
+    ends: AtomicBool,
+}
+
+impl InboxHandle {
+    /// Gives a client's reading half to the inbox; whether it took it. Blocks at most [`JOIN_TIMEOUT`].
+    pub fn join(&self, link: Arc<Link>, control: Sender<Control>, leftover: Vec<u8>) -> bool {
+        let joining = Joining {
+            link,
+            control,
+            leftover,
+        };
+        let taken = self.joining.send_timeout(joining, JOIN_TIMEOUT).is_ok();
+        self.wake();
+        taken
+    }
+
+    /// Makes the inbox let go of clients whose thread is done with them. Never blocks.
+    pub fn look_for_ends(&self) {
+        // Release: with it the inbox sees which link is over.
+        self.shared.ends.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        // A full counter means that a wake-up is under way already.
+        let _ = rustix::io::write(&self.shared.wake, &1u64.to_ne_bytes());
+    }
+}
+
+/// The thread's own things.
+#[derive(Debug)]
+pub struct Inbox {
+    epoll: OwnedFd,
+    joining: Receiver<Joining>,
+    shared: Arc<Shared>,
+    readers: HashMap<u64, Reader>,
+    /// Clients whose answers wait for room.
+    waiting: Vec<u64>,
+    fanout: FanoutHandle,
+    beat: Arc<Beat>,
+    stop: Stop,
+}
+
+impl Inbox {
+    /// Ready to run, and the way to it.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn new(fanout: FanoutHandle, beat: Arc<Beat>, stop: Stop) -> io::Result<(Inbox, InboxHandle)> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
+        let wake = rustix::event::eventfd(0, flags)?;
+        epoll::add(&epoll, &wake, EventData::new_u64(WAKE_KEY), EventFlags::IN)?;
+        epoll::add(&epoll, &stop, EventData::new_u64(STOP_KEY), EventFlags::IN)?;
+        let (joining_tx, joining) = bounded(JOINING_QUEUE_LEN_MAX);
+        let shared = Arc::new(Shared {
+            wake,
+            ends: AtomicBool::new(false),
+        });
+        let handle = InboxHandle {
+            joining: joining_tx,
+            shared: Arc::clone(&shared),
+        };
+        let inbox = Inbox {
+            epoll,
+            joining,
+            shared,
+            readers: HashMap::new(),
+            waiting: Vec::new(),
+            fanout,
+            beat,
+            stop,
+        };
+        Ok((inbox, handle))
+    }
+
+    /// The thread's body.
+    pub fn run(mut self) {
+        let mut events = Vec::with_capacity(EVENTS_PER_TURN);
+        while !self.stop.requested() {
+            drill::obey(&self.beat);
+            self.beat.enter(Operation::Waiting);
+            let turn = if self.waiting.is_empty() {
+                TURN
+            } else {
+                TURN_WITH_WAITING
+            };
+            events.clear();
+            // An interrupted wait gives no events; the next turn waits again.
+            let _ = epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&timespec(turn)));
+            self.beat.enter(Operation::Reading);
+            for event in &events {
+                self.beat.step();
+                match event.data.u64() {
+                    STOP_KEY => {}
+                    WAKE_KEY => {
+                        let _ = rustix::io::read(&self.shared.wake, &mut [0; 8]);
+                    }
+                    id => self.read(id),
+                }
+            }
+            self.retry_waiting();
+            self.take_joining();
+            self.let_go();
+        }
+        self.beat.enter(Operation::Ended);
+    }
+
+    fn take_joining(&mut self) {
+        for _ in 0..EVENTS_PER_TURN {
+            let Ok(joining) = self.joining.try_recv() else {
+                return;
+            };
+            self.beat.step();
+            let id = joining.link.id();
+            let added = epoll::add(&self.epoll, &*joining.link, EventData::new_u64(id), EventFlags::IN);
+            if let Err(error) = added {
+                log::error!("🚨 cannot watch client {id}: {error}; it is ended");
+                joining.link.end(EndReason::Internal);
+                let _ = joining.control.try_send(Control::Wake);
+                continue;
+            }
+            self.readers.insert(id, Reader::new(joining));
+            // What came with the handshake will not make the socket ready.
+            self.read(id);
+        }
+        // More may wait than one turn takes.
+        let _ = rustix::io::write(&self.shared.wake, &1u64.to_ne_bytes());
+    }
+
+    fn read(&mut self, id: u64) {
+        let Some(reader) = self.readers.get_mut(&id) else {
+            return;
+        };
+        match reader.read(&self.fanout) {
+            Next::Ready => {}
+            Next::Wait => {
+                // No interest: errors are still reported, and found by the retry.
+                let _ = epoll::modify(&self.epoll, &*reader.link, EventData::new_u64(id), EventFlags::empty());
+                self.waiting.push(id);
+            }
+            Next::Done => self.remove(id),
+        }
+    }
+
+    /// Goes on with clients whose answers had no room.
+    fn retry_waiting(&mut self) {
+        for id in std::mem::take(&mut self.waiting) {
+            let Some(reader) = self.readers.get_mut(&id) else {
+                continue;
+            };
+            if !reader.send_owed() {
+                self.waiting.push(id);
+                continue;
+            }
+            let _ = epoll::modify(&self.epoll, &*reader.link, EventData::new_u64(id), EventFlags::IN);
+            // What tungstenite has read already will not make the socket ready.
+            self.read(id);
+        }
+    }
+
+    fn let_go(&mut self) {
+        if !self.shared.ends.swap(false, Ordering::Acquire) {
+            return;
+        }
+        let over = self.readers.values().filter(|reader| reader.link.is_over());
+        let over: Vec<u64> = over.map(|reader| reader.link.id()).collect();
+        for id in over {
+            self.remove(id);
+        }
+    }
+
+    fn remove(&mut self, id: u64) {
+        if let Some(reader) = self.readers.remove(&id) {
+            let _ = epoll::delete(&self.epoll, &*reader.link);
+            reader.link.set_peer_ended();
+            let _ = reader.control.try_send(Control::Wake);
+        }
+    }
+}
+
+/// What is to happen with a client after its turn.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    /// Wait until its socket is ready.
+    Ready,
+    /// Wait until there is room for what it is owed.
+    Wait,
+    /// There is nothing more to read.
+    Done,
+}
+
+/// One client's reading half.
+#[derive(Debug)]
+struct Reader {
+    link: Arc<Link>,
+    control: Sender<Control>,
+    socket: WebSocket<Half>,
+    /// Answers to `ping` that found no room yet.
+    owed_pongs: u32,
+    /// Its end has been decided: whatever comes is thrown away until the peer ends too.
+    draining: bool,
+}
+
+impl Reader {
+    fn new(joining: Joining) -> Reader {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER_BYTES)
+            .write_buffer_size(0)
+            .max_write_buffer_size(MESSAGE_BYTES_MAX)
+            .max_message_size(Some(MESSAGE_BYTES_MAX))
+            .max_frame_size(Some(MESSAGE_BYTES_MAX));
+        let half = Half {
+            link: Arc::clone(&joining.link),
+            control: joining.control.clone(),
+            budget: 0,
+            out: Vec::new(),
+        };
+        Reader {
+            socket: WebSocket::from_partially_read(half, joining.leftover, Role::Server, Some(config)),
+            link: joining.link,
+            control: joining.control,
+            owed_pongs: 0,
+            draining: false,
+        }
+    }
+
+    /// One turn of this client.
+    fn read(&mut self, fanout: &FanoutHandle) -> Next {
+        if self.link.is_over() {
+            return Next::Done;
+        }
+        if self.draining || self.link.end_reason().is_some() {
+            return self.drain();
+        }
+        self.socket.get_mut().budget = BYTES_PER_TURN;
+        for _ in 0..MESSAGES_PER_TURN {
+            match self.socket.read() {
+                Ok(message) => {
+                    self.link.heard();
+                    self.take(&message, fanout);
+                }
+                Err(error) => match reason_of(&error) {
+                    None => return self.answer(),
+                    Some(reason) => return self.end(reason),
+                },
+            }
+            if self.draining {
+                return Next::Ready;
+            }
+            if self.answer() == Next::Wait {
+                return Next::Wait;
+            }
+        }
+        // Messages may be left in tungstenite's buffer, so this client goes on next turn whether its socket is ready
+        // or not.
+        Next::Wait
+    }
+
+    fn take(&mut self, message: &Message, fanout: &FanoutHandle) {
+        match message {
+            Message::Text(text) => match protocol::read(text) {
+                ClientMessage::Ping => self.owed_pongs += 1,
+                ClientMessage::Refresh => {
+                    if self.link.want_refresh() {
+                        fanout.nudge();
+                    }
+                }
+                ClientMessage::Pong | ClientMessage::Other => {}
+            },
+            // tungstenite has its answer ready; it goes out with `answer`.
+            Message::Close(_) => {
+                self.draining = true;
+                let _ = self.socket.flush();
+                self.link.end(EndReason::PeerClosed);
+                let _ = self.control.try_send(Control::Wake);
+            }
+            _ => {}
+        }
+    }
+
+    /// Hands what the client is owed to its writer.
+    fn answer(&mut self) -> Next {
+        if self.send_owed() { Next::Ready } else { Next::Wait }
+    }
+
+    /// Whether everything owed found room.
+    fn send_owed(&mut self) -> bool {
+        while self.owed_pongs > 0 {
+            let pong = Control::Frame(text_frame(protocol::PONG));
+            match self.control.try_send(pong) {
+                Ok(()) => self.owed_pongs -= 1,
+                Err(error) if error.is_full() => return false,
+                // The writer is gone; nothing is owed any more.
+                Err(_) => self.owed_pongs = 0,
+            }
+        }
+        !matches!(self.socket.flush(), Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    fn end(&mut self, reason: EndReason) -> Next {
+        self.link.end(reason);
+        self.draining = true;
+        if reason == EndReason::PeerGone {
+            return Next::Done;
+        }
+        let _ = self.control.try_send(Control::Wake);
+        Next::Ready
+    }
+
+    /// Throws away what comes; done when the peer has ended.
+    fn drain(&mut self) -> Next {
+        let mut scrap = [0; 4096];
+        for _ in 0..BYTES_PER_TURN / scrap.len() {
+            match recv(&*self.link, &mut scrap, RecvFlags::DONTWAIT) {
+                Ok((_, 0)) => return Next::Done,
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Next::Ready,
+                Err(_) => return Next::Done,
+            }
+        }
+        Next::Ready
+    }
+}
+
+/// Why a client ends with this error; `None` if it does not.
+fn reason_of(error: &Error) -> Option<EndReason> {
+    match error {
+        Error::Io(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => None,
+        Error::Capacity(_) => Some(EndReason::MessageTooBig),
+        Error::Utf8(_) => Some(EndReason::NotUtf8),
+        Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => Some(EndReason::PeerGone),
+        Error::Protocol(_) => Some(EndReason::Protocol),
+        _ => Some(EndReason::PeerGone),
+    }
+}
+
+/// tungstenite's view of the connection: it reads from the socket and writes to the client's thread.
+#[derive(Debug)]
+struct Half {
+    link: Arc<Link>,
+    control: Sender<Control>,
+    /// Bytes that may still be read this turn.
+    budget: usize,
+    out: Vec<u8>,
+}
+
+impl Read for Half {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let room = buffer.len().min(self.budget);
+        if room == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let (_, count) = recv(&*self.link, &mut buffer[..room], RecvFlags::DONTWAIT)?;
+        self.budget -= count;
+        Ok(count)
+    }
+}
+
+impl Write for Half {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.out.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    /// Hands over what was written, which is whole frames; would block when the writer's queue is full.
+    fn flush(&mut self) -> io::Result<()> {
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        let frames = Control::Frame(std::mem::take(&mut self.out));
+        match self.control.try_send(frames) {
+            Ok(()) => Ok(()),
+            Err(crossbeam_channel::TrySendError::Full(Control::Frame(frames))) => {
+                self.out = frames;
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+            Err(_) => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! One viewer's life: accepted, shaken hands with, joined, served, ended.
+
+pub mod accept;
+
+pub mod handshake;
+
+pub mod origin;
+
+pub mod http;
+
+pub mod handover;
+
+pub mod outbox;
+
+pub mod writer;
+
+pub mod inbox;
+
+pub mod protocol;

@@ -1,0 +1,270 @@
+//! What the fan-out, the inbox and the writer share of one client, and the fan-out's way of handing it a chunk.
+
+use crate::client::handover::Handover;
+use crate::client::protocol::EndReason;
+use crate::pipeline::chunk::Chunk;
+use crate::process::clock::monotonic_ms;
+use crate::process::config::Delivery;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use rustix::io::Errno;
+use rustix::net::{SendFlags, connect_unspec, send};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+
+/// Chunks that may wait for one client, whatever their size. The slots are there from the beginning, 16 bytes each,
+/// so that this is 4 KiB per client. Full policy: the client ends as too slow.
+pub const CLIENT_QUEUE_LEN_MAX: usize = 256;
+
+/// One client's connection. Shared by reference count; the descriptor is closed when the last of the three lets go.
+#[derive(Debug)]
+pub struct Link {
+    id: u64,
+    peer: SocketAddr,
+    socket: Arc<TcpStream>,
+    handover: Handover,
+    queued_bytes: AtomicUsize,
+    /// 0 while it lives, else an [`EndReason`]; the first one stands.
+    end: AtomicU8,
+    /// Its thread is done with it: everybody may let go.
+    over: AtomicBool,
+    /// The peer has ended its direction, or the connection is gone.
+    peer_ended: AtomicBool,
+    refresh_wanted: AtomicBool,
+    heard_ms: AtomicU64,
+}
+
+// Orderings: `end`, `over`, `peer_ended`, `refresh_wanted` and `heard_ms` are single facts that order nothing else; relaxed.
+// `queued_bytes` is a bound that only the fan-out compares; a late look makes it stricter for a moment.
+impl Link {
+    /// For connection number `id` from `peer`.
+    pub fn new(id: u64, peer: SocketAddr, socket: Arc<TcpStream>) -> Link {
+        Link {
+            id,
+            peer,
+            socket,
+            handover: Handover::new(),
+            queued_bytes: AtomicUsize::new(0),
+            end: AtomicU8::new(0),
+            over: AtomicBool::new(false),
+            peer_ended: AtomicBool::new(false),
+            refresh_wanted: AtomicBool::new(false),
+            heard_ms: AtomicU64::new(monotonic_ms()),
+        }
+    }
+
+    /// The number in the names of its thread and its log lines.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Where it came from.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Who may write.
+    pub fn handover(&self) -> &Handover {
+        &self.handover
+    }
+
+    /// Bytes that are queued and not written.
+    pub fn queued_bytes(&self) -> usize {
+        self.queued_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Writer: a queued chunk is written to its last byte.
+    pub fn written(&self, chunk: &Chunk) {
+        self.queued_bytes.fetch_sub(chunk.bytes().len(), Ordering::Relaxed);
+        self.handover.written();
+    }
+
+    /// Ends the client for `reason`; whether this was the first reason.
+    pub fn end(&self, reason: EndReason) -> bool {
+        self.end
+            .compare_exchange(0, reason as u8, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    /// Why it ended, if it has.
+    pub fn end_reason(&self) -> Option<EndReason> {
+        EndReason::from_u8(self.end.load(Ordering::Relaxed))
+    }
+
+    /// Its thread is done with it.
+    pub fn set_over(&self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its thread is done with it.
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    /// Inbox: nothing more will come from the peer.
+    pub fn set_peer_ended(&self) {
+        self.peer_ended.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether nothing more will come from the peer.
+    pub fn peer_ended(&self) -> bool {
+        self.peer_ended.load(Ordering::Relaxed)
+    }
+
+    /// Inbox: the client wants a new `initial`; whether it was not waiting for one already.
+    pub fn want_refresh(&self) -> bool {
+        !self.refresh_wanted.swap(true, Ordering::Relaxed)
+    }
+
+    fn wants_refresh(&self) -> bool {
+        self.refresh_wanted.load(Ordering::Relaxed)
+    }
+
+    /// Inbox: something came from it just now.
+    pub fn heard(&self) {
+        self.heard_ms.store(monotonic_ms(), Ordering::Relaxed);
+    }
+
+    /// When something came from it last, [`monotonic_ms`].
+    pub fn heard_ms(&self) -> u64 {
+        self.heard_ms.load(Ordering::Relaxed)
+    }
+
+    /// Cuts the connection at once: the peer sees a reset, unsent data is discarded.
+    ///
+    /// Closing would not do it: the others still hold the descriptor, and a closed socket stays in FIN-WAIT-1 behind
+    /// data that nobody reads. Dissolving the association (connect(2), AF_UNSPEC) resets whoever else holds it.
+    pub fn reset(&self) {
+        // It fails only when the connection is gone already.
+        let _ = connect_unspec(&self.socket);
+    }
+
+    /// Ends our direction; what is in the socket is still sent.
+    pub fn shut_down_writing(&self) {
+        // It fails only when the connection is gone already.
+        let _ = self.socket.shutdown(std::net::Shutdown::Write);
+    }
+}
+
+impl AsFd for Link {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// The bounds that an offer keeps.
+#[derive(Clone, Copy, Debug)]
+pub struct OfferLimits {
+    pub delivery: Delivery,
+    pub queue_bytes_max: usize,
+}
+
+/// The fan-out's hold on a client.
+#[derive(Debug)]
+pub struct Subscriber {
+    link: Arc<Link>,
+    queue: Sender<Arc<Chunk>>,
+}
+
+/// What became of an offered chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offered {
+    /// It is in the client's socket.
+    Sent,
+    /// Its writer will send it.
+    Queued,
+    /// The client has ended, now or before.
+    Ended,
+}
+
+/// Makes the fan-out's and the writer's ends of a client's queue.
+pub fn outbox(link: Arc<Link>) -> (Subscriber, Receiver<Arc<Chunk>>) {
+    let (queue, rx) = bounded(CLIENT_QUEUE_LEN_MAX);
+    (Subscriber { link, queue }, rx)
+}
+
+impl Subscriber {
+    /// The client.
+    pub fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
+    /// Hands `chunk` to the client. Never blocks.
+    pub fn offer(&self, chunk: &Arc<Chunk>, limits: OfferLimits) -> Offered {
+        if self.link.end_reason().is_some() {
+            return Offered::Ended;
+        }
+        if limits.delivery == Delivery::Queued || !self.link.handover.try_direct() {
+            return self.enqueue(chunk, limits);
+        }
+        let bytes = chunk.bytes();
+        match send(&self.link, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Ok(sent) if sent == bytes.len() => {
+                self.link.handover.direct_done();
+                Offered::Sent
+            }
+            Ok(sent) => self.pass_on(chunk, sent),
+            Err(Errno::AGAIN | Errno::INTR) => self.pass_on(chunk, 0),
+            Err(_) => {
+                self.link.handover.direct_done();
+                self.end(EndReason::PeerGone)
+            }
+        }
+    }
+
+    /// The socket took `sent` bytes of it; the rest is the writer's.
+    fn pass_on(&self, chunk: &Arc<Chunk>, sent: usize) -> Offered {
+        self.count(chunk);
+        let queued = self.queue.try_send(Arc::clone(chunk));
+        self.link.handover.pass_on(sent);
+        match queued {
+            Ok(()) => Offered::Queued,
+            // It cannot be full, since nothing was queued; so the writer is gone.
+            Err(_) => self.end(EndReason::PeerGone),
+        }
+    }
+
+    fn enqueue(&self, chunk: &Arc<Chunk>, limits: OfferLimits) -> Offered {
+        if !self.fits(chunk, limits) {
+            return self.end(EndReason::TooSlow);
+        }
+        self.count(chunk);
+        match self.queue.try_send(Arc::clone(chunk)) {
+            Ok(()) => Offered::Queued,
+            Err(error) if error.is_full() => self.end(EndReason::TooSlow),
+            Err(_) => self.end(EndReason::PeerGone),
+        }
+    }
+
+    /// Whether there is room; an empty queue takes one chunk of any size.
+    fn fits(&self, chunk: &Chunk, limits: OfferLimits) -> bool {
+        let after = self.link.queued_bytes() + chunk.bytes().len();
+        self.link.handover.queued() == 0 || after <= limits.queue_bytes_max && !self.queue.is_full()
+    }
+
+    /// Before the queueing, as the hand-over wants it.
+    fn count(&self, chunk: &Chunk) {
+        self.link.queued_bytes.fetch_add(chunk.bytes().len(), Ordering::Relaxed);
+        self.link.handover.will_queue();
+    }
+
+    fn end(&self, reason: EndReason) -> Offered {
+        self.link.end(reason);
+        Offered::Ended
+    }
+
+    /// Whether the client waits for a new `initial`.
+    pub fn wants_refresh(&self) -> bool {
+        self.link.wants_refresh()
+    }
+
+    /// Hands over the `initial` that the client asked for. `None` while there is no room for it: later then.
+    pub fn offer_refresh(&self, chunk: &Arc<Chunk>, limits: OfferLimits) -> Option<Offered> {
+        if !self.fits(chunk, limits) {
+            return None;
+        }
+        self.link.refresh_wanted.store(false, Ordering::Relaxed);
+        Some(self.offer(chunk, limits))
+    }
+}

@@ -1,0 +1,32 @@
+//! What each command of the program does, from the person's side: its output, its exit status.
+
+pub mod forget;
+
+use crate::process::config::Config;
+use crate::process::exit::ExitStatus;
+use crate::serve;
+use std::io::Write;
+
+/// Prints `text` to standard output. A closed pipe is the reader's choice, not a fault.
+pub fn print(text: &str) -> ExitStatus {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => ExitStatus::Failed,
+        _ => ExitStatus::Fine,
+    }
+}
+
+/// Prints `text` to standard error. If even that is gone, there is nobody to tell.
+pub fn complain(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// Runs the server until it is told to stop.
+pub fn serve(config: Config) -> ExitStatus {
+    match serve::run(config) {
+        Ok(status) => status,
+        Err(error) => {
+            complain(&format!("threadcast: {error}\nhint: {}\n", error.hint()));
+            ExitStatus::Failed
+        }
+    }
+}

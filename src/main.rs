@@ -1,0 +1,26 @@
+//! Arguments, then a command, then an exit status.
+
+use std::process::ExitCode;
+use threadcast::cli::{self, Command, UsageError};
+use threadcast::commands;
+use threadcast::process::exit::ExitStatus;
+
+fn main() -> ExitCode {
+    let command = match cli::parse(std::env::args_os().skip(1)) {
+        Ok(command) => command,
+        Err(error) => return wrong_usage(&error),
+    };
+    let status = match command {
+        Command::Serve(config) => commands::serve(*config),
+        Command::Forget { machine, host, port } => commands::forget::run(&machine, &host, port),
+        Command::Print(text) => commands::print(&text),
+    };
+    status.into()
+}
+
+fn wrong_usage(error: &UsageError) -> ExitCode {
+    commands::complain(&format!(
+        "threadcast: {error}\nhint: `threadcast --help` and `threadcast serve --help` tell what there is\n"
+    ));
+    ExitStatus::Usage.into()
+}

@@ -1,0 +1,336 @@
+//! What travels: one JSON object per datagram, checked here, forwarded byte for byte.
+//!
+//! The three dialects of the engines (contract section 2.4) are mapped for our own use only: machine table, reserved
+//! types, rates. What goes out is always what came in.
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// An event's place in the order in which clients see events; the first is 1.
+pub type Seq = u64;
+
+/// Why a datagram was not forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropCause {
+    /// Longer than `--max-event-bytes`, so it arrived cut.
+    TooLarge,
+    /// No bytes at all.
+    Empty,
+    /// Not UTF-8 (RFC 8259 section 8.1).
+    NotUtf8,
+    /// Not one JSON document: no JSON, NaN, a byte order mark, more than one document.
+    NotJson,
+    /// JSON, but not an object.
+    NotAnObject,
+    /// Its type is one that only the server may send.
+    ReservedType,
+    /// The fan-out had stopped and the queue was full.
+    QueueFull,
+}
+
+impl DropCause {
+    /// Every cause with its name in `/health` and what a person is told.
+    pub const TABLE: [(DropCause, &'static str, &'static str); 7] = [
+        (DropCause::TooLarge, "too_large", "larger than --max-event-bytes"),
+        (DropCause::Empty, "empty", "empty"),
+        (DropCause::NotUtf8, "not_utf8", "not UTF-8"),
+        (DropCause::NotJson, "not_json", "not one JSON document"),
+        (DropCause::NotAnObject, "not_an_object", "JSON, but not an object"),
+        (
+            DropCause::ReservedType,
+            "reserved_type",
+            "its type (ping, pong or initial) is the server's own",
+        ),
+        (
+            DropCause::QueueFull,
+            "queue_full",
+            "the fan-out stood still and the queue was full",
+        ),
+    ];
+
+    /// What a person is told.
+    pub fn text(self) -> &'static str {
+        Self::TABLE[self as usize].2
+    }
+}
+
+/// How many datagrams were dropped, by cause.
+#[derive(Debug, Default)]
+pub struct DropTally([AtomicU64; DropCause::TABLE.len()]);
+
+impl DropTally {
+    /// Counts `count` more; gives the total for that cause.
+    pub fn add(&self, cause: DropCause, count: u64) -> u64 {
+        // Relaxed, here and below: counts that order nothing.
+        self.0[cause as usize].fetch_add(count, Ordering::Relaxed) + count
+    }
+
+    /// Every cause's name with its count.
+    pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = self.0.iter().map(|count| count.load(Ordering::Relaxed));
+        DropCause::TABLE.iter().map(|(_, name, _)| *name).zip(counts)
+    }
+
+    /// The count of one cause.
+    pub fn count(&self, cause: DropCause) -> u64 {
+        self.0[cause as usize].load(Ordering::Relaxed)
+    }
+}
+
+/// An event that may be forwarded, with what we use of it; `None` where it has no usable value.
+#[derive(Debug, Default, PartialEq)]
+pub struct Event<'a> {
+    /// `type`, else `event_type`.
+    pub kind: Option<Cow<'a, str>>,
+    /// `machine_name`, else `machine_id`, else `payload.machine_name`.
+    pub machine: Option<Cow<'a, str>>,
+    /// `payload.to_state`, else `state`; of a registration also `payload.current_state`.
+    pub state: Option<Cow<'a, str>>,
+    /// `payload.timestamp`, else `timestamp`: a JSON number in its original spelling.
+    pub time: Option<&'a str>,
+    /// `payload.config_type`.
+    pub config_type: Option<Cow<'a, str>>,
+}
+
+/// Checks a datagram and reads what we use of it.
+///
+/// Duplicate keys: the last one counts, as for every browser. Strings are judged as decoded, however they are spelled.
+/// A lone surrogate escape is valid JSON text and passes; a name that contains one is not usable.
+///
+/// # Errors
+/// The cause for which the datagram must not be forwarded.
+pub fn check(bytes: &[u8]) -> Result<Event<'_>, DropCause> {
+    if bytes.is_empty() {
+        return Err(DropCause::Empty);
+    }
+    let text = std::str::from_utf8(bytes).map_err(|_| DropCause::NotUtf8)?;
+    let [kind, event_type, machine_name, machine_id, state, timestamp, payload] = read_object(text, TOP_KEYS)?;
+    // A payload that is no object has no fields; the event is still an event.
+    let payload = payload.and_then(|payload| read_object(payload.get(), PAYLOAD_KEYS).ok());
+    let [inner_name, to_state, current_state, inner_time, config_type] = payload.unwrap_or_default();
+    let kind = string(kind).or_else(|| string(event_type));
+    let registered = kind.as_deref() == Some("machine_registered");
+    let event = Event {
+        machine: string(machine_name)
+            .or_else(|| string(machine_id))
+            .or_else(|| string(inner_name)),
+        state: string(to_state)
+            .or_else(|| string(state))
+            .or_else(|| registered.then(|| string(current_state)).flatten()),
+        time: number(inner_time).or_else(|| number(timestamp)),
+        config_type: string(config_type),
+        kind,
+    };
+    match event.kind.as_deref() {
+        Some("ping" | "pong" | "initial") => Err(DropCause::ReservedType),
+        _ => Ok(event),
+    }
+}
+
+/// The top-level keys that any dialect uses.
+const TOP_KEYS: [&str; 7] = [
+    "type",
+    "event_type",
+    "machine_name",
+    "machine_id",
+    "state",
+    "timestamp",
+    "payload",
+];
+
+/// The keys inside `payload` that any dialect uses.
+const PAYLOAD_KEYS: [&str; 5] = ["machine_name", "to_state", "current_state", "timestamp", "config_type"];
+
+/// A value that was found but not read.
+type Raw<'a> = Option<&'a RawValue>;
+
+/// The value as a string, if it is one that UTF-8 can hold.
+fn string(raw: Raw<'_>) -> Option<Cow<'_, str>> {
+    let quoted = raw?.get();
+    let inner = quoted.strip_prefix('"')?.strip_suffix('"')?;
+    match inner.contains('\\') {
+        false => Some(Cow::Borrowed(inner)),
+        true => serde_json::from_str::<String>(quoted).ok().map(Cow::Owned),
+    }
+}
+
+/// Longest spelling of a number that we keep; Python's longest float has 24 characters.
+const NUMBER_BYTES_MAX: usize = 32;
+
+/// The value as the text of a number, if it is one that a double can hold.
+fn number(raw: Raw<'_>) -> Option<&str> {
+    let text = raw?.get();
+    let numeric = text.starts_with(|first: char| first == '-' || first.is_ascii_digit());
+    let fits = || text.len() <= NUMBER_BYTES_MAX && text.parse::<f64>().is_ok_and(f64::is_finite);
+    (numeric && fits()).then_some(text)
+}
+
+/// The values of `keys` in the object that `text` is.
+fn read_object<'a, const N: usize>(text: &'a str, keys: [&'static str; N]) -> Result<[Raw<'a>; N], DropCause> {
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let read = reader.deserialize_map(ObjectVisitor(keys));
+    match read.and_then(|values| reader.end().map(|()| values)) {
+        Ok(values) => Ok(values),
+        // "Data" means that the value is of another type; whether it is JSON at all is still to be seen.
+        Err(error) if error.is_data() && serde_json::from_str::<IgnoredAny>(text).is_ok() => {
+            Err(DropCause::NotAnObject)
+        }
+        Err(_) => Err(DropCause::NotJson),
+    }
+}
+
+struct ObjectVisitor<const N: usize>([&'static str; N]);
+
+impl<'a, const N: usize> Visitor<'a> for ObjectVisitor<N> {
+    type Value = [Raw<'a>; N];
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<M: MapAccess<'a>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+        let mut values = [None; N];
+        while let Some(index) = map.next_key_seed(KeySeed(&self.0))? {
+            match index {
+                Some(index) => values[index] = Some(map.next_value::<&'a RawValue>()?),
+                None => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(values)
+    }
+}
+
+/// Reads a key as decoded bytes, so that an escaped spelling is the same key and a lone surrogate is no error; gives
+/// its place among the wanted ones.
+struct KeySeed<'k>(&'k [&'static str]);
+
+impl<'a> DeserializeSeed<'a> for KeySeed<'_> {
+    type Value = Option<usize>;
+
+    fn deserialize<D: Deserializer<'a>>(self, key: D) -> Result<Self::Value, D::Error> {
+        key.deserialize_bytes(self)
+    }
+}
+
+impl Visitor<'_> for KeySeed<'_> {
+    type Value = Option<usize>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_bytes<E: serde::de::Error>(self, key: &[u8]) -> Result<Self::Value, E> {
+        Ok(self.0.iter().position(|wanted| wanted.as_bytes() == key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(text: &str) -> Event<'_> {
+        check(text.as_bytes()).unwrap_or_else(|cause| panic!("{text}: {cause:?}"))
+    }
+
+    fn cause(bytes: impl AsRef<[u8]>) -> DropCause {
+        check(bytes.as_ref()).unwrap_err()
+    }
+
+    #[test]
+    fn the_table_of_causes_is_in_the_order_of_the_enum() {
+        for (index, (cause, _, _)) in DropCause::TABLE.iter().enumerate() {
+            assert_eq!(*cause as usize, index);
+        }
+    }
+
+    #[test]
+    fn what_is_not_one_json_object_is_refused_with_its_cause() {
+        assert_eq!(cause(""), DropCause::Empty);
+        assert_eq!(cause(b"{\"type\":\"x\",\"v\":\"\xff\xfe\"}"), DropCause::NotUtf8);
+        for text in [
+            "hello",
+            "{\"type\":\"state_change\",\"machine_na",
+            "{\"v\":NaN}",
+            "{\"v\":Infinity}",
+            "{\"v\":\"a\u{1}b\"}",
+            "{} {}",
+            "{}x",
+            "[1] [2]",
+            "\u{feff}{}",
+            "{\"a\":1,}",
+            "{'a':1}",
+            " ",
+        ] {
+            assert_eq!(cause(text), DropCause::NotJson, "{text}");
+        }
+        for text in ["[1,2,3]", "42", "null", "\"x\"", " true "] {
+            assert_eq!(cause(text), DropCause::NotAnObject, "{text}");
+        }
+    }
+
+    #[test]
+    fn reserved_types_are_found_however_they_are_spelled() {
+        for text in [
+            r#"{"type":"ping"}"#,
+            r#"{"type":"pong"}"#,
+            r#"{"type":"in\u0069tial"}"#,
+            r#"{"ty\u0070e":"initial"}"#,
+            r#"{"type":"x","type":"initial"}"#,
+            r#"{"event_type":"initial"}"#,
+            r#"{"type":null,"event_type":"initial"}"#,
+        ] {
+            assert_eq!(cause(text), DropCause::ReservedType, "{text}");
+        }
+        assert_eq!(event(r#"{"type":"initial","type":"x"}"#).kind.as_deref(), Some("x"));
+        assert_eq!(event(r#"{"payload":{"type":"initial"}}"#).kind, None);
+    }
+
+    #[test]
+    fn valid_text_passes_however_odd() {
+        event(r#"{}"#);
+        event("{\"type\":\"nl\"}\n");
+        event(r#"{"\ud83d":"\ud83d","payload":{"\udc00":"\ud83d"}}"#);
+        assert_eq!(event(r#"{"type":"\ud83d"}"#).kind, None);
+        event(&format!("{{\"deep\":{}1{}}}", "[".repeat(20_000), "]".repeat(20_000)));
+        event(r#"{"type":5,"machine_name":[],"payload":"text","timestamp":"noon"}"#);
+    }
+
+    #[test]
+    fn all_three_dialects_are_mapped() {
+        let shipped = event(
+            r#"{"machine_name": "m", "type": "state_change", "payload": {"from_state": "a", "to_state": "b", "event_trigger": "t", "timestamp": 1795393481.6886814}}"#,
+        );
+        assert_eq!(shipped.kind.as_deref(), Some("state_change"));
+        assert_eq!(shipped.machine.as_deref(), Some("m"));
+        assert_eq!(shipped.state.as_deref(), Some("b"));
+        assert_eq!(shipped.time, Some("1795393481.6886814"));
+        let older = event(r#"{"event_type":"state_change","machine_name":"m","payload":{"to_state":"b"}}"#);
+        assert_eq!((older.kind, older.state), (shipped.kind, shipped.state));
+        let document = event(r#"{"type":"state_change","machine_id":"m","state":"b","timestamp":17,"data":{}}"#);
+        assert_eq!(
+            (document.machine.as_deref(), document.state.as_deref()),
+            (Some("m"), Some("b"))
+        );
+        assert_eq!(document.time, Some("17"));
+    }
+
+    #[test]
+    fn a_registration_brings_state_and_configuration() {
+        let text = r#"{"machine_name":"m","type":"machine_registered","payload":{"machine_name":"m","config_type":"c","current_state":"initializing","timestamp":1.5}}"#;
+        let registered = event(text);
+        assert_eq!(registered.state.as_deref(), Some("initializing"));
+        assert_eq!(registered.config_type.as_deref(), Some("c"));
+        let other = text.replace("machine_registered", "note");
+        assert_eq!(event(&other).state, None);
+    }
+
+    #[test]
+    fn numbers_keep_their_spelling_and_must_fit_a_double() {
+        assert_eq!(event(r#"{"timestamp":1.50e3}"#).time, Some("1.50e3"));
+        assert_eq!(event(r#"{"timestamp":1e999}"#).time, None);
+        assert_eq!(event(r#"{"timestamp":"1"}"#).time, None);
+    }
+}

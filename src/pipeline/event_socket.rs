@@ -1,0 +1,337 @@
+//! The Unix datagram socket: taking its path without hurting a live owner, noticing when somebody else takes it from
+//! us, and leaving nothing behind.
+
+use crate::process::files::{LockError, LockFile, lock_path};
+use crate::process::procfs::{ProcessName, unix_socket_owner};
+use rustix::fs::Mode;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with};
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+
+/// A bound socket and the identity of its file.
+#[derive(Debug)]
+pub struct EventSocket {
+    socket: OwnedFd,
+    path: PathBuf,
+    // Stays unique while we hold the socket: the kernel keeps the inode of a bound socket (unix(7)).
+    identity: (u64, u64),
+}
+
+/// What stands at a socket's path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathState {
+    /// Our file.
+    Ours = 0,
+    /// Nothing.
+    Gone,
+    /// A file that is not ours.
+    Taken,
+}
+
+/// Why the socket could not be had.
+#[derive(Debug)]
+pub enum BindError {
+    /// A server is running there.
+    Owned { path: PathBuf, owner: Option<ProcessName> },
+    /// Something that is no socket stands there.
+    NotASocket { path: PathBuf },
+    /// A system call failed.
+    Io {
+        path: PathBuf,
+        step: &'static str,
+        error: io::Error,
+    },
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BindError::Owned { path, owner } => {
+                write!(f, "event socket {} belongs to a running server", path.display())?;
+                match owner {
+                    Some(owner) => write!(f, ": {owner}"),
+                    None => Ok(()),
+                }
+            }
+            BindError::NotASocket { path } => {
+                write!(f, "{} exists and is not a socket", path.display())
+            }
+            BindError::Io { path, step, error } => {
+                write!(f, "cannot {step} event socket {}: {error}", path.display())
+            }
+        }
+    }
+}
+
+impl std::error::Error for BindError {}
+
+impl BindError {
+    /// What a person can do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            BindError::Owned { owner: Some(owner), .. } => {
+                format!(
+                    "stop process {} first, or give --event-socket-path another path; nothing of it was touched",
+                    owner.pid
+                )
+            }
+            BindError::Owned { owner: None, .. } => {
+                "stop that server first, or give --event-socket-path another path; nothing of it was touched".to_owned()
+            }
+            BindError::NotASocket { .. } => {
+                "remove it if nobody needs it, or give --event-socket-path another path".to_owned()
+            }
+            BindError::Io { path, error, .. } => match error.kind() {
+                io::ErrorKind::NotFound => format!("make the folder {} first", folder(path).display()),
+                io::ErrorKind::PermissionDenied => {
+                    format!(
+                        "{} must be writable for this user; or give --event-socket-path another path",
+                        folder(path).display()
+                    )
+                }
+                _ => "give --event-socket-path another path".to_owned(),
+            },
+        }
+    }
+}
+
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// The right to the path among servers that take the lock; held as long as the server lives.
+#[derive(Debug)]
+pub struct PathLock {
+    _lock: Option<LockFile>,
+    /// Why there is no lock, for the log.
+    pub warning: Option<String>,
+}
+
+/// Takes the lock beside `path`, touching nothing of a live owner.
+///
+/// # Errors
+/// Another server holds it, or the folder is missing.
+pub fn lock(path: &Path) -> Result<PathLock, BindError> {
+    match LockFile::acquire(&lock_path(path)) {
+        Ok(lock) => Ok(PathLock {
+            _lock: Some(lock),
+            warning: None,
+        }),
+        Err(LockError::Held { holder, .. }) => Err(BindError::Owned {
+            path: path.to_owned(),
+            owner: holder.or_else(|| unix_socket_owner(path)),
+        }),
+        // A lock file left by another user in a shared folder cannot be opened; the connect test still protects.
+        Err(error @ LockError::Io { .. }) if folder(path).is_dir() => Ok(PathLock {
+            _lock: None,
+            warning: Some(error.to_string()),
+        }),
+        Err(LockError::Io { error, .. }) => Err(BindError::Io {
+            path: path.to_owned(),
+            step: "lock the path of",
+            error,
+        }),
+    }
+}
+
+/// Whether a server receives at `path`: connecting a datagram socket succeeds only then (connect(2)).
+fn is_alive(path: &Path) -> io::Result<bool> {
+    let probe = UnixDatagram::unbound()?;
+    match probe.connect(path) {
+        Ok(()) => Ok(true),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::ECONNREFUSED | libc::ENOENT) => Ok(false),
+            // Somebody listens, but for another type of socket.
+            Some(libc::EPROTOTYPE) => Ok(true),
+            _ => Err(error),
+        },
+    }
+}
+
+impl EventSocket {
+    /// Binds `path` with permissions `mode`, replacing a stale socket file. The caller holds the [`PathLock`].
+    ///
+    /// # Errors
+    /// A live server is bound there, something else stands there, or the folder does not allow it.
+    pub fn bind(path: &Path, mode: u32) -> Result<EventSocket, BindError> {
+        remove_stale(path)?;
+        let failed = |step| {
+            move |error: io::Error| BindError::Io {
+                path: path.to_owned(),
+                step,
+                error,
+            }
+        };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)
+            .map_err(|error| failed("make")(error.into()))?;
+        // The file is born with the socket's own mode less the umask, so nobody gets in before the next step.
+        let _ = rustix::fs::fchmod(&socket, Mode::from_raw_mode(mode));
+        let address = SocketAddrUnix::new(path).map_err(|error| failed("name")(error.into()))?;
+        bind(&socket, &address).map_err(|error| failed("bind")(error.into()))?;
+        // From here on the file is ours and goes with `bound`.
+        let identity = identity(path).map_err(failed("look at"))?;
+        let bound = EventSocket {
+            socket,
+            path: path.to_owned(),
+            identity,
+        };
+        match fs::set_permissions(path, fs::Permissions::from_mode(mode)) {
+            Ok(()) => Ok(bound),
+            Err(error) => {
+                bound.remove_file();
+                Err(failed("set the permissions of")(error))
+            }
+        }
+    }
+
+    /// What stands at the path now.
+    pub fn path_state(&self) -> PathState {
+        match identity(&self.path) {
+            Ok(found) if found == self.identity => PathState::Ours,
+            Ok(_) => PathState::Taken,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => PathState::Gone,
+            // A folder that we may no longer look into is as good as somebody else's.
+            Err(_) => PathState::Taken,
+        }
+    }
+
+    /// The path it was bound to.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes the file if it is ours; whether it was.
+    pub fn remove_file(&self) -> bool {
+        self.path_state() == PathState::Ours && fs::remove_file(&self.path).is_ok()
+    }
+}
+
+impl AsFd for EventSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+/// Removes a socket file that nobody receives at; leaves everything else alone.
+fn remove_stale(path: &Path) -> Result<(), BindError> {
+    let failed = |step, error| BindError::Io {
+        path: path.to_owned(),
+        step,
+        error,
+    };
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed("look at", error)),
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            return Err(BindError::NotASocket { path: path.to_owned() });
+        }
+        Ok(_) => {}
+    }
+    if is_alive(path).map_err(|error| failed("find out who owns", error))? {
+        return Err(BindError::Owned {
+            path: path.to_owned(),
+            owner: unix_socket_owner(path),
+        });
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove the stale", error)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn in_folder() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.sock");
+        (folder, path)
+    }
+
+    #[test]
+    fn a_stale_file_is_replaced_and_ours_is_removed() {
+        let (_folder, path) = in_folder();
+        drop(UnixDatagram::bind(&path).unwrap());
+        let socket = EventSocket::bind(&path, 0o640).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o640);
+        assert_eq!(socket.path_state(), PathState::Ours);
+        assert!(socket.remove_file());
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_live_owner_is_named_and_not_touched() {
+        let (_folder, path) = in_folder();
+        let owner = UnixDatagram::bind(&path).unwrap();
+        let before = identity(&path).unwrap();
+        let error = EventSocket::bind(&path, 0o660).unwrap_err();
+        assert!(
+            error.to_string().contains(&format!("process {}", std::process::id())),
+            "{error}"
+        );
+        assert!(error.hint().contains("nothing of it was touched"));
+        assert_eq!(identity(&path).unwrap(), before);
+        UnixDatagram::unbound().unwrap().send_to(b"x", &path).unwrap();
+        drop(owner);
+    }
+
+    #[test]
+    fn what_is_no_socket_stays() {
+        let (_folder, path) = in_folder();
+        fs::write(&path, "precious").unwrap();
+        assert!(matches!(
+            EventSocket::bind(&path, 0o660),
+            Err(BindError::NotASocket { .. })
+        ));
+        assert_eq!(fs::read(&path).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn a_missing_folder_is_named_in_the_hint() {
+        let (folder, _) = in_folder();
+        let path = folder.path().join("no/events.sock");
+        let error = lock(&path).unwrap_err();
+        assert!(
+            error.hint().contains(folder.path().join("no").to_str().unwrap()),
+            "{}",
+            error.hint()
+        );
+    }
+
+    #[test]
+    fn a_lost_path_is_seen_and_another_file_is_left_alone() {
+        let (_folder, path) = in_folder();
+        let socket = EventSocket::bind(&path, 0o660).unwrap();
+        fs::remove_file(&path).unwrap();
+        assert_eq!(socket.path_state(), PathState::Gone);
+        let _other = UnixDatagram::bind(&path).unwrap();
+        assert_eq!(socket.path_state(), PathState::Taken);
+        assert!(!socket.remove_file());
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn a_held_lock_says_that_a_server_is_running() {
+        let (_folder, path) = in_folder();
+        let _held = lock(&path).unwrap();
+        let error = lock(&path).unwrap_err();
+        assert!(
+            error.to_string().contains("belongs to a running server: process"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,592 @@
+//! Takes what waits in the queue, makes one chunk of it, and hands that to every client.
+//!
+//! Runs on: `fanout`, one.
+//! Owns: the list of clients, the machine table, the numbering of events.
+//! Blocks on: an event or a request (250 ms); never on a client, a log or a disk.
+//! Can be stalled by: nothing but its own work; a turn is bounded by 512 events and one chunk.
+//! Full queue means: of a client: that client ends as too slow; of requests: whoever asks waits up to 2 s.
+//! Ends when: `ingest` has ended and the queue is empty; the clients' queues then end too.
+//! Watched as: `fanout`, a core thread.
+
+use crate::client::outbox::{OfferLimits, Offered, Subscriber};
+use crate::liveness::beat::{Beat, Operation};
+use crate::liveness::drill;
+use crate::pipeline::chunk::{Chunk, ChunkBuilder};
+use crate::pipeline::event::{self, Event, Seq};
+use crate::pipeline::ingest::{IngestGauges, beginning};
+use crate::pipeline::intake::{Entry, IntakeRx};
+use crate::pipeline::machines::{Applied, Machines, Snapshot};
+use crate::pipeline::rates::Rates;
+use crate::process::clock::{epoch_seconds, json_seconds};
+use crate::process::files::Slot;
+use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// Longest wait for an event or a request.
+const TURN: Duration = Duration::from_millis(250);
+/// Most events of one turn, so that requests are answered soon; more of them would not make sends any cheaper.
+const TURN_EVENTS_MAX: usize = 512;
+/// Most requests of one turn.
+const TURN_REQUESTS_MAX: usize = 64;
+/// Requests that wait. Full policy: whoever asks waits, at most [`ANSWER_TIMEOUT`].
+const REQUESTS_QUEUE_LEN_MAX: usize = 1024;
+/// How long a client's thread waits for an answer; then it says so to its client instead of hanging.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// The table is saved at most this often, so that a saved one is at most a second old.
+const SAVE_EVERY: Duration = Duration::from_millis(500);
+/// How often silent machines are looked for.
+const EXPIRE_EVERY: Duration = Duration::from_secs(1);
+
+/// What the fan-out shows to whoever asks.
+#[derive(Debug, Default)]
+pub struct FanoutGauges {
+    /// Clients that receive events.
+    pub clients: AtomicUsize,
+    /// Events forwarded.
+    pub events: AtomicU64,
+    /// Events that the queue had no room for.
+    pub lost: AtomicU64,
+    /// Machines in the table.
+    pub machines: AtomicUsize,
+    /// Machines that had to give way.
+    pub machines_evicted: AtomicU64,
+    /// Events whose machine is too large for the table.
+    pub machines_untabled: AtomicU64,
+    /// When the last event was forwarded: the bits of an f64, seconds since the epoch; 0 for never.
+    last_event: AtomicU64,
+}
+
+impl FanoutGauges {
+    /// When the last event was forwarded, seconds since the epoch.
+    pub fn last_event(&self) -> Option<f64> {
+        match self.last_event.load(Ordering::Relaxed) {
+            0 => None,
+            bits => Some(f64::from_bits(bits)),
+        }
+    }
+}
+
+/// What other threads ask of the fan-out.
+#[derive(Debug)]
+enum Request {
+    /// Bring this client to the live stream: everything after event `after`, or the state as of now.
+    CatchUp {
+        subscriber: Subscriber,
+        after: Option<Seq>,
+        reply: Sender<CaughtUp>,
+    },
+    Snapshot {
+        reply: Sender<Arc<Snapshot>>,
+    },
+    Forget {
+        machine: String,
+        reply: Sender<bool>,
+    },
+    /// Some client has ended or wants a refresh; see [`FanoutHandle::nudge`].
+    Nudge,
+}
+
+/// How a client was brought to the live stream: what is first in its queue. Whatever is published from then on comes
+/// behind it, in order.
+#[derive(Debug)]
+pub enum CaughtUp {
+    /// The state of `machines` machines as of event `as_of`; the next event it gets is the one after.
+    Snapshot { machines: usize, as_of: Seq },
+}
+
+/// Why the fan-out gave no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unanswered {
+    /// Not within [`ANSWER_TIMEOUT`].
+    Late,
+    /// It is over: the server stops.
+    Over,
+}
+
+impl fmt::Display for Unanswered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unanswered::Late => write!(f, "the fan-out did not answer within {ANSWER_TIMEOUT:?}"),
+            Unanswered::Over => write!(f, "the server is stopping"),
+        }
+    }
+}
+
+impl std::error::Error for Unanswered {}
+
+/// Everybody's way to ask the fan-out.
+#[derive(Clone, Debug)]
+pub struct FanoutHandle {
+    requests: Sender<Request>,
+    attention: Arc<AtomicBool>,
+}
+
+impl FanoutHandle {
+    /// Makes the handle and the fan-out's end.
+    pub fn new() -> (FanoutHandle, FanoutRequests) {
+        let (requests, rx) = bounded(REQUESTS_QUEUE_LEN_MAX);
+        let attention = Arc::new(AtomicBool::new(false));
+        let handle = FanoutHandle {
+            requests,
+            attention: Arc::clone(&attention),
+        };
+        (handle, FanoutRequests { rx, attention })
+    }
+
+    /// Asks for a client to be brought to the live stream. Joining is the first case: `after` is `None`.
+    ///
+    /// Blocks at most twice [`ANSWER_TIMEOUT`].
+    ///
+    /// # Errors
+    /// No answer; the client was not joined, or will be let go as soon as the fan-out looks at it.
+    pub fn catch_up(&self, subscriber: Subscriber, after: Option<Seq>) -> Result<CaughtUp, Unanswered> {
+        self.ask(|reply| Request::CatchUp {
+            subscriber,
+            after,
+            reply,
+        })
+    }
+
+    /// Asks for the state as of now. Blocks as [`FanoutHandle::catch_up`].
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn snapshot(&self) -> Result<Arc<Snapshot>, Unanswered> {
+        self.ask(|reply| Request::Snapshot { reply })
+    }
+
+    /// Asks for a machine to be removed; whether there was one of that name. Blocks as [`FanoutHandle::catch_up`].
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn forget(&self, machine: String) -> Result<bool, Unanswered> {
+        self.ask(|reply| Request::Forget { machine, reply })
+    }
+
+    fn ask<T>(&self, request: impl FnOnce(Sender<T>) -> Request) -> Result<T, Unanswered> {
+        let (reply, answer) = bounded(1);
+        self.requests
+            .send_timeout(request(reply), ANSWER_TIMEOUT)
+            .map_err(|error| match error.is_timeout() {
+                true => Unanswered::Late,
+                false => Unanswered::Over,
+            })?;
+        answer
+            .recv_timeout(ANSWER_TIMEOUT)
+            .map_err(|error| match error.is_timeout() {
+                true => Unanswered::Late,
+                false => Unanswered::Over,
+            })
+    }
+
+    /// Makes the fan-out look through its clients for those that have ended or want a refresh. Never blocks.
+    pub fn nudge(&self) {
+        // Release: what the caller wrote to the client's link before comes with it.
+        self.attention.store(true, Ordering::Release);
+        match self.requests.try_send(Request::Nudge) {
+            // With a full queue the fan-out is awake, and looks at the flag at its next turn.
+            Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
+        }
+    }
+}
+
+/// The fan-out's end of [`FanoutHandle`].
+#[derive(Debug)]
+pub struct FanoutRequests {
+    rx: Receiver<Request>,
+    attention: Arc<AtomicBool>,
+}
+
+/// Settings of the fan-out.
+#[derive(Clone, Copy, Debug)]
+pub struct FanoutConfig {
+    pub limits: OfferLimits,
+    /// Half of what a client's socket takes, so that one chunk never fills it.
+    pub chunk_bytes_max: usize,
+    pub machine_ttl: Option<Duration>,
+    pub slow_broadcast: Duration,
+    pub slow_snapshot: Duration,
+}
+
+/// The thread's own things.
+#[derive(Debug)]
+pub struct Fanout {
+    config: FanoutConfig,
+    intake: IntakeRx,
+    requests: FanoutRequests,
+    clients: Vec<Subscriber>,
+    /// The client that gets the next chunk first; it moves on, so that nobody is always last.
+    first: usize,
+    machines: Machines,
+    rates: Rates,
+    next_seq: Seq,
+    /// Taken from the queue but too large for the turn's chunk.
+    carried: Option<Entry>,
+    state_slot: Option<Slot>,
+    saved: (u64, Instant),
+    expired: Instant,
+    gauges: Arc<FanoutGauges>,
+    ingest: Arc<IngestGauges>,
+    beat: Arc<Beat>,
+}
+
+impl Fanout {
+    /// Ready to run; `machines` is what was known before the start.
+    pub fn new(
+        config: FanoutConfig,
+        (intake, requests): (IntakeRx, FanoutRequests),
+        machines: Machines,
+        state_slot: Option<Slot>,
+        gauges: Arc<FanoutGauges>,
+        ingest: Arc<IngestGauges>,
+        beat: Arc<Beat>,
+    ) -> Fanout {
+        let now = Instant::now();
+        let version = machines.version();
+        let fanout = Fanout {
+            config,
+            intake,
+            requests,
+            clients: Vec::new(),
+            first: 0,
+            machines,
+            rates: Rates::new(now),
+            next_seq: 1,
+            carried: None,
+            state_slot,
+            saved: (version, now),
+            expired: now,
+            gauges,
+            ingest,
+            beat,
+        };
+        fanout.show_machines();
+        fanout
+    }
+
+    /// The thread's body.
+    pub fn run(mut self) {
+        loop {
+            drill::obey(&self.beat);
+            let (datagrams, over) = self.gather();
+            if !datagrams.is_empty() {
+                self.publish(&datagrams);
+            }
+            self.answer_requests();
+            self.attend();
+            self.housekeep();
+            if over && self.carried.is_none() {
+                break;
+            }
+        }
+        self.save();
+        self.beat.enter(Operation::Ended);
+    }
+
+    /// Takes one turn's datagrams from the queue; waits for the first. Also whether there will be no more.
+    fn gather(&mut self) -> (Vec<Box<[u8]>>, bool) {
+        let mut datagrams = Vec::new();
+        let mut bytes = 0;
+        let mut waited = false;
+        while datagrams.len() < TURN_EVENTS_MAX {
+            let entry = match self.carried.take().map_or_else(|| self.intake.try_recv(), Ok) {
+                Ok(entry) => entry,
+                Err(TryRecvError::Disconnected) => return (datagrams, true),
+                Err(TryRecvError::Empty) if !datagrams.is_empty() || waited => break,
+                Err(TryRecvError::Empty) => {
+                    waited = true;
+                    self.wait();
+                    continue;
+                }
+            };
+            match entry {
+                Entry::Lost(count, _) if datagrams.is_empty() => self.lose(count),
+                Entry::Datagram(datagram)
+                    if datagrams.is_empty() || bytes + datagram.len() <= self.config.chunk_bytes_max =>
+                {
+                    bytes += datagram.len();
+                    datagrams.push(datagram);
+                }
+                other => {
+                    self.carried = Some(other);
+                    break;
+                }
+            }
+        }
+        (datagrams, false)
+    }
+
+    /// Blocks until an event or a request is there, at most one turn.
+    fn wait(&mut self) {
+        self.beat.enter(Operation::Waiting);
+        if !self.requests.rx.is_empty() {
+            return;
+        }
+        // Ready means only that a receive will not block; the receiving itself is done by who waits.
+        let mut ready = crossbeam_channel::Select::new();
+        ready.recv(self.intake.channel());
+        ready.recv(&self.requests.rx);
+        let _ = ready.ready_timeout(TURN);
+    }
+
+    /// Events are missing here: they take their numbers.
+    fn lose(&mut self, count: u64) {
+        self.next_seq += count;
+        self.gauges.lost.fetch_add(count, Ordering::Relaxed);
+        log::error!(
+            "🚨 {count} events were dropped before number {}, because the fan-out had stood still",
+            self.next_seq
+        );
+    }
+
+    /// Checks, numbers, tables and encodes the datagrams, then hands the chunk to everybody.
+    fn publish(&mut self, datagrams: &[Box<[u8]>]) {
+        self.beat.enter(Operation::Encoding);
+        let (now, epoch) = (Instant::now(), epoch_seconds());
+        let bytes = datagrams.iter().map(|datagram| datagram.len()).sum();
+        let mut builder = ChunkBuilder::new(self.next_seq, datagrams.len(), bytes);
+        for datagram in datagrams {
+            self.beat.step();
+            match event::check(datagram) {
+                Ok(event) => {
+                    builder.push(datagram);
+                    self.note(&event, datagram.len(), now, epoch);
+                    self.next_seq += 1;
+                }
+                Err(cause) => self.refuse(cause, datagram),
+            }
+        }
+        let chunk = builder.finish();
+        self.show_machines();
+        if chunk.frames() == 0 {
+            return;
+        }
+        self.gauges.events.fetch_add(chunk.frames() as u64, Ordering::Relaxed);
+        self.gauges.last_event.store(epoch.to_bits(), Ordering::Relaxed);
+        self.broadcast(&Arc::new(chunk));
+    }
+
+    fn note(&mut self, event: &Event<'_>, len: usize, now: Instant, epoch: f64) {
+        let machine = event.machine.as_deref();
+        log::debug!(
+            "📥 event {}: {} of {}, {len} bytes",
+            self.next_seq,
+            event.kind.as_deref().unwrap_or("(no type)"),
+            machine.unwrap_or("(no machine)"),
+        );
+        match self.machines.apply(event, now, epoch) {
+            Applied::Nothing => {}
+            Applied::Evicted(count) => log::warn!(
+                "⚠️ the snapshot would have passed 1 MiB, which clients do not take: {count} machines that were silent \
+                 longest left it; `threadcast forget NAME` removes what nobody needs"
+            ),
+            Applied::Untabled => log::warn!(
+                "⚠️ an event names a machine that is too large for the snapshot (name, state or config_type over 16 KiB); \
+                 it was forwarded, but is not in the table"
+            ),
+        }
+        if let Some(count) = machine.and_then(|machine| self.rates.count(machine, now)) {
+            log::warn!(
+                "⚠️ machine {} sends over {} events/s; is it in a loop? (said once a minute)",
+                machine.unwrap_or_default(),
+                count - 1
+            );
+        }
+    }
+
+    fn refuse(&self, cause: event::DropCause, datagram: &[u8]) {
+        let total = self.ingest.drops.add(cause, 1);
+        if cause == event::DropCause::Empty {
+            log::debug!("ignored an empty datagram ({total} so far)");
+        } else {
+            log::warn!(
+                "⚠️ dropped an event: {}; it begins {} ({total} so far)",
+                cause.text(),
+                beginning(datagram)
+            );
+        }
+    }
+
+    /// Hands `chunk` to every client, beginning with another one each time.
+    fn broadcast(&mut self, chunk: &Arc<Chunk>) {
+        self.beat.enter(Operation::Broadcasting);
+        let begun = Instant::now();
+        let count = self.clients.len();
+        let mut ended = false;
+        self.first = if count == 0 { 0 } else { (self.first + 1) % count };
+        let (before, from) = self.clients.split_at(self.first);
+        for client in from.iter().chain(before) {
+            self.beat.step();
+            ended |= client.offer(chunk, self.config.limits) == Offered::Ended;
+        }
+        if ended {
+            self.let_go();
+        }
+        let took = begun.elapsed();
+        log::debug!(
+            "🔊 broadcast of {} events to {count} clients took {:.2}ms",
+            chunk.frames(),
+            millis(took)
+        );
+        if took > self.config.slow_broadcast {
+            let kib = chunk.bytes().len() / 1024;
+            log::warn!(
+                "⚠️  SLOW OPERATION: broadcast took {:.2}ms ({count} clients, {kib} KB)",
+                millis(took)
+            );
+        }
+    }
+
+    fn answer_requests(&mut self) {
+        for _ in 0..TURN_REQUESTS_MAX {
+            let Ok(request) = self.requests.rx.try_recv() else {
+                return;
+            };
+            self.beat.enter(Operation::Answering);
+            match request {
+                Request::Nudge => {}
+                Request::CatchUp {
+                    subscriber,
+                    after,
+                    reply,
+                } => self.catch_up(subscriber, after, &reply),
+                Request::Snapshot { reply } => {
+                    let _ = reply.try_send(self.snapshot());
+                }
+                Request::Forget { machine, reply } => {
+                    let _ = reply.try_send(self.forget(&machine));
+                }
+            }
+        }
+    }
+
+    /// Brings a client to the live stream. There is no history to replay yet, so whatever `after` is, it gets the state
+    /// as of now.
+    fn catch_up(&mut self, subscriber: Subscriber, _after: Option<Seq>, reply: &Sender<CaughtUp>) {
+        let snapshot = self.snapshot();
+        let caught_up = CaughtUp::Snapshot {
+            machines: snapshot.machines,
+            as_of: self.next_seq - 1,
+        };
+        // First in its queue, which takes one chunk of any size; every later event comes behind it.
+        if subscriber.offer(&snapshot.chunk, self.config.limits) == Offered::Ended {
+            return;
+        }
+        // Whoever does not wait any more is not joined.
+        if reply.try_send(caught_up).is_ok() {
+            self.clients.push(subscriber);
+            self.show_clients();
+        }
+    }
+
+    fn snapshot(&mut self) -> Arc<Snapshot> {
+        let begun = Instant::now();
+        let snapshot = self.machines.snapshot(begun, epoch_seconds());
+        let took = begun.elapsed();
+        if took > self.config.slow_snapshot {
+            log::warn!(
+                "⚠️  SLOW OPERATION: snapshot took {:.2}ms ({} machines)",
+                millis(took),
+                snapshot.machines
+            );
+        }
+        snapshot
+    }
+
+    /// Removes a machine by hand. Everybody is told as if it had ended, so that no card stays.
+    fn forget(&mut self, machine: &str) -> bool {
+        let Some(config_type) = self.machines.config_type(machine) else {
+            return false;
+        };
+        // In the engines' own spelling: keys in this order, a space after colons and commas.
+        let (name, config_type) = (json_string(Some(machine)), json_string(config_type));
+        let time = json_seconds(epoch_seconds());
+        let payload = format!(r#"{{"machine_name": {name}, "config_type": {config_type}, "timestamp": {time}}}"#);
+        let told = format!(r#"{{"machine_name": {name}, "type": "machine_terminated", "payload": {payload}}}"#);
+        log::info!("🧹 machine {machine} forgotten by hand");
+        self.publish(&[told.into_bytes().into_boxed_slice()]);
+        true
+    }
+
+    /// Looks through the clients, if somebody asked for it.
+    fn attend(&mut self) {
+        if !self.requests.attention.swap(false, Ordering::Acquire) {
+            return;
+        }
+        self.beat.enter(Operation::Answering);
+        self.let_go();
+        if !self.clients.iter().any(Subscriber::wants_refresh) {
+            return;
+        }
+        let snapshot = self.snapshot();
+        let mut later = false;
+        for client in self.clients.iter().filter(|client| client.wants_refresh()) {
+            self.beat.step();
+            later |= client.offer_refresh(&snapshot.chunk, self.config.limits).is_none();
+        }
+        if later {
+            self.requests.attention.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Lets go of clients that have ended; their writers notice by the end of their queues.
+    fn let_go(&mut self) {
+        self.clients
+            .retain(|client| client.link().end_reason().is_none() && !client.link().is_over());
+        self.show_clients();
+    }
+
+    fn show_clients(&self) {
+        self.gauges.clients.store(self.clients.len(), Ordering::Relaxed);
+    }
+
+    fn show_machines(&self) {
+        self.gauges.machines.store(self.machines.len(), Ordering::Relaxed);
+        self.gauges
+            .machines_evicted
+            .store(self.machines.evicted(), Ordering::Relaxed);
+        self.gauges
+            .machines_untabled
+            .store(self.machines.untabled(), Ordering::Relaxed);
+    }
+
+    fn housekeep(&mut self) {
+        let now = Instant::now();
+        if let Some(ttl) = self.config.machine_ttl
+            && now.saturating_duration_since(self.expired) >= EXPIRE_EVERY
+        {
+            self.expired = now;
+            let count = self.machines.expire(ttl, now);
+            if count > 0 {
+                log::info!("🧹 {count} machines left the snapshot after --machine-ttl of silence");
+                self.show_machines();
+            }
+        }
+        if self.machines.version() != self.saved.0 && now.saturating_duration_since(self.saved.1) >= SAVE_EVERY {
+            self.save();
+        }
+    }
+
+    /// Leaves the table to thread `files`.
+    fn save(&mut self) {
+        let version = self.machines.version();
+        if let Some(slot) = &self.state_slot
+            && version != self.saved.0
+        {
+            slot.put(Arc::new(self.machines.saved(epoch_seconds())));
+        }
+        self.saved = (version, Instant::now());
+    }
+}
+
+/// A JSON string, or `null`.
+fn json_string(text: Option<&str>) -> String {
+    text.map_or("null".to_owned(), |text| serde_json::Value::from(text).to_string())
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}

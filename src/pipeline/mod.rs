@@ -1,0 +1,21 @@
+//! One event's journey: received, checked, numbered, applied to the machine table, encoded once, handed to everybody.
+//!
+//! ```text
+//! datagram ─ event_socket ─ ingest ─ intake ─► fanout ─ event ─ machines ─ chunk ─► every client
+//! ```
+
+pub mod event;
+
+pub mod event_socket;
+
+pub mod intake;
+
+pub mod ingest;
+
+pub mod chunk;
+
+pub mod machines;
+
+pub mod rates;
+
+pub mod fanout;

@@ -1,0 +1,405 @@
+//! The log: lines are made on the caller's thread and written on thread `log`.
+//!
+//! Runs on: `log`, one.
+//! Owns: simplelog with its two sinks (terminal and file).
+//! Blocks on: a line (250 ms), the terminal (50 ms a line, once it has been slow: not at all), the disk.
+//! Can be stalled by: the disk that the log file is on.
+//! Full queue means: the line is dropped and counted; the next line that gets through says how many (`lines_lost`).
+//! Ends when: asked to; what is in the queue then is still written.
+//! Watched as: `log`; not a core thread, a stall makes health `degraded`.
+//!
+//! Lines that outsiders can cause must not fill a disk, so every place in the code may write only so many lines per
+//! window at info and above; what is left out is counted and said once per window.
+
+use crate::process::clock;
+use crate::process::files::Phase;
+use crate::process::log_sinks::{RotatingFile, SinkLosses, Terminal};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use simplelog::{CombinedLogger, ConfigBuilder, SharedLogger, WriteLogger};
+use std::collections::HashMap;
+use std::fmt::{self, Write as _};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, TryLockError};
+use std::time::Duration;
+use time::OffsetDateTime;
+
+/// Lines that wait for the disk. At about 200 bytes each this is under 1 MiB.
+const LINES_QUEUE_LEN_MAX: usize = 4096;
+/// Longest line; machine names and messages come from outside.
+const LINE_BYTES_MAX: usize = 4096;
+/// How long thread `log` waits for a line before it looks at its other duties.
+const TURN: Duration = Duration::from_millis(250);
+/// Lines that one place in the code may write per window.
+const SITE_LINES_MAX: u32 = 20;
+/// Length of such a window.
+const SITE_WINDOW_MS: u64 = 10_000;
+
+/// A line on its way to the sinks.
+#[derive(Debug)]
+struct Line {
+    level: Level,
+    text: String,
+}
+
+/// What one place in the code has written in the current window.
+#[derive(Debug)]
+struct Site {
+    window_start_ms: u64,
+    lines: u32,
+    left_out: u64,
+    example: String,
+}
+
+/// The logger that the `log` macros reach.
+#[derive(Debug)]
+struct Front {
+    level: LevelFilter,
+    tx: Sender<Line>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// Lines that found the queue full since the last one that says so.
+    queue_full: AtomicU64,
+    /// All lines lost so far, whatever the cause.
+    lost_total: AtomicU64,
+    /// By file and line of the code. Nobody waits for this lock: who finds it taken writes without a limit.
+    sites: Mutex<HashMap<(&'static str, u32), Site>>,
+}
+
+impl Front {
+    /// Whether the place that made `record` may write another line now.
+    fn admits(&self, record: &Record<'_>) -> bool {
+        let (Some(file), Some(line)) = (record.file_static(), record.line()) else {
+            return true;
+        };
+        if record.level() > Level::Info {
+            return true;
+        }
+        let now = clock::monotonic_ms();
+        let mut sites = match self.shared.sites.try_lock() {
+            Ok(sites) => sites,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return true,
+        };
+        let site = sites.entry((file, line)).or_insert_with(|| Site {
+            window_start_ms: now,
+            lines: 0,
+            left_out: 0,
+            example: String::new(),
+        });
+        // A window with lines left out is ended by thread `log`, which says so.
+        if site.left_out == 0 && now.saturating_sub(site.window_start_ms) >= SITE_WINDOW_MS {
+            site.window_start_ms = now;
+            site.lines = 0;
+        }
+        site.lines = site.lines.saturating_add(1);
+        if site.lines <= SITE_LINES_MAX {
+            return true;
+        }
+        if site.left_out == 0 {
+            site.example = format!("{}", record.args()).chars().take(60).collect();
+        }
+        site.left_out += 1;
+        false
+    }
+}
+
+impl Log for Front {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= self.level
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) || !self.admits(record) {
+            return;
+        }
+        let text = compose(
+            record.level(),
+            record.target(),
+            record.args(),
+            OffsetDateTime::now_utc(),
+        );
+        let line = Line {
+            level: record.level(),
+            text,
+        };
+        if let Err(TrySendError::Full(_)) = self.tx.try_send(line) {
+            // Relaxed: a count, read for a message only.
+            self.shared.queue_full.fetch_add(1, Ordering::Relaxed);
+            self.shared.lost_total.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// One line without its end: UTC time, level, target, message with every control character made visible.
+fn compose(level: Level, target: &str, args: &fmt::Arguments<'_>, at: OffsetDateTime) -> String {
+    let target = target.rsplit("::").next().unwrap_or(target);
+    let (date, time) = (at.date(), at.time());
+    let mut text = format!(
+        "{}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z {level:<5} [{target}] ",
+        date.year(),
+        u8::from(date.month()),
+        date.day(),
+        time.hour(),
+        time.minute(),
+        time.second(),
+        time.millisecond(),
+    );
+    let message = args.to_string();
+    for character in message.chars() {
+        if text.len() >= LINE_BYTES_MAX {
+            let _ = write!(text, "… (cut, {} bytes in all)", message.len());
+            break;
+        }
+        if character.is_control() {
+            text.extend(character.escape_default());
+        } else {
+            text.push(character);
+        }
+    }
+    text
+}
+
+/// The running log; made once per process by [`start`].
+pub struct LogThread {
+    rx: Receiver<Line>,
+    shared: Arc<Shared>,
+    losses: Arc<SinkLosses>,
+    sinks: Box<CombinedLogger>,
+    stop_rx: Receiver<()>,
+}
+
+/// Asks thread `log` to write what is left and end; also counts what was lost.
+#[derive(Clone, Debug)]
+pub struct LogControl {
+    stop_tx: Sender<()>,
+    shared: Arc<Shared>,
+    losses: Arc<SinkLosses>,
+}
+
+impl LogControl {
+    /// Makes thread `log` write what waits, then end. Never blocks.
+    pub fn stop(&self) {
+        let _ = self.stop_tx.try_send(());
+    }
+
+    /// Lines lost so far: found the queue full, or were refused by the file or by the terminal.
+    pub fn lines_lost(&self) -> u64 {
+        self.shared.lost_total.load(Ordering::Relaxed) + self.losses.total()
+    }
+}
+
+/// Makes our front the process's logger. Lines wait in the queue until [`LogThread::run`] runs.
+///
+/// `file` is the log file, `None` for the terminal alone.
+///
+/// # Errors
+/// A logger was set before.
+pub fn start(level: LevelFilter, file: Option<&Path>) -> Result<(LogThread, LogControl), log::SetLoggerError> {
+    let (tx, rx) = bounded(LINES_QUEUE_LEN_MAX);
+    let (stop_tx, stop_rx) = bounded(1);
+    let shared = Arc::new(Shared::default());
+    let losses = Arc::new(SinkLosses::default());
+    log::set_boxed_logger(Box::new(Front {
+        level,
+        tx,
+        shared: Arc::clone(&shared),
+    }))?;
+    log::set_max_level(level);
+    let terminal = Terminal::new(Arc::clone(&losses));
+    // Lines come finished, so simplelog adds nothing of its own.
+    let plain = ConfigBuilder::new()
+        .set_time_level(LevelFilter::Off)
+        .set_max_level(LevelFilter::Off)
+        .set_thread_level(LevelFilter::Off)
+        .set_target_level(LevelFilter::Off)
+        .set_location_level(LevelFilter::Off)
+        .build();
+    let mut sinks: Vec<Box<dyn SharedLogger>> = vec![WriteLogger::new(level, plain.clone(), terminal)];
+    if let Some(path) = file {
+        let file = RotatingFile::new(path.to_owned(), Arc::clone(&losses));
+        sinks.push(WriteLogger::new(level, plain, file));
+    }
+    let thread = LogThread {
+        rx,
+        shared: Arc::clone(&shared),
+        losses: Arc::clone(&losses),
+        sinks: CombinedLogger::new(sinks),
+        stop_rx,
+    };
+    let control = LogControl {
+        stop_tx,
+        shared,
+        losses,
+    };
+    Ok((thread, control))
+}
+
+impl fmt::Debug for LogThread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogThread")
+            .field("shared", &self.shared)
+            .finish_non_exhaustive()
+    }
+}
+
+impl LogThread {
+    /// Writes lines until [`LogControl::stop`]; `show` is called before every wait and every write.
+    pub fn run(self, mut show: impl FnMut(Phase)) {
+        loop {
+            show(Phase::Waiting);
+            match self.rx.recv_timeout(TURN) {
+                Ok(line) => {
+                    show(Phase::Writing);
+                    self.write(&line);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            self.report_losses();
+            self.report_left_out(false);
+            if self.stop_rx.try_recv().is_ok() {
+                break;
+            }
+        }
+        for line in self.rx.try_iter() {
+            self.write(&line);
+        }
+        self.report_left_out(true);
+        self.report_losses();
+    }
+
+    fn write(&self, line: &Line) {
+        let mut record = Record::builder();
+        self.sinks
+            .log(&record.level(line.level).args(format_args!("{}", line.text)).build());
+        self.sinks.flush();
+    }
+
+    fn say(&self, level: Level, message: &str) {
+        let text = compose(level, "log", &format_args!("{message}"), OffsetDateTime::now_utc());
+        self.write(&Line { level, text });
+    }
+
+    /// Says what was lost, to whoever can still be told.
+    fn report_losses(&self) {
+        match self.shared.queue_full.swap(0, Ordering::Relaxed) {
+            0 => {}
+            lost => self.say(
+                Level::Warn,
+                &format!("⚠️ {lost} log lines were lost: they came faster than they could be written"),
+            ),
+        }
+        for message in self.losses.take_messages() {
+            self.say(Level::Warn, &message);
+        }
+    }
+
+    /// Ends the windows in which lines were left out, and says how many.
+    fn report_left_out(&self, at_end: bool) {
+        let now = clock::monotonic_ms();
+        let mut messages = Vec::new();
+        // The lock is held for microseconds and only by `admits`, which never waits.
+        let mut sites = self
+            .shared
+            .sites
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        for site in sites.values_mut() {
+            let over = now.saturating_sub(site.window_start_ms) >= SITE_WINDOW_MS;
+            if site.left_out > 0 && (over || at_end) {
+                messages.push(format!(
+                    "⚠️ {} more lines like “{}…” were left out within {:.0} s",
+                    site.left_out,
+                    site.example,
+                    now.saturating_sub(site.window_start_ms) as f64 / 1000.0,
+                ));
+                site.window_start_ms = now;
+                site.lines = 0;
+                site.left_out = 0;
+            }
+        }
+        drop(sites);
+        for message in messages {
+            self.say(Level::Warn, &message);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn front() -> (Front, Receiver<Line>) {
+        let (tx, rx) = bounded(100);
+        let front = Front {
+            level: LevelFilter::Info,
+            tx,
+            shared: Arc::new(Shared::default()),
+        };
+        (front, rx)
+    }
+
+    fn record_at(front: &Front, line: u32, text: &str) {
+        front.log(
+            &Record::builder()
+                .level(Level::Info)
+                .file_static(Some("a.rs"))
+                .line(Some(line))
+                .args(format_args!("{text}"))
+                .build(),
+        );
+    }
+
+    #[test]
+    fn control_characters_cannot_forge_a_line() {
+        let at = OffsetDateTime::UNIX_EPOCH;
+        let line = compose(
+            Level::Info,
+            "threadcast::pipeline::ingest",
+            &format_args!("a\nb\u{1b}[31m"),
+            at,
+        );
+        assert_eq!(line, "1970-01-01T00:00:00.000Z INFO  [ingest] a\\nb\\u{1b}[31m");
+    }
+
+    #[test]
+    fn long_lines_are_cut_and_say_so() {
+        let long = "x".repeat(3 * LINE_BYTES_MAX);
+        let line = compose(Level::Info, "t", &format_args!("{long}"), OffsetDateTime::UNIX_EPOCH);
+        assert!(line.len() < LINE_BYTES_MAX + 64);
+        assert!(
+            line.ends_with("… (cut, 12288 bytes in all)"),
+            "{}",
+            &line[line.len() - 60..]
+        );
+    }
+
+    #[test]
+    fn a_place_that_writes_too_much_is_limited_and_others_are_not() {
+        let (front, rx) = front();
+        for _ in 0..SITE_LINES_MAX + 5 {
+            record_at(&front, 1, "noise");
+        }
+        record_at(&front, 2, "signal");
+        assert_eq!(rx.try_iter().count() as u32, SITE_LINES_MAX + 1);
+        let sites = front.shared.sites.lock().unwrap();
+        assert_eq!(sites[&("a.rs", 1)].left_out, 5);
+    }
+
+    #[test]
+    fn a_full_queue_counts_and_does_not_wait() {
+        let (front, rx) = front();
+        for line in 0..103 {
+            record_at(&front, line, "x");
+        }
+        assert_eq!(front.shared.queue_full.load(Ordering::Relaxed), 3);
+        assert_eq!(rx.len(), 100);
+    }
+}

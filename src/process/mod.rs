@@ -1,0 +1,17 @@
+//! The contract with the operating system: settings, time, threads, signals, files, the log.
+//!
+//! Knows nobody else in this crate; everybody may use it.
+
+pub mod config;
+
+pub mod clock;
+pub mod exit;
+pub mod files;
+pub mod limits;
+pub mod log_sinks;
+pub mod logging;
+pub mod procfs;
+pub mod recvmmsg;
+pub mod signals;
+pub mod stop;
+pub mod threads;

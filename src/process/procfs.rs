@@ -1,0 +1,95 @@
+//! Facts about other processes from /proc: who has a Unix socket open, and what a process is called.
+
+use std::fs;
+use std::path::Path;
+
+/// A process, for messages to people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessName {
+    /// Its id.
+    pub pid: u32,
+    /// Its command line, or its short name when it has none.
+    pub command: String,
+}
+
+impl std::fmt::Display for ProcessName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "process {} ({})", self.pid, self.command)
+    }
+}
+
+/// Longest command line that a message shows.
+const COMMAND_CHARS_MAX: usize = 120;
+
+/// Names process `pid`; `None` when there is none.
+pub fn process_name(pid: u32) -> Option<ProcessName> {
+    let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let command = String::from_utf8_lossy(&command).replace('\0', " ");
+    let command = match command.trim() {
+        "" => fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim().to_owned(),
+        text => text.chars().take(COMMAND_CHARS_MAX).collect(),
+    };
+    Some(ProcessName { pid, command })
+}
+
+/// Finds a process that has the Unix socket bound to `path` open.
+///
+/// Walks /proc, so it takes milliseconds: for messages to people, not for a data path. `None` when nobody has it, or
+/// when the owner belongs to another user whose descriptors we may not see.
+pub fn unix_socket_owner(path: &Path) -> Option<ProcessName> {
+    let table = fs::read_to_string("/proc/net/unix").ok()?;
+    let inodes: Vec<&str> = table.lines().filter_map(|line| inode_if_bound_to(line, path)).collect();
+    let links: Vec<String> = inodes.iter().map(|inode| format!("socket:[{inode}]")).collect();
+    if links.is_empty() {
+        return None;
+    }
+    let processes = fs::read_dir("/proc").ok()?;
+    let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.into_iter()
+        .find(|pid| has_open(*pid, &links))
+        .and_then(process_name)
+}
+
+/// The inode column of a line of /proc/net/unix, if its path column (the eighth, to the end of the line) is `path`.
+fn inode_if_bound_to<'a>(line: &'a str, path: &Path) -> Option<&'a str> {
+    let mut rest = line;
+    let mut inode = "";
+    for _ in 0..7 {
+        rest = rest.trim_start();
+        let end = rest.find(' ')?;
+        inode = &rest[..end];
+        rest = &rest[end..];
+    }
+    (Path::new(rest.strip_prefix(' ')?) == path).then_some(inode)
+}
+
+fn has_open(pid: u32, links: &[String]) -> bool {
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return false;
+    };
+    descriptors.flatten().any(|entry| {
+        fs::read_link(entry.path()).is_ok_and(|target| links.iter().any(|link| target.as_os_str() == link.as_str()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixDatagram;
+
+    #[test]
+    fn finds_ourselves_as_the_owner_of_our_socket() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("with a space.sock");
+        assert_eq!(unix_socket_owner(&path), None);
+        let _socket = UnixDatagram::bind(&path).unwrap();
+        assert_eq!(unix_socket_owner(&path).unwrap().pid, std::process::id());
+    }
+
+    #[test]
+    fn a_process_has_a_name() {
+        let own = process_name(std::process::id()).unwrap();
+        assert!(own.to_string().contains(&format!("process {} (", own.pid)));
+        assert_eq!(process_name(u32::MAX), None);
+    }
+}

@@ -1,0 +1,167 @@
+//! The only place that starts a thread: it gives the name, catches a panic, and makes joining bounded.
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use std::fmt;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+/// Linux cuts thread names after this many bytes (`TASK_COMM_LEN` - 1, prctl(2)).
+pub const NAME_BYTES_MAX: usize = 15;
+
+/// Stack of the threads that live as long as the server. Only touched pages cost memory.
+pub const CORE_STACK_BYTES: usize = 1024 * 1024;
+
+/// A thread that can be waited for with a bound.
+#[derive(Debug)]
+pub struct ThreadHandle<T> {
+    name: String,
+    outcome: Receiver<Result<T, String>>,
+    join: std::thread::JoinHandle<()>,
+}
+
+/// Why a thread gave no result.
+#[derive(Debug, PartialEq, Eq)]
+pub enum JoinError {
+    /// It was still running when the bound had passed; it keeps running, nobody waits for it any more.
+    StillRunning { name: String, waited: Duration },
+    /// It panicked with this message.
+    Panicked { name: String, message: String },
+}
+
+impl fmt::Display for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            JoinError::StillRunning { name, waited } => {
+                write!(f, "thread {name} did not end within {waited:?}")
+            }
+            JoinError::Panicked { name, message } => write!(f, "thread {name} panicked: {message}"),
+        }
+    }
+}
+
+impl std::error::Error for JoinError {}
+
+/// Says which core thread ended, so that `main` can stop the server with its name as the cause.
+pub type Obituaries = Sender<String>;
+
+/// Starts a thread called `name` (at most [`NAME_BYTES_MAX`] bytes) with a stack of `stack_bytes`.
+///
+/// When it ends, however it ends, its name goes to `obituaries`, if any.
+///
+/// # Errors
+/// The host refuses another thread (limits of the user, the control group or the kernel, or memory).
+pub fn spawn<T, F>(
+    name: &str,
+    stack_bytes: usize,
+    obituaries: Option<Obituaries>,
+    body: F,
+) -> io::Result<ThreadHandle<T>>
+where
+    T: Send + 'static,
+    F: FnOnce() -> T + Send + 'static,
+{
+    debug_assert!(name.len() <= NAME_BYTES_MAX, "{name} is too long");
+    let (outcome_tx, outcome) = bounded(1);
+    let own_name = name.to_owned();
+    let run = move || {
+        let result = catch_unwind(AssertUnwindSafe(body)).map_err(|panic| panic_text(&*panic));
+        // The channel has room for exactly this one value, so neither send can block or be refused.
+        let _ = outcome_tx.try_send(result);
+        if let Some(obituaries) = obituaries {
+            let _ = obituaries.try_send(own_name);
+        }
+    };
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that may")]
+    let join = std::thread::Builder::new()
+        .name(name.to_owned())
+        .stack_size(stack_bytes)
+        .spawn(run)?;
+    Ok(ThreadHandle {
+        name: name.to_owned(),
+        outcome,
+        join,
+    })
+}
+
+impl<T> ThreadHandle<T> {
+    /// The thread's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether its body has returned or panicked.
+    pub fn is_finished(&self) -> bool {
+        self.join.is_finished()
+    }
+
+    /// Blocks until the thread has ended, at most `bound`.
+    ///
+    /// # Errors
+    /// It runs on, or it panicked.
+    pub fn join_within(self, bound: Duration) -> Result<T, JoinError> {
+        match self.outcome.recv_timeout(bound) {
+            Ok(outcome) => {
+                // The body is over; what is left of the thread is its own tear-down.
+                let _ = self.join.join();
+                outcome.map_err(|message| JoinError::Panicked {
+                    name: self.name,
+                    message,
+                })
+            }
+            Err(RecvTimeoutError::Timeout) => Err(JoinError::StillRunning {
+                name: self.name,
+                waited: bound,
+            }),
+            // Only possible when the outcome was taken before, which `self` by value excludes.
+            Err(RecvTimeoutError::Disconnected) => Err(JoinError::Panicked {
+                name: self.name,
+                message: "ended without an outcome".to_owned(),
+            }),
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "panic without a text".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_an_error_with_name_and_text() {
+        let handle = spawn::<(), _>("panics", 256 * 1024, None, || panic!("no more {}", "tea")).unwrap();
+        let error = handle.join_within(Duration::from_secs(10)).unwrap_err();
+        assert_eq!(error.to_string(), "thread panics panicked: no more tea");
+    }
+
+    #[test]
+    fn joining_is_bounded_and_names_who_runs_on() {
+        let (gate_tx, gate_rx) = bounded::<()>(1);
+        let handle = spawn("runs-on", 256 * 1024, None, move || {
+            let _ = gate_rx.recv();
+        })
+        .unwrap();
+        let error = handle.join_within(Duration::from_millis(1)).unwrap_err();
+        assert!(error.to_string().starts_with("thread runs-on did not end"));
+        drop(gate_tx);
+    }
+
+    #[test]
+    fn every_end_is_announced() {
+        let (obituaries, ends) = bounded(2);
+        spawn("one", 256 * 1024, Some(obituaries.clone()), || ()).unwrap();
+        spawn::<(), _>("two", 256 * 1024, Some(obituaries), || panic!("x")).unwrap();
+        let mut names: Vec<String> = (0..2)
+            .map(|_| ends.recv_timeout(Duration::from_secs(10)).unwrap())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["one", "two"]);
+    }
+}

@@ -1,0 +1,536 @@
+//! The wiring: every channel and every thread of the server is born here, and ended here, in written order.
+//!
+//! Start: settings, log, TCP port, then the datagram socket, so that a taken port leaves no trace of us; then the
+//! threads from the last of the path to the first. Stop: `accept`, `ingest`, `fanout`, clients, `inbox`, `files`, `log`.
+
+use crate::client::accept::Accept;
+use crate::client::handshake::{ClientGauges, Reception};
+use crate::client::inbox::{Inbox, InboxHandle};
+use crate::client::origin::OriginRules;
+use crate::client::outbox::OfferLimits;
+use crate::client::writer::Timing;
+use crate::liveness::beat::{Beat, Beats, Operation};
+use crate::liveness::drill;
+use crate::pipeline::event_socket::{self, BindError, EventSocket, PathLock};
+use crate::pipeline::fanout::{Fanout, FanoutConfig, FanoutGauges, FanoutHandle, FanoutRequests};
+use crate::pipeline::ingest::{Ingest, IngestGauges};
+use crate::pipeline::intake::{IntakeRx, IntakeTx, intake};
+use crate::pipeline::machines::Machines;
+use crate::process::clock::epoch_seconds;
+use crate::process::config::{Config, SETTINGS};
+use crate::process::exit::ExitStatus;
+use crate::process::files::{self, LockFile, Phase, Slot, lock_path};
+use crate::process::limits;
+use crate::process::logging::{self, LogControl};
+use crate::process::signals::StopSignals;
+use crate::process::stop::Stop;
+use crate::process::threads::{self, CORE_STACK_BYTES, JoinError, Obituaries, ThreadHandle};
+use crate::web::Site;
+use crate::web::health::Vitals;
+use crossbeam_channel::{Receiver, bounded};
+use rustix::net::{listen, sockopt};
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Connections that the kernel holds for `accept` (listen(2)); the host's own limit is usually the same.
+const BACKLOG: i32 = 4096;
+/// How often `main` looks whether a core thread has ended.
+const LOOK: Duration = Duration::from_millis(250);
+/// The whole stop may take so long; the process then ends whatever still runs.
+const STOP_DEADLINE: Duration = Duration::from_millis(4500);
+/// What thread `log` has for its last lines, within the 5 s in all.
+const LOG_DEADLINE: Duration = Duration::from_millis(300);
+
+/// Why the server could not start.
+#[derive(Debug)]
+pub enum StartError {
+    Listen { address: String, error: io::Error },
+    Socket(BindError),
+    Resource { what: &'static str, error: io::Error },
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Listen { address, error } => write!(f, "cannot listen on {address}: {error}"),
+            StartError::Socket(error) => write!(f, "{error}"),
+            StartError::Resource { what, error } => write!(f, "cannot make {what}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl StartError {
+    /// What a person can do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            StartError::Listen { error, .. } => match error.kind() {
+                io::ErrorKind::AddrInUse => {
+                    "another server has this port: stop it, or give --port another one; nothing of it was touched"
+                        .to_owned()
+                }
+                io::ErrorKind::PermissionDenied => {
+                    "ports below 1024 need privileges; give --port a higher one".to_owned()
+                }
+                _ => "--host must be an address of this machine".to_owned(),
+            },
+            StartError::Socket(error) => error.hint(),
+            StartError::Resource { .. } => {
+                "raise the limits of this user or service (ulimit -n, ulimit -u, TasksMax=)".to_owned()
+            }
+        }
+    }
+}
+
+fn resource(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
+    move |error| StartError::Resource { what, error }
+}
+
+/// Runs the server with the process's log and signals until it is told to stop. Blocks until then.
+///
+/// # Errors
+/// It could not start.
+pub fn run(config: Config) -> Result<ExitStatus, StartError> {
+    let beats = Arc::new(Beats::default());
+    let (log_thread, log) = start_log(&config, &beats)?;
+    let outcome = StopSignals::install()
+        .map_err(resource("the signal handlers"))
+        .and_then(|signals| {
+            Server::start(config, Arc::clone(&beats), Some(log.clone())).map(|server| (signals, server))
+        })
+        .map(|(signals, server)| run_until_stopped(&signals, server));
+    log.stop();
+    // Whatever it could not write in time is lost with the process; there is nobody left to tell.
+    let _ = log_thread.join_within(LOG_DEADLINE);
+    outcome
+}
+
+fn start_log(config: &Config, beats: &Beats) -> Result<(ThreadHandle<()>, LogControl), StartError> {
+    let already = |error: log::SetLoggerError| io::Error::other(error.to_string());
+    let (thread, control) = logging::start(config.log_level, Some(&config.log_path()))
+        .map_err(already)
+        .map_err(resource("the log"))?;
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        log::error!(
+            "🚨 thread {} panicked: {panic}",
+            thread.name().unwrap_or("without a name")
+        );
+    }));
+    let beat = Arc::clone(&beats.log);
+    let handle = threads::spawn("log", CORE_STACK_BYTES, None, move || thread.run(shown_by(&beat)))
+        .map_err(resource("thread log"))?;
+    Ok((handle, control))
+}
+
+/// Shows the phases of a thread that knows nothing of beats.
+fn shown_by(beat: &Beat) -> impl FnMut(Phase) {
+    move |phase| {
+        drill::obey(beat);
+        beat.enter(match phase {
+            Phase::Waiting => Operation::Waiting,
+            Phase::Writing => Operation::Writing,
+        });
+    }
+}
+
+fn run_until_stopped(signals: &StopSignals, server: Server) -> ExitStatus {
+    let cause = loop {
+        if let Some(signal) = signals.wait(LOOK) {
+            log::info!("🛑 {signal}: stopping; a second signal ends the process at once");
+            break None;
+        }
+        if let Some(name) = server.ended_thread() {
+            log::error!(
+                "🚨 thread {name} has ended, without which events do not reach clients; stopping. Please report it with the lines before this one"
+            );
+            break Some(name);
+        }
+    };
+    let begun = Instant::now();
+    let faults = server.stop();
+    for fault in &faults {
+        log::error!("🚨 {fault}; it is left behind");
+    }
+    log::info!("👋 stopped in {:.2} s", begun.elapsed().as_secs_f64());
+    match cause.is_none() && faults.is_empty() {
+        true => ExitStatus::Fine,
+        false => ExitStatus::Failed,
+    }
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    accept: (Stop, ThreadHandle<Vec<ThreadHandle<()>>>),
+    ingest: (Stop, ThreadHandle<()>),
+    fanout: ThreadHandle<()>,
+    inbox: (Stop, ThreadHandle<()>),
+    files: Option<ThreadHandle<()>>,
+    ended: Receiver<String>,
+    _state_lock: Option<LockFile>,
+}
+
+/// The two sockets.
+struct Sockets {
+    listener: TcpListener,
+    address: SocketAddr,
+    /// What a client's socket takes, in bytes.
+    send_buffer_bytes: usize,
+    event_socket: EventSocket,
+    path_lock: PathLock,
+}
+
+/// The queues between threads, each with both its ends.
+struct Queues {
+    intake: (IntakeTx, IntakeRx),
+    requests: (FanoutHandle, FanoutRequests),
+    inbox: (Inbox, InboxHandle),
+}
+
+/// How many threads live as long as the server; each may announce its end once.
+const CORE_THREADS: usize = 4;
+
+impl Server {
+    /// Starts a server and returns as soon as it serves. `log` is only asked for its losses.
+    ///
+    /// # Errors
+    /// A socket is taken or not allowed, or the host is out of something. Nothing is left behind then.
+    pub fn start(config: Config, beats: Arc<Beats>, log: Option<LogControl>) -> Result<Server, StartError> {
+        let room = limits::client_room(limits::raise_descriptors());
+        let clients_max = config.max_clients.unwrap_or(usize::MAX).min(room.clients());
+        let sockets = open_sockets(&config)?;
+        announce(&config, &sockets, clients_max, room);
+        let (obituaries, ended) = bounded(CORE_THREADS);
+        let (accept_stop, ingest_stop, inbox_stop) = (new_stop()?, new_stop()?, new_stop()?);
+        let ingest_gauges = Arc::new(IngestGauges::default());
+        let (intake_tx, intake_rx, intake_gauge) = intake(Arc::clone(&beats.fanout), config.ingest_patience);
+        let requests = FanoutHandle::new();
+        let inbox = Inbox::new(requests.0.clone(), Arc::clone(&beats.inbox), inbox_stop.clone())
+            .map_err(resource("the inbox"))?;
+        let queues = Queues {
+            intake: (intake_tx, intake_rx),
+            requests,
+            inbox,
+        };
+        let fanout_gauges = Arc::new(FanoutGauges::default());
+        let client_gauges = Arc::new(ClientGauges::default());
+        let vitals = Vitals {
+            beats: Arc::clone(&beats),
+            ingest: Arc::clone(&ingest_gauges),
+            intake: intake_gauge,
+            fanout: Arc::clone(&fanout_gauges),
+            clients: Arc::clone(&client_gauges),
+            log,
+            hang_timeout: config.hang_timeout,
+            event_socket_path: config.event_socket_path.clone(),
+            started: epoch_seconds(),
+        };
+        if vitals.log.is_none() {
+            beats.log.enter(Operation::Ended);
+        }
+        let (machines, state_lock, state_path) = restore(&config);
+        let (state_slot, files) = start_files(state_path, &beats)?;
+
+        let fanout = Fanout::new(
+            fanout_config(&config, sockets.send_buffer_bytes),
+            (queues.intake.1, queues.requests.1),
+            machines,
+            state_slot,
+            fanout_gauges,
+            Arc::clone(&ingest_gauges),
+            Arc::clone(&beats.fanout),
+        );
+        let fanout = start("fanout", &obituaries, move || fanout.run())?;
+        let (inbox, inbox_handle) = queues.inbox;
+        let inbox = start("inbox", &obituaries, move || inbox.run())?;
+        let fanout_handle = queues.requests.0;
+        let reception = Reception {
+            rules: OriginRules {
+                bound_to_loopback: sockets.address.ip().to_canonical().is_loopback(),
+                allowed: config.allow_origin.clone(),
+            },
+            fanout: fanout_handle.clone(),
+            inbox: inbox_handle,
+            inbox_beat: Arc::clone(&beats.inbox),
+            timing: Timing {
+                ping_interval: config.ping_interval,
+                pong_timeout: config.pong_timeout,
+                send_timeout: config.send_timeout,
+            },
+            slow_snapshot: config.slow_snapshot,
+            clients_max,
+            gauges: client_gauges,
+            site: Site {
+                vitals,
+                fanout: fanout_handle,
+                beats: Arc::clone(&beats),
+                allow_drill: config.allow_drill,
+            },
+        };
+        let accept = Accept::new(
+            sockets.listener,
+            Arc::new(reception),
+            Arc::clone(&beats.accept),
+            accept_stop.clone(),
+        );
+        let accept = start("accept", &obituaries, move || accept.run())?;
+        let ingest = Ingest::new(
+            (sockets.event_socket, sockets.path_lock, config.socket_mode),
+            config.max_event_bytes,
+            queues.intake.0,
+            ingest_gauges,
+            Arc::clone(&beats.ingest),
+            ingest_stop.clone(),
+        );
+        let ingest = start("ingest", &obituaries, move || ingest.run())?;
+        Ok(Server {
+            address: sockets.address,
+            accept: (accept_stop, accept),
+            ingest: (ingest_stop, ingest),
+            fanout,
+            inbox: (inbox_stop, inbox),
+            files,
+            ended,
+            _state_lock: state_lock,
+        })
+    }
+
+    /// Where HTTP and WebSocket are served.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The name of a core thread that has ended although nobody asked it to.
+    pub fn ended_thread(&self) -> Option<String> {
+        self.ended.try_recv().ok()
+    }
+
+    /// Stops everything in order. Blocks at most [`STOP_DEADLINE`]. Gives the threads that did not end as they should.
+    pub fn stop(self) -> Vec<JoinError> {
+        let deadline = Instant::now() + STOP_DEADLINE;
+        let left = || deadline.saturating_duration_since(Instant::now());
+        let mut faults = Vec::new();
+
+        self.accept.0.request();
+        let clients = keep_faults(
+            self.accept.1.join_within(left().min(Duration::from_secs(1))),
+            &mut faults,
+        );
+        self.ingest.0.request();
+        keep_faults(
+            self.ingest.1.join_within(left().min(Duration::from_secs(1))),
+            &mut faults,
+        );
+        // With the end of `ingest` the queue ends, and with that `fanout`; with that the clients' queues end.
+        let fanout = keep_faults(self.fanout.join_within(left().min(Duration::from_secs(1))), &mut faults);
+        if fanout.is_some() {
+            for client in clients.unwrap_or_default() {
+                keep_faults(client.join_within(left()), &mut faults);
+            }
+        }
+        self.inbox.0.request();
+        // The last two are quick unless the disk is stuck; they get a little time even if the clients took it all.
+        let least = Duration::from_millis(100);
+        keep_faults(self.inbox.1.join_within(left().max(least)), &mut faults);
+        if let Some(files) = self.files.filter(|_| fanout.is_some()) {
+            keep_faults(files.join_within(left().max(least)), &mut faults);
+        }
+        faults
+    }
+}
+
+fn keep_faults<T>(joined: Result<T, JoinError>, faults: &mut Vec<JoinError>) -> Option<T> {
+    joined.map_err(|fault| faults.push(fault)).ok()
+}
+
+fn new_stop() -> Result<Stop, StartError> {
+    Stop::new().map_err(resource("a stop request"))
+}
+
+fn start<T: Send + 'static>(
+    name: &'static str,
+    obituaries: &Obituaries,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> Result<ThreadHandle<T>, StartError> {
+    threads::spawn(name, CORE_STACK_BYTES, Some(obituaries.clone()), body).map_err(resource("a core thread"))
+}
+
+fn open_sockets(config: &Config) -> Result<Sockets, StartError> {
+    let (listener, address) = bind_listener(config)?;
+    let path_lock = event_socket::lock(&config.event_socket_path).map_err(StartError::Socket)?;
+    let event_socket = EventSocket::bind(&config.event_socket_path, config.socket_mode).map_err(StartError::Socket)?;
+    // Linux gives twice what was asked for, the second half for its own bookkeeping (socket(7)).
+    let send_buffer_bytes =
+        sockopt::socket_send_buffer_size(&listener).map_or(config.send_buffer_bytes, |size| size / 2);
+    Ok(Sockets {
+        listener,
+        address,
+        send_buffer_bytes,
+        event_socket,
+        path_lock,
+    })
+}
+
+/// Listens with the options that every accepted socket inherits (tcp(7)).
+fn bind_listener(config: &Config) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |error| StartError::Listen {
+        address: format!("{}:{}", config.host, config.port),
+        error,
+    };
+    let addresses = (config.host.as_str(), config.port).to_socket_addrs().map_err(failed)?;
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in addresses {
+        match TcpListener::bind(address).and_then(|listener| prepare(listener, config)) {
+            Ok(bound) => return Ok(bound),
+            Err(error) => last = error,
+        }
+    }
+    Err(failed(last))
+}
+
+fn prepare(listener: TcpListener, config: &Config) -> io::Result<(TcpListener, SocketAddr)> {
+    sockopt::set_socket_send_buffer_size(&listener, config.send_buffer_bytes)?;
+    sockopt::set_tcp_nodelay(&listener, true)?;
+    // The standard library has listened with a shorter backlog already; listening again lengthens it.
+    listen(&listener, BACKLOG)?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
+}
+
+fn fanout_config(config: &Config, send_buffer_bytes: usize) -> FanoutConfig {
+    FanoutConfig {
+        limits: OfferLimits {
+            delivery: config.delivery,
+            queue_bytes_max: config.client_queue_bytes,
+        },
+        chunk_bytes_max: send_buffer_bytes / 2,
+        machine_ttl: config.machine_ttl,
+        slow_broadcast: config.slow_broadcast,
+        slow_snapshot: config.slow_snapshot,
+    }
+}
+
+/// The machine table as it was, the right to its file, and where it is kept from now on.
+fn restore(config: &Config) -> (Machines, Option<LockFile>, Option<PathBuf>) {
+    let Some(path) = config.state_path() else {
+        return (Machines::default(), None, None);
+    };
+    if let Some(folder) = path.parent() {
+        // If it cannot be made, the lock says so.
+        let _ = fs::create_dir_all(folder);
+    }
+    match LockFile::acquire(&lock_path(&path)) {
+        Ok(lock) => (read_state(&path), Some(lock), Some(path)),
+        Err(error) => {
+            log::warn!(
+                "⚠️ machines will not be remembered across a restart: {error}. Give --state-file a path of its own in \
+                 a folder that this user may write to"
+            );
+            (Machines::default(), None, None)
+        }
+    }
+}
+
+fn read_state(path: &Path) -> Machines {
+    let saved = match fs::read(path) {
+        Ok(saved) => saved,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Machines::default(),
+        Err(error) => {
+            log::warn!(
+                "⚠️ cannot read state file {}: {error}; starting with no machines",
+                path.display()
+            );
+            return Machines::default();
+        }
+    };
+    match Machines::restore(&saved, Instant::now()) {
+        Ok(machines) => {
+            log::info!("📋 {} machines remembered from {}", machines.len(), path.display());
+            machines
+        }
+        Err(error) => {
+            set_aside(path, &error.to_string());
+            Machines::default()
+        }
+    }
+}
+
+/// Keeps a damaged file for whoever wants to look at it, out of the way of the next one.
+fn set_aside(path: &Path, why: &str) {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(format!(".damaged-{:.0}", epoch_seconds()));
+    let aside = PathBuf::from(aside);
+    match fs::rename(path, &aside) {
+        Ok(()) => log::warn!(
+            "⚠️ state file {} is damaged ({why}); it was set aside as {}, starting with no machines",
+            path.display(),
+            aside.display()
+        ),
+        Err(error) => log::warn!(
+            "⚠️ state file {} is damaged ({why}) and cannot be set aside: {error}; it will be replaced, starting with no machines",
+            path.display()
+        ),
+    }
+}
+
+fn start_files(path: Option<PathBuf>, beats: &Beats) -> Result<(Option<Slot>, Option<ThreadHandle<()>>), StartError> {
+    let Some(path) = path else {
+        beats.files.enter(Operation::Ended);
+        return Ok((None, None));
+    };
+    let (slot, content) = files::slot();
+    let beat = Arc::clone(&beats.files);
+    let body = move || {
+        files::keep(&path, &content, shown_by(&beat));
+        beat.enter(Operation::Ended);
+    };
+    let handle = threads::spawn("files", CORE_STACK_BYTES, None, body).map_err(resource("thread files"))?;
+    Ok((Some(slot), Some(handle)))
+}
+
+/// Says what runs here, with every setting in force.
+fn announce(config: &Config, sockets: &Sockets, clients_max: usize, room: limits::ClientRoom) {
+    let address = sockets.address;
+    log::info!(
+        "🚀 threadcast {} listens on http://{address}, stream at ws://{address}/ws/events, events to {}",
+        env!("CARGO_PKG_VERSION"),
+        config.event_socket_path.display()
+    );
+    let settings = SETTINGS
+        .iter()
+        .map(|setting| format!("{}={}", setting.name, setting.show(config)));
+    log::info!("🔧 {}", settings.collect::<Vec<_>>().join(" "));
+    log::info!(
+        "🧵 room for {clients_max} clients (the host's limits allow {} by descriptors, {} by threads, {} by mappings)",
+        room.by_descriptors,
+        room.by_threads,
+        room.by_mappings
+    );
+    if config.max_clients.is_some_and(|wanted| wanted > clients_max) {
+        log::warn!(
+            "⚠️ --max-clients is more than the host's limits allow; raise them (ulimit -n, TasksMax=) or lower it"
+        );
+    }
+    if let Some(warning) = &sockets.path_lock.warning {
+        log::warn!("⚠️ {warning}; another server that starts here would find us only by trying to connect");
+    }
+    match limits::datagram_queue_len() {
+        Some(len) if len < DATAGRAM_QUEUE_COMFORT => log::info!(
+            "💡 this host holds {len} datagrams for us at a time (net.unix.max_dgram_qlen): an engine that sends more in \
+             one burst finds it full; `sysctl net.unix.max_dgram_qlen=512` before the start helps"
+        ),
+        _ => {}
+    }
+}
+
+/// Newer distributions set 512; below this a short burst of a sender that does not wait is lost before it reaches us.
+const DATAGRAM_QUEUE_COMFORT: u64 = 64;

@@ -1,0 +1,103 @@
+//! What a browser, a script or our own commands ask for over plain HTTP, on the same port as the stream.
+//!
+//! Every request is answered on its connection's own thread.
+
+pub mod health;
+
+pub mod query;
+
+use crate::client::http::{Answer, Head};
+use crate::liveness::beat::Beats;
+use crate::liveness::drill;
+use crate::pipeline::fanout::FanoutHandle;
+use crate::web::health::Vitals;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The pages.
+#[derive(Debug)]
+pub struct Site {
+    pub vitals: Vitals,
+    pub fanout: FanoutHandle,
+    pub beats: Arc<Beats>,
+    pub allow_drill: bool,
+}
+
+impl Site {
+    /// Answers a request that is not to become a WebSocket. Blocks at most 4 s, on the fan-out.
+    pub fn answer(&self, head: &Head, peer: SocketAddr) -> Answer {
+        let wanted = match head.path.as_str() {
+            "/health" | "/initial" => "GET",
+            "/forget" | "/drill" => "POST",
+            _ => return Answer::detail(404, "Not Found"),
+        };
+        if head.method != wanted {
+            return Answer::detail(405, "Method Not Allowed").with("allow", wanted.to_owned());
+        }
+        match head.path.as_str() {
+            "/health" => self.vitals.answer(),
+            "/initial" => self.initial(),
+            command => match by_hand(head, peer) {
+                Err(refusal) => refusal,
+                Ok(()) if command == "/forget" => self.forget(&head.query),
+                Ok(()) => self.drill(&head.query),
+            },
+        }
+    }
+
+    fn initial(&self) -> Answer {
+        match self.fanout.snapshot() {
+            Ok(snapshot) => Answer::json(200, snapshot.json.clone()),
+            Err(why) => Answer::detail(503, &why.to_string()),
+        }
+    }
+
+    fn forget(&self, query: &str) -> Answer {
+        let Some(machine) = query::value(query, "machine") else {
+            return Answer::detail(400, "the query must be machine=NAME");
+        };
+        match self.fanout.forget(machine.clone()) {
+            Ok(true) => Answer::json(200, b"{\"forgotten\":true}".to_vec()),
+            Ok(false) => Answer::detail(404, &format!("there is no machine {machine:?}")),
+            Err(why) => Answer::detail(503, &why.to_string()),
+        }
+    }
+
+    fn drill(&self, query: &str) -> Answer {
+        if !self.allow_drill {
+            return Answer::detail(403, "start the server with --allow-drill to allow this");
+        }
+        let component = query::value(query, "component");
+        let millis = query::value(query, "ms").and_then(|ms| ms.parse().ok());
+        let (Some(component), Some(millis)) = (component, millis) else {
+            return Answer::detail(400, "the query must be component=NAME&ms=MILLISECONDS");
+        };
+        let duration = Duration::from_millis(millis).min(drill::DRILL_MAX);
+        if !drill::order(&self.beats, &component, duration) {
+            let names: Vec<&str> = self.beats.all().iter().map(|beat| beat.name()).collect();
+            let text = format!("there is no component {component:?}; there are {}", names.join(", "));
+            return Answer::detail(404, &text);
+        }
+        log::warn!("⚠️ drill: {component} stands still for {duration:?}");
+        Answer::json(
+            200,
+            format!("{{\"component\":\"{component}\",\"ms\":{}}}", duration.as_millis()).into_bytes(),
+        )
+    }
+}
+
+/// Commands that change something are taken from this host only, and never from a web page: browsers name the page's
+/// origin in every POST.
+fn by_hand(head: &Head, peer: SocketAddr) -> Result<(), Answer> {
+    if !peer.ip().to_canonical().is_loopback() {
+        return Err(Answer::detail(403, "this is taken from the server's own host only"));
+    }
+    if head.origin.is_some() {
+        return Err(Answer::detail(
+            403,
+            "this is not taken from web pages; use the threadcast command",
+        ));
+    }
+    Ok(())
+}
