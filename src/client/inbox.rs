@@ -346,7 +346,7 @@ impl Reader {
             // tungstenite has its answer ready; it goes out with `answer`.
             Message::Close(_) => {
                 self.draining = true;
-                let _ = self.socket.flush();
+                let _ = self.flush();
                 self.link.end(EndReason::PeerClosed);
                 let _ = self.control.try_send(Control::Wake);
             }
@@ -370,7 +370,14 @@ impl Reader {
                 Err(_) => self.owed_pongs = 0,
             }
         }
-        !matches!(self.socket.flush(), Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock)
+        self.flush()
+    }
+
+    /// Whether what tungstenite has to say is with the writer.
+    fn flush(&mut self) -> bool {
+        // Its own outcome says nothing new, and it does not get to flushing our half once the peer has closed.
+        let _ = self.socket.flush();
+        !matches!(self.socket.get_mut().flush(), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
     fn end(&mut self, reason: EndReason) -> Next {

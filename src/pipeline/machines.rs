@@ -36,7 +36,7 @@ struct Row {
 }
 
 /// The table.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Machines {
     /// By name, in binary order, which is the order of the snapshot.
     rows: BTreeMap<Box<str>, Row>,
@@ -78,19 +78,6 @@ pub enum Applied {
     Evicted(usize),
     /// The event names a machine, but the row would be too large.
     Untabled,
-}
-
-impl Default for Machines {
-    fn default() -> Self {
-        Machines {
-            rows: BTreeMap::new(),
-            rows_bytes: 0,
-            version: 0,
-            evicted: 0,
-            untabled: 0,
-            cached: None,
-        }
-    }
 }
 
 impl Machines {

@@ -137,12 +137,11 @@ impl Log for Front {
     fn flush(&self) {}
 }
 
-/// One line without its end: UTC time, level, target, message with every control character made visible.
-fn compose(level: Level, target: &str, args: &fmt::Arguments<'_>, at: OffsetDateTime) -> String {
-    let target = target.rsplit("::").next().unwrap_or(target);
+/// One line without its end: UTC time, level, thread, message with every control character made visible.
+fn compose(level: Level, thread: &str, args: &fmt::Arguments<'_>, at: OffsetDateTime) -> String {
     let (date, time) = (at.date(), at.time());
     let mut text = format!(
-        "{}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z {level:<5} [{target}] ",
+        "{}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z {level:<5} [{thread}] ",
         date.year(),
         u8::from(date.month()),
         date.day(),
@@ -360,12 +359,7 @@ mod tests {
     #[test]
     fn control_characters_cannot_forge_a_line() {
         let at = OffsetDateTime::UNIX_EPOCH;
-        let line = compose(
-            Level::Info,
-            "threadcast::pipeline::ingest",
-            &format_args!("a\nb\u{1b}[31m"),
-            at,
-        );
+        let line = compose(Level::Info, "ingest", &format_args!("a\nb\u{1b}[31m"), at);
         assert_eq!(line, "1970-01-01T00:00:00.000Z INFO  [ingest] a\\nb\\u{1b}[31m");
     }
 

@@ -1,0 +1,12 @@
+//! Drives the real binary over real sockets. One file per promise; `support` is the harness.
+
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test says what went wrong by panicking"
+)]
+
+mod support;
+
+mod contract;

@@ -1,0 +1,72 @@
+//! The harness: servers on free paths and ports, clients that see every byte, and waiting with a deadline.
+#![allow(dead_code, reason = "each file uses its part")]
+
+pub mod client;
+pub mod http;
+pub mod server;
+
+pub use client::{Frame, TestClient};
+pub use server::TestServer;
+
+use std::time::{Duration, Instant};
+
+/// Every wait in the tests ends after this long, by failing. Generous: the machines are shared.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Waits until `condition` gives something; fails with `what` after [`DEADLINE`].
+#[track_caller]
+pub fn eventually<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    within(DEADLINE, what, condition)
+}
+
+/// As [`eventually`], with a deadline of its own.
+#[track_caller]
+pub fn within<T>(deadline: Duration, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(begun.elapsed() < deadline, "not within {deadline:?}: {what}");
+        pause(Duration::from_millis(2));
+    }
+}
+
+/// The only pause of the tests: between two looks at a condition, or where a length of time is itself the subject.
+#[expect(clippy::disallowed_methods, reason = "this is the one place that may")]
+pub fn pause(duration: Duration) {
+    std::thread::sleep(duration);
+}
+
+/// Runs `test` in both delivery shapes.
+pub fn in_both_shapes(test: impl Fn(&str)) {
+    for delivery in ["direct", "queued"] {
+        eprintln!("--delivery {delivery}");
+        test(delivery);
+    }
+}
+
+/// An event in the engines' own spelling whose number can be read back by [`number_of`], padded to `len` bytes.
+pub fn numbered(number: usize, len: usize) -> Vec<u8> {
+    let head = format!("{{\"machine_name\": \"load\", \"type\": \"tick\", \"payload\": {{\"n\": {number}, \"pad\": \"");
+    let tail = "\"}}";
+    let pad = len.saturating_sub(head.len() + tail.len());
+    [head.as_bytes(), "x".repeat(pad).as_bytes(), tail.as_bytes()].concat()
+}
+
+/// The number of an event made by [`numbered`]; `None` for any other message.
+pub fn number_of(message: &[u8]) -> Option<usize> {
+    let start = b"{\"machine_name\": \"load\", \"type\": \"tick\", \"payload\": {\"n\": ";
+    let digits = message.strip_prefix(start)?;
+    let end = digits.iter().position(|byte| *byte == b',')?;
+    std::str::from_utf8(&digits[..end]).ok()?.parse().ok()
+}
+
+/// A `state_change` in the engines' own spelling.
+pub fn state_change(machine: &str, from: &str, to: &str, timestamp: f64) -> Vec<u8> {
+    format!(
+        "{{\"machine_name\": \"{machine}\", \"type\": \"state_change\", \"payload\": {{\"from_state\": \"{from}\", \
+         \"to_state\": \"{to}\", \"event_trigger\": \"t\", \"timestamp\": {timestamp:?}}}}}"
+    )
+    .into_bytes()
+}

@@ -1,0 +1,235 @@
+//! The real binary, in a folder of its own, on free ports; ended and reaped whatever happens.
+
+use super::http::{self, Answer};
+use super::{DEADLINE, TestClient, eventually, within};
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// A running server.
+pub struct TestServer {
+    child: Child,
+    lines: Lines,
+    folder: Arc<TempDir>,
+    pub address: SocketAddr,
+}
+
+/// What it has written to standard error so far.
+#[derive(Clone, Default)]
+pub struct Lines(Arc<Mutex<Vec<String>>>);
+
+impl Lines {
+    /// The lines that contain `part`.
+    pub fn with(&self, part: &str) -> Vec<String> {
+        let lines = self.0.lock().unwrap();
+        lines.iter().filter(|line| line.contains(part)).cloned().collect()
+    }
+
+    /// All of them.
+    pub fn all(&self) -> String {
+        self.0.lock().unwrap().join("\n")
+    }
+
+    fn collect(&self, from: impl std::io::Read + Send + 'static) {
+        let lines = self.clone();
+        #[expect(clippy::disallowed_methods, reason = "the harness has threads of its own")]
+        std::thread::spawn(move || {
+            for line in BufReader::new(from).lines().map_while(Result::ok) {
+                lines.0.lock().unwrap().push(line);
+            }
+        });
+    }
+}
+
+impl TestServer {
+    /// Starts a server with further flags and waits until it serves.
+    #[track_caller]
+    pub fn start(flags: &[&str]) -> TestServer {
+        let folder = Arc::new(tempfile::Builder::new().prefix("threadcast-").tempdir().unwrap());
+        TestServer::start_in(folder, flags)
+    }
+
+    /// The same in a folder that exists: a restart.
+    #[track_caller]
+    pub fn start_in(folder: Arc<TempDir>, flags: &[&str]) -> TestServer {
+        TestServer::start_command(folder, flags, |_| ())
+    }
+
+    /// The same with changes to the command (environment, limits).
+    #[track_caller]
+    pub fn start_command(folder: Arc<TempDir>, flags: &[&str], change: impl FnOnce(&mut Command)) -> TestServer {
+        let mut command = command(folder.path(), flags);
+        change(&mut command);
+        let mut child = command.spawn().unwrap();
+        let lines = Lines::default();
+        lines.collect(child.stderr.take().unwrap());
+        let address = eventually("the server listens", || {
+            if let Some(status) = child.try_wait().unwrap() {
+                panic!("the server ended with {status}:\n{}", lines.all());
+            }
+            let line = lines.with(" listens on http://").pop()?;
+            let address = line.split(" listens on http://").nth(1)?.split(',').next()?;
+            address.parse().ok()
+        });
+        TestServer {
+            child,
+            lines,
+            folder,
+            address,
+        }
+    }
+
+    /// Its folder, kept for a restart.
+    pub fn folder(&self) -> Arc<TempDir> {
+        Arc::clone(&self.folder)
+    }
+
+    /// A path in its folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The path of its datagram socket.
+    pub fn socket_path(&self) -> PathBuf {
+        self.path("events.sock")
+    }
+
+    /// What it has said so far.
+    pub fn lines(&self) -> &Lines {
+        &self.lines
+    }
+
+    /// Waits for a line that contains `part`.
+    #[track_caller]
+    pub fn wait_for_line(&self, part: &str) -> String {
+        let lines = &self.lines;
+        let described = format!("a line with {part:?}");
+        eventually(&described, || lines.with(part).pop())
+    }
+
+    /// A blocking sender, connected to its datagram socket.
+    pub fn sender(&self) -> UnixDatagram {
+        let socket = UnixDatagram::unbound().unwrap();
+        socket.connect(self.socket_path()).unwrap();
+        socket.set_write_timeout(Some(DEADLINE)).unwrap();
+        socket
+    }
+
+    /// Sends one event.
+    #[track_caller]
+    pub fn send(&self, event: impl AsRef<[u8]>) {
+        self.sender().send(event.as_ref()).unwrap();
+    }
+
+    /// A client that has read its `initial`.
+    #[track_caller]
+    pub fn client(&self) -> TestClient {
+        let mut client = TestClient::connect(self.address);
+        let initial = client.text();
+        assert!(initial.starts_with("{\"type\":\"initial\""), "{initial}");
+        client
+    }
+
+    /// A request.
+    pub fn http(&self, method: &str, target: &str, headers: &[&str]) -> Answer {
+        http::request(self.address, method, target, headers)
+    }
+
+    /// `/health` as JSON, whatever its status.
+    pub fn health(&self) -> serde_json::Value {
+        self.http("GET", "/health", &[]).json()
+    }
+
+    /// `/initial` as JSON.
+    pub fn initial(&self) -> serde_json::Value {
+        self.http("GET", "/initial", &[]).json()
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits until it has ended.
+    #[track_caller]
+    pub fn wait_for_end(&mut self, deadline: Duration) -> ExitStatus {
+        let child = &mut self.child;
+        within(deadline, "the server ends", || child.try_wait().unwrap())
+    }
+
+    /// SIGTERM, and its status.
+    #[track_caller]
+    pub fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.wait_for_end(DEADLINE)
+    }
+
+    /// Resident memory in bytes.
+    pub fn resident_bytes(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+    }
+
+    /// Open descriptors.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+
+    /// Threads.
+    pub fn threads(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap().count()
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the server's lines:\n{}", self.lines.all());
+        }
+    }
+}
+
+/// The command `threadcast serve` in `folder`, with its socket there and a free port.
+fn command(folder: &Path, flags: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_threadcast"));
+    command
+        .arg("serve")
+        .args(["--port", "0", "--event-socket-path"])
+        .arg(folder.join("events.sock"))
+        .args(flags)
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Runs the binary with `arguments` in `folder` to its end: status, standard output, standard error.
+pub fn run(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_threadcast"))
+        .args(arguments)
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (
+        output.status.code().unwrap_or(-1),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
