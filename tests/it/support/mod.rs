@@ -5,7 +5,7 @@ pub mod client;
 pub mod http;
 pub mod server;
 
-pub use client::{Frame, TestClient};
+pub use client::TestClient;
 pub use server::TestServer;
 
 use std::time::{Duration, Instant};
