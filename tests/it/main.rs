@@ -10,3 +10,7 @@
 mod support;
 
 mod contract;
+mod delivery;
+mod event_socket;
+mod messages;
+mod wire_property;

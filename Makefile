@@ -1,0 +1,51 @@
+# What a person needs here. `make run` first; `make check` is what CI calls.
+
+CARGO ?= cargo
+
+.PHONY: run build test check fmt clippy doc model minimal clean help
+
+help: ## what there is to make
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+run: build ## build and start the server with the defaults, and say what to try next
+	@printf '%s\n' \
+	  '' \
+	  'threadcast is starting. Try in another terminal:' \
+	  '  curl http://localhost:3002/health' \
+	  '  curl http://localhost:3002/initial' \
+	  '  statemachine-ui --no-websocket          # the page of the original engine, at http://localhost:3001' \
+	  '  statemachine-db send-event --target ui --type activity_log --payload '"'"'{"message": "hello"}'"'"'' \
+	  'and without the original engine:' \
+	  '  python3 -c '"'"'import socket; socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b"{\"machine_name\": \"m\", \"type\": \"state_change\", \"payload\": {\"to_state\": \"on\"}}", "/tmp/statemachine-events.sock")'"'"'' \
+	  'Ctrl-C ends it.' \
+	  ''
+	@exec target/release/threadcast serve
+
+build: ## build the release binary: target/release/threadcast
+	$(CARGO) build --release --locked
+
+test: ## run every test: units, the real binary over real sockets, the hand-over's model, the minimal build
+	$(CARGO) test --locked
+	$(MAKE) model
+	$(MAKE) minimal
+
+check: fmt clippy doc test ## format, lints, documentation, every test: what CI calls
+
+fmt:
+	$(CARGO) fmt --check
+
+clippy:
+	$(CARGO) clippy --locked --all-targets --all-features -- -D warnings
+	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
+
+doc:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+
+model: ## try every interleaving of the hand-over between fan-out and writer
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO) test --locked --release --lib handover
+
+minimal: ## test the build without optional features
+	CARGO_TARGET_DIR=target/minimal $(CARGO) test --locked --no-default-features
+
+clean:
+	$(CARGO) clean
