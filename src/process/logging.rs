@@ -117,12 +117,9 @@ impl Log for Front {
         if !self.enabled(record.metadata()) || !self.admits(record) {
             return;
         }
-        let text = compose(
-            record.level(),
-            record.target(),
-            record.args(),
-            OffsetDateTime::now_utc(),
-        );
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("unnamed");
+        let text = compose(record.level(), name, record.args(), OffsetDateTime::now_utc());
         let line = Line {
             level: record.level(),
             text,
