@@ -274,6 +274,7 @@ impl Server {
                 beats: Arc::clone(&beats),
                 allow_drill: config.allow_drill,
             },
+            stop: accept_stop.clone(),
         };
         let accept = Accept::new(
             sockets.listener,

@@ -2,7 +2,7 @@
 //!
 //! Runs on: `client-N`, the connection's own thread.
 //! Owns: the socket, until it is joined.
-//! Blocks on: the head (5 s in all), the fan-out's answer (2 s), sending an answer (5 s).
+//! Blocks on: the head (5 s in all; not once the server stops), the fan-out's answer (2 s), sending an answer (5 s; 1 s).
 //! Can be stalled by: its own peer only, within these bounds.
 //! Full queue means: see `fanout` and `inbox`: the client is told 503.
 //! Ends when: the page is answered, or the client has ended.
@@ -16,6 +16,7 @@ use crate::client::protocol::{EndReason, EndTally};
 use crate::client::writer::{CONTROL_QUEUE_LEN_MAX, Timing, Writer};
 use crate::liveness::beat::Beat;
 use crate::pipeline::fanout::{CaughtUp, FanoutHandle};
+use crate::process::stop::Stop;
 use crate::web::Site;
 use crossbeam_channel::bounded;
 use std::net::{SocketAddr, TcpStream};
@@ -44,6 +45,8 @@ pub struct Reception {
     pub clients_max: usize,
     pub gauges: Arc<ClientGauges>,
     pub site: Site,
+    /// Made when the server stops: whoever is no client yet is not waited for.
+    pub stop: Stop,
 }
 
 /// What the clients show to whoever asks.
@@ -67,19 +70,19 @@ pub struct Connection {
 
 /// The thread's body.
 pub fn serve(connection: Connection, reception: &Reception) {
-    let head = match http::read_head(connection.socket.as_fd()) {
+    let head = match http::read_head(connection.socket.as_fd(), &reception.stop) {
         Ok(head) => head,
         Err(HeadError::Gone) => return,
         Err(HeadError::Refused(answer)) => {
             log::warn!("⚠️ refused a request of {}: {}", connection.peer, text_of(&answer));
-            return http::answer(&connection.socket, "GET", &answer);
+            return http::answer(&connection.socket, "GET", &answer, &reception.stop);
         }
     };
     let origin = match reception.rules.judge(&head) {
         Ok(origin) => origin,
         Err(refusal) => {
             log::warn!("⚠️ refused a request of {}: {}", connection.peer, text_of(&refusal));
-            return http::answer(&connection.socket, &head.method, &refusal);
+            return http::answer(&connection.socket, &head.method, &refusal, &reception.stop);
         }
     };
     let method = head.method.clone();
@@ -94,7 +97,8 @@ pub fn serve(connection: Connection, reception: &Reception) {
     } else {
         reception.site.answer(&head, connection.peer)
     };
-    http::answer(&connection.socket, &method, &with_cors(answer, origin.as_deref()));
+    let answer = with_cors(answer, origin.as_deref());
+    http::answer(&connection.socket, &method, &answer, &reception.stop);
 }
 
 fn text_of(answer: &Answer) -> String {

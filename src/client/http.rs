@@ -1,6 +1,7 @@
 //! Just enough HTTP/1.1: the head of a request under a total deadline, and one answer, after which the connection ends.
 
 use crate::process::clock::timespec;
+use crate::process::stop::Stop;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
@@ -18,7 +19,7 @@ const HEADERS_MAX: usize = 64;
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 /// How long the peer may still send after our last byte, so that it is not reset before it has read our answer.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(1);
-/// Longest single wait, so that no deadline is overslept by much.
+/// Longest single wait, so that no deadline is overslept by much and the stop of the server is noticed.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// What we use of a request's head.
@@ -119,11 +120,12 @@ fn reason(status: u16) -> &'static str {
     }
 }
 
-/// Reads a head from `socket`. Blocks at most [`HEAD_DEADLINE`], however slowly the peer sends.
+/// Reads a head from `socket`. Blocks at most [`HEAD_DEADLINE`], however slowly the peer sends, and not once the server
+/// stops.
 ///
 /// # Errors
 /// What to answer, or that nobody is there to be answered.
-pub fn read_head(socket: BorrowedFd<'_>) -> Result<Head, HeadError> {
+pub fn read_head(socket: BorrowedFd<'_>, stop: &Stop) -> Result<Head, HeadError> {
     let deadline = Instant::now() + HEAD_DEADLINE;
     let mut bytes = Vec::with_capacity(1024);
     loop {
@@ -134,10 +136,15 @@ pub fn read_head(socket: BorrowedFd<'_>) -> Result<Head, HeadError> {
             let text = format!("the head of the request is over {HEAD_BYTES_MAX} bytes");
             return Err(HeadError::Refused(Answer::detail(431, &text)));
         }
-        if !wait(socket, PollFlags::IN, deadline) {
+        let ready = wait(socket, PollFlags::IN, || match stop.requested() {
+            true => Instant::now(),
+            false => deadline,
+        });
+        if !ready {
             return Err(match bytes.is_empty() {
                 // A browser's speculative connection, or a port scan: nobody waits for an answer.
                 true => HeadError::Gone,
+                false if stop.requested() => HeadError::Refused(Answer::detail(503, "the server is stopping")),
                 false => HeadError::Refused(Answer::detail(408, "the head of the request did not come within 5 s")),
             });
         }
@@ -212,10 +219,16 @@ fn has_token(value: &str, token: &str) -> bool {
 }
 
 /// Sends an answer and ends the connection so that the peer can read it. Blocks at most the answer's deadline and the
-/// drain's.
-pub fn answer(socket: &std::net::TcpStream, method: &str, answer: &Answer) {
+/// drain's; once the server stops, the drain's for each.
+pub fn answer(socket: &std::net::TcpStream, method: &str, answer: &Answer, stop: &Stop) {
     let bytes = answer.encode(method);
-    if !send_all(socket.as_fd(), &bytes, Instant::now() + ANSWER_DEADLINE) {
+    let deadline = Instant::now() + ANSWER_DEADLINE;
+    let mut stopping = None;
+    let deadline = || match stop.requested() {
+        true => *stopping.get_or_insert_with(|| deadline.min(Instant::now() + DRAIN_DEADLINE)),
+        false => deadline,
+    };
+    if !send_until(socket.as_fd(), &bytes, deadline) {
         return;
     }
     // It fails only when the peer is gone.
@@ -225,13 +238,18 @@ pub fn answer(socket: &std::net::TcpStream, method: &str, answer: &Answer) {
 
 /// Sends all of `bytes` until `deadline`; whether it could.
 pub fn send_all(socket: BorrowedFd<'_>, bytes: &[u8], deadline: Instant) -> bool {
+    send_until(socket, bytes, || deadline)
+}
+
+/// The same with a deadline that may come nearer meanwhile.
+fn send_until(socket: BorrowedFd<'_>, bytes: &[u8], mut deadline: impl FnMut() -> Instant) -> bool {
     let mut rest = bytes;
     while !rest.is_empty() {
         match send(socket, rest, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
             Ok(sent) => rest = &rest[sent..],
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => {
-                if !wait(socket, PollFlags::OUT, deadline) {
+                if !wait(socket, PollFlags::OUT, &mut deadline) {
                     return false;
                 }
             }
@@ -244,7 +262,7 @@ pub fn send_all(socket: BorrowedFd<'_>, bytes: &[u8], deadline: Instant) -> bool
 /// Reads and throws away what the peer sends until it ends or `deadline` passes.
 fn drain(socket: BorrowedFd<'_>, deadline: Instant) {
     let mut scrap = [0; 4096];
-    while wait(socket, PollFlags::IN, deadline) {
+    while wait(socket, PollFlags::IN, || deadline) {
         match recv(socket, &mut scrap, RecvFlags::DONTWAIT) {
             Ok((_, 0)) => return,
             Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
@@ -253,10 +271,11 @@ fn drain(socket: BorrowedFd<'_>, deadline: Instant) {
     }
 }
 
-/// Blocks until the socket is ready for `events` or has failed, at most until `deadline`; whether it is.
-fn wait(socket: BorrowedFd<'_>, events: PollFlags, deadline: Instant) -> bool {
+/// Blocks until the socket is ready for `events` or has failed, at most until `deadline`, which is asked anew at every
+/// look; whether it is.
+fn wait(socket: BorrowedFd<'_>, events: PollFlags, mut deadline: impl FnMut() -> Instant) -> bool {
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = deadline().saturating_duration_since(Instant::now());
         if left.is_zero() {
             return false;
         }

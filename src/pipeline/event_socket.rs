@@ -29,8 +29,10 @@ pub enum PathState {
     Ours = 0,
     /// Nothing.
     Gone,
-    /// A file that is not ours.
+    /// A socket that is not ours.
     Taken,
+    /// Something that is no socket, or that we may not look at.
+    Blocked,
 }
 
 /// Why the socket could not be had.
@@ -88,6 +90,12 @@ impl BindError {
             }
             BindError::Io { path, error, .. } => match error.kind() {
                 io::ErrorKind::NotFound => format!("make the folder {} first", folder(path).display()),
+                io::ErrorKind::NotADirectory => {
+                    format!(
+                        "{} is not a folder; give --event-socket-path another path",
+                        folder(path).display()
+                    )
+                }
                 io::ErrorKind::PermissionDenied => {
                     format!(
                         "{} must be writable for this user; or give --event-socket-path another path",
@@ -197,10 +205,9 @@ impl EventSocket {
     pub fn path_state(&self) -> PathState {
         match identity(&self.path) {
             Ok(found) if found == self.identity => PathState::Ours,
-            Ok(_) => PathState::Taken,
+            Ok(_) if is_socket(&self.path) => PathState::Taken,
             Err(error) if error.kind() == io::ErrorKind::NotFound => PathState::Gone,
-            // A folder that we may no longer look into is as good as somebody else's.
-            Err(_) => PathState::Taken,
+            Ok(_) | Err(_) => PathState::Blocked,
         }
     }
 
@@ -223,6 +230,10 @@ impl AsFd for EventSocket {
 
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+fn is_socket(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
 /// Removes a socket file that nobody receives at; leaves everything else alone.

@@ -14,10 +14,11 @@ use crate::pipeline::event::{DropCause, DropTally};
 use crate::pipeline::event_socket::{BindError, EventSocket, PathLock, PathState};
 use crate::pipeline::intake::{IntakeTx, Pushed};
 use crate::process::clock::timespec;
-use crate::process::procfs::unix_socket_owner;
+use crate::process::procfs::other_unix_socket_owner;
 use crate::process::recvmmsg::DatagramBatch;
 use crate::process::stop::Stop;
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::{Shutdown, shutdown};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -54,7 +55,8 @@ impl IngestGauges {
         match self.path_state.load(Ordering::Relaxed) {
             0 => PathState::Ours,
             1 => PathState::Gone,
-            _ => PathState::Taken,
+            2 => PathState::Taken,
+            _ => PathState::Blocked,
         }
     }
 }
@@ -111,8 +113,8 @@ impl Ingest {
                 self.look_at_path();
             }
         }
+        self.close_the_door();
         self.last_drain();
-        self.socket.remove_file();
         self.beat.enter(Operation::Ended);
     }
 
@@ -186,7 +188,19 @@ impl Ingest {
         self.path_looked = Instant::now();
         let before = self.gauges.path_state();
         let mut state = self.socket.path_state();
-        if state != PathState::Ours {
+        // Moved away and back: the file of a socket that we thought lost stands there again.
+        let back = self
+            .former
+            .iter()
+            .position(|former| former.path_state() == PathState::Ours);
+        if let Some(index) = back {
+            std::mem::swap(&mut self.socket, &mut self.former[index]);
+            log::warn!(
+                "✅ the former file of event socket {} is back: ours again",
+                self.socket.path().display()
+            );
+            state = PathState::Ours;
+        } else if state != PathState::Ours {
             match EventSocket::bind(self.socket.path(), self.mode) {
                 Ok(socket) => {
                     self.adopt(socket, state);
@@ -231,7 +245,7 @@ impl Ingest {
         let path = self.socket.path().display();
         match (state, error) {
             (PathState::Taken, BindError::Owned { .. }) => {
-                let owner = unix_socket_owner(self.socket.path());
+                let owner = other_unix_socket_owner(self.socket.path());
                 let owner = owner.map_or("a process that we may not look at".to_owned(), |owner| {
                     owner.to_string()
                 });
@@ -245,6 +259,15 @@ impl Ingest {
                 "🚨 event socket {path} is lost: {error}; {}; trying again every second",
                 error.hint()
             ),
+        }
+    }
+
+    /// From here on every send fails, so that no sender is told of a success that nobody takes from the kernel.
+    fn close_the_door(&self) {
+        self.socket.remove_file();
+        for socket in std::iter::once(&self.socket).chain(&self.former) {
+            // It cannot fail for a socket that we hold; what is queued can still be received (unix(7)).
+            let _ = shutdown(socket, Shutdown::Read);
         }
     }
 

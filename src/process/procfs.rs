@@ -37,6 +37,16 @@ pub fn process_name(pid: u32) -> Option<ProcessName> {
 /// Walks /proc, so it takes milliseconds: for messages to people, not for a data path. `None` when nobody has it, or
 /// when the owner belongs to another user whose descriptors we may not see.
 pub fn unix_socket_owner(path: &Path) -> Option<ProcessName> {
+    owner_among(path, |_| true)
+}
+
+/// The same among other processes: a socket keeps its name after its file is gone, so whoever lost the path still
+/// looks like an owner of it.
+pub fn other_unix_socket_owner(path: &Path) -> Option<ProcessName> {
+    owner_among(path, |pid| pid != std::process::id())
+}
+
+fn owner_among(path: &Path, admitted: impl Fn(u32) -> bool) -> Option<ProcessName> {
     let table = fs::read_to_string("/proc/net/unix").ok()?;
     let inodes: Vec<&str> = table.lines().filter_map(|line| inode_if_bound_to(line, path)).collect();
     let links: Vec<String> = inodes.iter().map(|inode| format!("socket:[{inode}]")).collect();
@@ -46,7 +56,7 @@ pub fn unix_socket_owner(path: &Path) -> Option<ProcessName> {
     let processes = fs::read_dir("/proc").ok()?;
     let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     pids.into_iter()
-        .find(|pid| has_open(*pid, &links))
+        .find(|pid| admitted(*pid) && has_open(*pid, &links))
         .and_then(process_name)
 }
 
@@ -84,6 +94,7 @@ mod tests {
         assert_eq!(unix_socket_owner(&path), None);
         let _socket = UnixDatagram::bind(&path).unwrap();
         assert_eq!(unix_socket_owner(&path).unwrap().pid, std::process::id());
+        assert_eq!(other_unix_socket_owner(&path), None);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::pipeline::ingest::IngestGauges;
 use crate::pipeline::intake::IntakeGauge;
 use crate::process::clock::{epoch_seconds, pause};
 use crate::process::logging::LogControl;
-use crate::process::procfs::unix_socket_owner;
+use crate::process::procfs::other_unix_socket_owner;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -158,7 +158,8 @@ impl Vitals {
         let text = match self.ingest.path_state() {
             PathState::Ours => return None,
             PathState::Gone => format!("event socket {path} was removed and cannot be bound again yet"),
-            PathState::Taken => match unix_socket_owner(&self.event_socket_path) {
+            PathState::Blocked => format!("event socket {path} was replaced by something that is not a socket"),
+            PathState::Taken => match other_unix_socket_owner(&self.event_socket_path) {
                 Some(owner) => format!("another server owns event socket {path}: {owner}"),
                 None => format!("another server owns event socket {path}"),
             },

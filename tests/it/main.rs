@@ -13,4 +13,6 @@ mod contract;
 mod delivery;
 mod event_socket;
 mod messages;
+mod stopping;
+mod tidy;
 mod wire_property;

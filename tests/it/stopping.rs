@@ -1,0 +1,232 @@
+//! A stop is ordered, bounded and loses nothing, whatever the clients do; and connections that come and go leave
+//! nothing behind.
+
+use crate::support::client::{CLOSE, Options};
+use crate::support::{DEADLINE, TestClient, TestServer, eventually, http, in_both_shapes, numbered, pause};
+use rustix::process::Signal;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// What the issue promises for the first signal.
+const STOP_BOUND: Duration = Duration::from_secs(5);
+
+/// The end that a healthy client sees: a close frame that says why.
+#[track_caller]
+fn expect_restart_notice(client: &mut TestClient) {
+    let (code, reason) = client.until_close().expect("a close frame");
+    assert_eq!(code, 1012);
+    assert!(reason.contains("stop"), "{reason}");
+    client.send(CLOSE, &1012u16.to_be_bytes());
+}
+
+#[test]
+fn clients_of_every_kind_cannot_keep_the_server_from_an_ordered_end() {
+    for (delivery, signal) in [("direct", Signal::TERM), ("queued", Signal::INT)] {
+        eprintln!("--delivery {delivery}, {signal:?}");
+        let mut server = TestServer::start(&["--delivery", delivery]);
+        let mut healthy: Vec<TestClient> = (0..20).map(|_| server.client()).collect();
+        let tiny = Options {
+            receive_buffer: Some(4096),
+            ..Options::default()
+        };
+        let not_reading: Vec<TestClient> = (0..3).map(|_| TestClient::with(server.address, &tiny)).collect();
+        let mut silent_at_close = server.client();
+        let mut half_handshake = TcpStream::connect(server.address).unwrap();
+        half_handshake
+            .write_all(b"GET /ws/events HTTP/1.1\r\nHost: localhost\r\n")
+            .unwrap();
+        let idle = TcpStream::connect(server.address).unwrap();
+        let mut page_left_open = TcpStream::connect(server.address).unwrap();
+        page_left_open
+            .write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .unwrap();
+
+        // 800 KB: more than the socket of one that does not read takes, less than its backlog may be.
+        let sender = server.sender();
+        for batch in 0..8 {
+            let numbers = batch * 100..(batch + 1) * 100;
+            for number in numbers.clone() {
+                sender.send(&numbered(number, 1024)).unwrap();
+            }
+            for client in healthy.iter_mut().chain([&mut silent_at_close]) {
+                client.expect_numbers(numbers.clone());
+            }
+        }
+        let health = server.health();
+        assert_eq!(health["connections"], 24, "nobody was ended before: {health}");
+        for number in 800..850 {
+            sender.send(&numbered(number, 1024)).unwrap();
+        }
+
+        let begun = Instant::now();
+        server.signal(signal);
+        for client in &mut healthy {
+            client.expect_numbers(800..850);
+            expect_restart_notice(client);
+        }
+        silent_at_close.expect_numbers(800..850);
+        let (code, _) = silent_at_close.until_close().expect("a close frame");
+        assert_eq!(code, 1012);
+        let status = server.wait_for_end(DEADLINE);
+        let took = begun.elapsed();
+        assert_eq!(status.code(), Some(0), "{}", server.lines().all());
+        assert!(took <= STOP_BOUND, "{took:?}");
+        assert!(!server.socket_path().exists());
+        server.wait_for_line("👋 stopped in");
+        drop((not_reading, idle, half_handshake, page_left_open));
+    }
+}
+
+#[test]
+fn what_was_sent_before_the_signal_arrives_before_the_close() {
+    in_both_shapes(|delivery| {
+        let mut server = TestServer::start(&["--delivery", delivery]);
+        let mut clients: Vec<TestClient> = (0..5).map(|_| server.client()).collect();
+        let sender = server.sender();
+        for number in 0..1000 {
+            sender.send(&numbered(number, 200)).unwrap();
+        }
+        server.signal(Signal::TERM);
+        for client in &mut clients {
+            client.expect_numbers(0..1000);
+            expect_restart_notice(client);
+        }
+        assert_eq!(server.wait_for_end(DEADLINE).code(), Some(0));
+    });
+}
+
+/// A sender that goes on while the server stops is told the truth by its own `send`: what was taken arrives.
+#[test]
+fn a_send_that_succeeds_during_the_stop_arrives() {
+    in_both_shapes(|delivery| {
+        for _ in 0..3 {
+            let mut server = TestServer::start(&["--delivery", delivery]);
+            let mut client = server.client();
+            let sender = server.sender();
+            let received = Arc::new(AtomicUsize::new(0));
+            let seen = Arc::clone(&received);
+            let sent = std::thread::scope(|scope| {
+                let sending = scope.spawn(move || {
+                    let mut sent = 0;
+                    loop {
+                        // A bounded lead, so that the client cannot be too slow.
+                        if sent > seen.load(Ordering::Relaxed) + 200 {
+                            std::thread::yield_now();
+                        } else if sender.send(&numbered(sent, 100)).is_ok() {
+                            sent += 1;
+                        } else {
+                            return sent;
+                        }
+                    }
+                });
+                for number in 0..500 {
+                    client.expect_numbers(number..number + 1);
+                    received.store(number, Ordering::Relaxed);
+                }
+                server.signal(Signal::TERM);
+                let mut number = 500;
+                let end = loop {
+                    match client.try_text() {
+                        Ok(text) => assert_eq!(crate::support::number_of(text.as_bytes()), Some(number)),
+                        Err(end) => break end,
+                    }
+                    received.store(number, Ordering::Relaxed);
+                    number += 1;
+                };
+                // From here on the sender must not wait for us.
+                received.store(usize::MAX / 2, Ordering::Relaxed);
+                assert!(end.to_string().contains("1012"), "{end}");
+                let sent = sending.join().unwrap();
+                assert_eq!(number, sent, "received on the left, sent on the right");
+                sent
+            });
+            assert!(sent > 500);
+            client.send(CLOSE, &1012u16.to_be_bytes());
+            assert_eq!(server.wait_for_end(DEADLINE).code(), Some(0));
+        }
+    });
+}
+
+#[test]
+fn a_second_signal_ends_a_slow_stop_at_once() {
+    for (first, second) in [(Signal::TERM, Signal::INT), (Signal::INT, Signal::INT)] {
+        let mut server = TestServer::start(&["--allow-drill"]);
+        let client = server.client();
+        // Each makes the stop wait for its own bound.
+        for component in ["ingest", "fanout", "inbox"] {
+            let answer = server.http("POST", &format!("/drill?component={component}&ms=20000"), &[]);
+            assert_eq!(answer.status, 200, "{}", answer.body);
+        }
+        server.signal(first);
+        server.wait_for_line("a second signal ends the process at once");
+        server.signal(second);
+        assert_eq!(server.wait_for_end(DEADLINE).code(), Some(1));
+        assert!(
+            server.lines().with("👋 stopped in").is_empty(),
+            "it waited for its threads"
+        );
+        drop(client);
+    }
+}
+
+#[test]
+fn a_component_that_stands_still_is_named_and_left_behind() {
+    let mut server = TestServer::start(&["--allow-drill"]);
+    let client = server.client();
+    let answer = server.http("POST", "/drill?component=fanout&ms=20000", &[]);
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    // It obeys at the top of its next turn.
+    pause(Duration::from_millis(300));
+    let begun = Instant::now();
+    server.signal(Signal::TERM);
+    let status = server.wait_for_end(DEADLINE);
+    let took = begun.elapsed();
+    assert_eq!(status.code(), Some(1));
+    assert!(took <= STOP_BOUND, "{took:?}");
+    server.wait_for_line("🚨 thread fanout did not end within");
+    assert!(!server.socket_path().exists());
+    drop(client);
+}
+
+#[test]
+fn connections_that_come_and_go_leave_no_thread_and_no_descriptor() {
+    let server = TestServer::start(&[]);
+    // Whatever is made once and kept is made now.
+    let kept = server.client();
+    server.health();
+    let (threads, descriptors) = eventually("the first ones have ended", || {
+        let counts = (server.threads(), server.descriptors());
+        (server.health()["connections"] == 1 && counts == (server.threads(), server.descriptors())).then_some(counts)
+    });
+    for round in 0..60 {
+        assert_eq!(server.http("GET", "/health", &[]).status, 200);
+        let client = server.client();
+        if round % 2 == 0 {
+            client.close();
+        } else {
+            drop(client);
+        }
+        let foreign = Options {
+            headers: vec!["Origin: https://evil.example".to_owned()],
+            ..Options::default()
+        };
+        TestClient::try_with(server.address, &foreign).unwrap_err();
+        assert_eq!(http::raw(server.address, b"nonsense\r\n\r\n").status, 400);
+        let mut half = TcpStream::connect(server.address).unwrap();
+        half.write_all(b"GET /ws/events HTTP/1.1\r\nHo").unwrap();
+        if round % 2 == 0 {
+            half.shutdown(std::net::Shutdown::Write).unwrap();
+            half.set_read_timeout(Some(DEADLINE)).unwrap();
+            let _ = half.read_to_end(&mut Vec::new());
+        }
+    }
+    eventually("threads and descriptors are as before", || {
+        (server.threads() <= threads && server.descriptors() <= descriptors).then_some(())
+    });
+    let health = server.health();
+    assert_eq!(health["connections"], 1, "{health}");
+    drop(kept);
+}
