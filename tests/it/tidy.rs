@@ -1,0 +1,237 @@
+//! The invariants of ARCHITECTURE.md that a machine can check by reading: what must not be in the code, and that the
+//! pages say what the code does.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use threadcast::process::config::{Config, SETTINGS};
+use threadcast::process::exit::ExitStatus;
+use threadcast::process::threads::NAME_BYTES_MAX;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = root().join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Every source file below `folder`, by its path from there.
+fn sources(folder: &str) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push((
+                    path.strip_prefix(root()).unwrap().to_owned(),
+                    fs::read_to_string(&path).unwrap(),
+                ));
+            }
+        }
+    }
+    assert!(!found.is_empty());
+    found
+}
+
+/// The part of a file before its unit tests, without comments.
+fn code(text: &str) -> String {
+    let end = ["#[cfg(test)]", "#[cfg(all(test"]
+        .iter()
+        .filter_map(|tests| text.find(tests))
+        .min();
+    let text = &text[..end.unwrap_or(text.len())];
+    let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn what_must_not_be_in_the_code_is_not() {
+    let rules: [(&str, &[&str]); 7] = [
+        ("thread::spawn", &["src/process/threads.rs"]),
+        ("thread::Builder", &["src/process/threads.rs"]),
+        ("thread::sleep", &["src/process/clock.rs"]),
+        ("unbounded(", &[]),
+        ("println!", &[]),
+        ("unsafe {", &["src/process/recvmmsg.rs"]),
+        ("async fn", &[]),
+    ];
+    for (path, text) in sources("src") {
+        for (forbidden, allowed) in rules {
+            let excepted = allowed.iter().any(|allowed| path == Path::new(allowed));
+            assert!(
+                excepted || !code(&text).contains(forbidden),
+                "{} has {forbidden}",
+                path.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn process_knows_nobody() {
+    for (path, text) in sources("src/process") {
+        for line in code(&text).lines().filter(|line| line.contains("crate::")) {
+            assert!(line.contains("crate::process::"), "{}: {line}", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_event_path_knows_of_liveness_only_beat_and_drill() {
+    for (path, text) in sources("src/pipeline").into_iter().chain(sources("src/client")) {
+        for line in code(&text).lines().filter(|line| line.contains("crate::liveness")) {
+            let known = ["crate::liveness::beat", "crate::liveness::drill"];
+            assert!(
+                known.iter().any(|known| line.contains(known)) || line.contains("crate::liveness::drill;"),
+                "{}: {line}",
+                path.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn no_async_runtime_is_locked() {
+    let lock = read("Cargo.lock");
+    let names: BTreeSet<&str> = lock
+        .lines()
+        .filter_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'))
+        .collect();
+    assert!(names.contains("tungstenite"), "the lock file is read as it should be");
+    for runtime in [
+        "tokio",
+        "async-std",
+        "smol",
+        "mio",
+        "async-io",
+        "futures-executor",
+        "async-executor",
+        "glommio",
+        "monoio",
+    ] {
+        assert!(!names.contains(runtime), "{runtime}");
+    }
+}
+
+/// The first column of the table whose head begins with `| thread |`.
+fn thread_table(page: &str) -> BTreeSet<String> {
+    let lines = page.lines().map(|line| line.trim_start_matches("//!").trim());
+    let table = lines.skip_while(|line| !line.starts_with("| thread |")).skip(2);
+    let rows = table.take_while(|line| line.starts_with('|'));
+    let names: BTreeSet<String> = rows
+        .map(|row| row.split('|').nth(1).unwrap().trim().trim_matches('`').to_owned())
+        .collect();
+    assert!(!names.is_empty(), "no thread table");
+    names
+}
+
+/// The names of all threads that the code starts, and `main`.
+fn threads_in_code() -> BTreeSet<String> {
+    let mut names = BTreeSet::from(["main".to_owned()]);
+    for (_, text) in sources("src") {
+        let text = code(&text).replace(['\n', ' '], "");
+        for start in ["start(\"", "spawn(\"", "name=format!(\""] {
+            let found = text
+                .match_indices(start)
+                .map(|(at, _)| text[at + start.len()..].split('"').next().unwrap());
+            names.extend(found.map(|name| name.replace("{}", "N")));
+        }
+    }
+    names
+}
+
+#[test]
+fn the_thread_tables_say_what_the_code_starts() {
+    let expected = threads_in_code();
+    assert!(
+        expected.contains("client-N") && expected.contains("fanout"),
+        "{expected:?}"
+    );
+    assert_eq!(thread_table(&read("ARCHITECTURE.md")), expected, "ARCHITECTURE.md");
+    assert_eq!(thread_table(&read("src/lib.rs")), expected, "src/lib.rs");
+    for name in &expected {
+        let longest = name.replace('N', "99999999");
+        assert!(longest.len() <= NAME_BYTES_MAX, "{longest} would be cut");
+    }
+}
+
+#[test]
+fn every_file_that_owns_a_thread_opens_with_the_seven_lines() {
+    const HEADS: [&str; 7] = [
+        "//! Runs on: ",
+        "//! Owns: ",
+        "//! Blocks on: ",
+        "//! Can be stalled by: ",
+        "//! Full queue means: ",
+        "//! Ends when: ",
+        "//! Watched as: ",
+    ];
+    for file in [
+        "src/pipeline/ingest.rs",
+        "src/pipeline/fanout.rs",
+        "src/client/accept.rs",
+        "src/client/handshake.rs",
+        "src/client/inbox.rs",
+        "src/client/writer.rs",
+        "src/process/files.rs",
+        "src/process/logging.rs",
+    ] {
+        let text = read(file);
+        let heads: Vec<&str> = text
+            .lines()
+            .take_while(|line| line.starts_with("//!"))
+            .filter_map(|line| HEADS.into_iter().find(|head| line.starts_with(head)))
+            .collect();
+        assert_eq!(heads, HEADS, "{file}");
+    }
+}
+
+#[test]
+fn readme_lists_every_flag_with_its_default_and_every_exit_status() {
+    let readme = read("README.md");
+    let config = Config::default();
+    for setting in &SETTINGS {
+        let row = match setting.is_switch() {
+            true => format!("| `--{}` | off |", setting.name),
+            false => format!(
+                "| `--{} {}` | `{}` |",
+                setting.name,
+                setting.value.replace('|', "\\|"),
+                setting.show(&config)
+            ),
+        };
+        assert!(readme.contains(&row), "README.md lacks the row {row}");
+    }
+    for (status, text) in ExitStatus::TABLE {
+        let row = format!("| {} | {text} |", status as u8);
+        assert!(readme.contains(&row), "README.md lacks the row {row}");
+    }
+}
+
+#[test]
+fn every_dependency_says_what_it_is_for() {
+    let manifest = read("Cargo.toml");
+    let mut before = "";
+    let mut inside = false;
+    let mut seen = 0;
+    for line in manifest.lines() {
+        if line.starts_with('[') {
+            inside = line.contains("dependencies]");
+        } else if inside && line.contains(" = ") {
+            seen += 1;
+            assert!(before.starts_with('#'), "{line} has no comment above it");
+        }
+        before = line;
+    }
+    assert!(seen > 10);
+}
+
+#[test]
+fn the_changelog_knows_this_version() {
+    assert!(read("CHANGELOG.md").contains(&format!("## {}", env!("CARGO_PKG_VERSION"))));
+}
