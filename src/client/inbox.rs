@@ -18,7 +18,7 @@ use crate::pipeline::chunk::text_frame;
 use crate::pipeline::fanout::FanoutHandle;
 use crate::process::clock::timespec;
 use crate::process::stop::Stop;
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
@@ -290,6 +290,7 @@ impl Reader {
             control: joining.control.clone(),
             budget: 0,
             out: Vec::new(),
+            closing: false,
         };
         Reader {
             socket: WebSocket::from_partially_read(half, joining.leftover, Role::Server, Some(config)),
@@ -320,11 +321,11 @@ impl Reader {
                     Some(reason) => return self.end(reason),
                 },
             }
-            if self.draining {
-                return Next::Ready;
-            }
             if self.answer() == Next::Wait {
                 return Next::Wait;
+            }
+            if self.draining {
+                return Next::Ready;
             }
         }
         // Messages may be left in tungstenite's buffer, so this client goes on next turn whether its socket is ready
@@ -343,13 +344,8 @@ impl Reader {
                 }
                 ClientMessage::Pong | ClientMessage::Other => {}
             },
-            // tungstenite has its answer ready; it goes out with `answer`.
-            Message::Close(_) => {
-                self.draining = true;
-                let _ = self.flush();
-                self.link.end(EndReason::PeerClosed);
-                let _ = self.control.try_send(Control::Wake);
-            }
+            // tungstenite has its answers ready; they go out with `answer`.
+            Message::Close(_) => self.socket.get_mut().closing = true,
             _ => {}
         }
     }
@@ -370,7 +366,11 @@ impl Reader {
                 Err(_) => self.owed_pongs = 0,
             }
         }
-        self.flush()
+        if !self.flush() {
+            return false;
+        }
+        self.draining |= self.socket.get_ref().closing;
+        true
     }
 
     /// Whether what tungstenite has to say is with the writer.
@@ -425,6 +425,8 @@ struct Half {
     /// Bytes that may still be read this turn.
     budget: usize,
     out: Vec<u8>,
+    /// The client has sent its close frame: what is handed over next is the last that it gets.
+    closing: bool,
 }
 
 impl Read for Half {
@@ -450,10 +452,15 @@ impl Write for Half {
         if self.out.is_empty() {
             return Ok(());
         }
-        let frames = Control::Frame(std::mem::take(&mut self.out));
-        match self.control.try_send(frames) {
+        let frames = std::mem::take(&mut self.out);
+        let control = if self.closing {
+            Control::Close(frames)
+        } else {
+            Control::Frame(frames)
+        };
+        match self.control.try_send(control) {
             Ok(()) => Ok(()),
-            Err(crossbeam_channel::TrySendError::Full(Control::Frame(frames))) => {
+            Err(TrySendError::Full(Control::Frame(frames) | Control::Close(frames))) => {
                 self.out = frames;
                 Err(io::ErrorKind::WouldBlock.into())
             }
