@@ -194,6 +194,7 @@ fn join(connection: &Connection, leftover: Vec<u8>, reception: &Reception) -> Re
         queue,
         control: control_rx,
         inbox_beat: Arc::clone(&reception.inbox_beat),
+        fanout: reception.fanout.clone(),
         timing: reception.timing,
     };
     Ok(Joined {

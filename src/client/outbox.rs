@@ -5,17 +5,21 @@ use crate::client::protocol::EndReason;
 use crate::pipeline::chunk::Chunk;
 use crate::process::clock::monotonic_ms;
 use crate::process::config::Delivery;
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, connect_unspec, send};
+use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
-/// Chunks that may wait for one client, whatever their size. The slots are there from the beginning, 16 bytes each,
-/// so that this is 4 KiB per client. Full policy: the client ends as too slow.
-pub const CLIENT_QUEUE_LEN_MAX: usize = 256;
+/// Chunks that the queue between fan-out and writer takes. The slots are there from the beginning, 16 bytes each, so
+/// that this is 4 KiB per client. Full policy: what follows waits on the fan-out's side, within the client's bounds.
+const CLIENT_QUEUE_LEN_MAX: usize = 256;
+/// Chunks that may wait for one client, whatever their size; with events of 100 bytes the bytes end it sooner. Full
+/// policy: the client ends as too slow.
+const CLIENT_CHUNKS_MAX: usize = 16_384;
 
 /// One client's connection. Shared by reference count; the descriptor is closed when the last of the three lets go.
 #[derive(Debug)]
@@ -165,6 +169,9 @@ pub struct OfferLimits {
 pub struct Subscriber {
     link: Arc<Link>,
     queue: Sender<Arc<Chunk>>,
+    /// What the queue has no slot for, in order behind it. A fast stream makes many small chunks in the time in which
+    /// the host does not run the writer, so that slots alone would be a bound of milliseconds.
+    overflow: VecDeque<Arc<Chunk>>,
 }
 
 /// What became of an offered chunk.
@@ -181,7 +188,8 @@ pub enum Offered {
 /// Makes the fan-out's and the writer's ends of a client's queue.
 pub fn outbox(link: Arc<Link>) -> (Subscriber, Receiver<Arc<Chunk>>) {
     let (queue, rx) = bounded(CLIENT_QUEUE_LEN_MAX);
-    (Subscriber { link, queue }, rx)
+    let overflow = VecDeque::new();
+    (Subscriber { link, queue, overflow }, rx)
 }
 
 impl Subscriber {
@@ -191,7 +199,7 @@ impl Subscriber {
     }
 
     /// Hands `chunk` to the client. Never blocks.
-    pub fn offer(&self, chunk: &Arc<Chunk>, limits: OfferLimits) -> Offered {
+    pub fn offer(&mut self, chunk: &Arc<Chunk>, limits: OfferLimits) -> Offered {
         if self.link.end_reason().is_some() {
             return Offered::Ended;
         }
@@ -214,7 +222,7 @@ impl Subscriber {
     }
 
     /// The socket took `sent` bytes of it; the rest is the writer's.
-    fn pass_on(&self, chunk: &Arc<Chunk>, sent: usize) -> Offered {
+    fn pass_on(&mut self, chunk: &Arc<Chunk>, sent: usize) -> Offered {
         self.count(chunk);
         let queued = self.queue.try_send(Arc::clone(chunk));
         self.link.handover.pass_on(sent);
@@ -225,22 +233,42 @@ impl Subscriber {
         }
     }
 
-    fn enqueue(&self, chunk: &Arc<Chunk>, limits: OfferLimits) -> Offered {
+    fn enqueue(&mut self, chunk: &Arc<Chunk>, limits: OfferLimits) -> Offered {
         if !self.fits(chunk, limits) {
             return self.end(EndReason::TooSlow);
         }
         self.count(chunk);
-        match self.queue.try_send(Arc::clone(chunk)) {
-            Ok(()) => Offered::Queued,
-            Err(error) if error.is_full() => self.end(EndReason::TooSlow),
-            Err(_) => self.end(EndReason::PeerGone),
+        self.overflow.push_back(Arc::clone(chunk));
+        self.refill()
+    }
+
+    /// Moves what waits on our side into the queue, as far as it has slots. Never blocks.
+    pub fn refill(&mut self) -> Offered {
+        while let Some(chunk) = self.overflow.pop_front() {
+            match self.queue.try_send(chunk) {
+                Ok(()) => {}
+                Err(TrySendError::Full(chunk)) => {
+                    self.overflow.push_front(chunk);
+                    break;
+                }
+                Err(TrySendError::Disconnected(_)) => return self.end(EndReason::PeerGone),
+            }
         }
+        Offered::Queued
+    }
+
+    /// Whether nothing waits on our side of the queue.
+    pub fn all_queued(&self) -> bool {
+        self.overflow.is_empty()
     }
 
     /// Whether there is room; an empty queue takes one chunk of any size.
     fn fits(&self, chunk: &Chunk, limits: OfferLimits) -> bool {
         let after = self.link.queued_bytes() + chunk.bytes().len();
-        self.link.handover.queued() == 0 || after <= limits.queue_bytes_max && !self.queue.is_full()
+        match self.link.handover.queued() {
+            0 => true,
+            queued => after <= limits.queue_bytes_max && queued < CLIENT_CHUNKS_MAX,
+        }
     }
 
     /// Before the queueing, as the hand-over wants it.
@@ -260,7 +288,7 @@ impl Subscriber {
     }
 
     /// Hands over the `initial` that the client asked for. `None` while there is no room for it: later then.
-    pub fn offer_refresh(&self, chunk: &Arc<Chunk>, limits: OfferLimits) -> Option<Offered> {
+    pub fn offer_refresh(&mut self, chunk: &Arc<Chunk>, limits: OfferLimits) -> Option<Offered> {
         if !self.fits(chunk, limits) {
             return None;
         }

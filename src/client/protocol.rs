@@ -53,7 +53,7 @@ pub enum EndReason {
     PeerClosed = 1,
     /// It was gone without a close frame.
     PeerGone,
-    /// More than `--client-queue-bytes` (or 256 chunks) waited for it.
+    /// More than `--client-queue-bytes` (or 16,384 chunks) waited for it.
     TooSlow,
     /// It took no byte of its backlog for `--send-timeout`.
     SendTimeout,

@@ -17,7 +17,7 @@ use crate::pipeline::ingest::{IngestGauges, beginning};
 use crate::pipeline::intake::{Entry, IntakeRx};
 use crate::pipeline::machines::{Applied, Machines, Snapshot};
 use crate::pipeline::rates::Rates;
-use crate::process::clock::{epoch_seconds, json_seconds};
+use crate::process::clock::{epoch_seconds, json_seconds, pause};
 use crate::process::files::Slot;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 use std::fmt;
@@ -37,6 +37,9 @@ const REQUESTS_QUEUE_LEN_MAX: usize = 1024;
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// The table is saved at most this often, so that a saved one is at most a second old.
 const SAVE_EVERY: Duration = Duration::from_millis(500);
+/// When the server stops: how long, and how finely, it is waited for slots in the queues of clients with a backlog.
+const LAST_HAND_OVER: Duration = Duration::from_millis(500);
+const LAST_LOOK: Duration = Duration::from_millis(2);
 /// How often silent machines are looked for.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 
@@ -85,7 +88,7 @@ enum Request {
         machine: String,
         reply: Sender<bool>,
     },
-    /// Some client has ended or wants a refresh; see [`FanoutHandle::nudge`].
+    /// Some client has ended, wants a refresh or has room again; see [`FanoutHandle::nudge`].
     Nudge,
 }
 
@@ -182,7 +185,8 @@ impl FanoutHandle {
             })
     }
 
-    /// Makes the fan-out look through its clients for those that have ended or want a refresh. Never blocks.
+    /// Makes the fan-out look through its clients for those that have ended, want a refresh, or
+    /// have room again. Never blocks.
     pub fn nudge(&self) {
         // Release: what the caller wrote to the client's link before comes with it.
         self.attention.store(true, Ordering::Release);
@@ -282,8 +286,25 @@ impl Fanout {
                 break;
             }
         }
+        self.hand_over_the_rest();
         self.save();
         self.beat.enter(Operation::Ended);
+    }
+
+    /// When the server stops: what waits for clients on our side goes to their writers, which flush it.
+    fn hand_over_the_rest(&mut self) {
+        let deadline = Instant::now() + LAST_HAND_OVER;
+        loop {
+            self.beat.enter(Operation::Broadcasting);
+            self.let_go();
+            for client in &mut self.clients {
+                client.refill();
+            }
+            if self.clients.iter().all(Subscriber::all_queued) || Instant::now() >= deadline {
+                return;
+            }
+            pause(LAST_LOOK);
+        }
     }
 
     /// Takes one turn's datagrams from the queue; waits for the first. Also whether there will be no more.
@@ -417,8 +438,8 @@ impl Fanout {
         let count = self.clients.len();
         let mut ended = false;
         self.first = if count == 0 { 0 } else { (self.first + 1) % count };
-        let (before, from) = self.clients.split_at(self.first);
-        for client in from.iter().chain(before) {
+        let (before, from) = self.clients.split_at_mut(self.first);
+        for client in from.iter_mut().chain(before) {
             self.beat.step();
             ended |= client.offer(chunk, self.config.limits) == Offered::Ended;
         }
@@ -465,7 +486,7 @@ impl Fanout {
 
     /// Brings a client to the live stream. There is no history to replay yet, so whatever `after` is, it gets the state
     /// as of now.
-    fn catch_up(&mut self, subscriber: Subscriber, _after: Option<Seq>, reply: &Sender<CaughtUp>) {
+    fn catch_up(&mut self, mut subscriber: Subscriber, _after: Option<Seq>, reply: &Sender<CaughtUp>) {
         let snapshot = self.snapshot();
         let caught_up = CaughtUp::Snapshot {
             machines: snapshot.machines,
@@ -518,12 +539,15 @@ impl Fanout {
         }
         self.beat.enter(Operation::Answering);
         self.let_go();
+        for client in &mut self.clients {
+            client.refill();
+        }
         if !self.clients.iter().any(Subscriber::wants_refresh) {
             return;
         }
         let snapshot = self.snapshot();
         let mut later = false;
-        for client in self.clients.iter().filter(|client| client.wants_refresh()) {
+        for client in self.clients.iter_mut().filter(|client| client.wants_refresh()) {
             self.beat.step();
             later |= client.offer_refresh(&snapshot.chunk, self.config.limits).is_none();
         }

@@ -252,6 +252,12 @@ impl TestClient {
         self.until_close()
     }
 
+    /// The socket, and what was read from it and not yet looked at.
+    pub fn into_parts(mut self) -> (TcpStream, Vec<u8>) {
+        self.received.drain(..self.start);
+        (self.socket, self.received)
+    }
+
     /// The socket itself.
     pub fn socket(&self) -> &TcpStream {
         &self.socket
@@ -312,6 +318,13 @@ pub fn masked_with(first: u8, payload: &[u8]) -> Vec<u8> {
 
 /// The first frame of `bytes` with its length on the wire; fails on whatever a server must not send.
 pub fn parse(bytes: &[u8]) -> Option<(Frame, usize)> {
+    let (opcode, payload, len) = peek(bytes)?;
+    let payload = payload.to_vec();
+    Some((Frame { opcode, payload }, len))
+}
+
+/// The same without copying: opcode, payload, length on the wire.
+pub fn peek(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
     let (first, second) = (*bytes.first()?, *bytes.get(1)?);
     assert_eq!(
         first & 0xf0,
@@ -324,10 +337,10 @@ pub fn parse(bytes: &[u8]) -> Option<(Frame, usize)> {
         127 => (10, u64::from_be_bytes(bytes.get(2..10)?.try_into().unwrap()) as usize),
         len => (2, len as usize),
     };
-    let payload = bytes.get(header..header + len)?.to_vec();
+    let payload = bytes.get(header..header + len)?;
     let opcode = first & 0x0f;
     assert!(matches!(opcode, TEXT | CLOSE | PING | PONG), "opcode {opcode}");
-    Some((Frame { opcode, payload }, header + len))
+    Some((opcode, payload, header + len))
 }
 
 fn connect(address: SocketAddr, receive_buffer: Option<usize>) -> io::Result<TcpStream> {

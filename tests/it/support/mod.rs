@@ -2,10 +2,12 @@
 #![allow(dead_code, reason = "each file uses its part")]
 
 pub mod client;
+pub mod fleet;
 pub mod http;
 pub mod server;
 
 pub use client::TestClient;
+pub use fleet::Fleet;
 pub use server::TestServer;
 
 use std::time::{Duration, Instant};
