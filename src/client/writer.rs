@@ -48,6 +48,8 @@ const INBOX_STILL: Duration = Duration::from_secs(1);
 pub enum Control {
     /// Whole frames.
     Frame(Vec<u8>),
+    /// Whole frames, of which the last answers the client's own close frame: nothing may follow them.
+    Close(Vec<u8>),
     /// Look at the link: something about its end has changed.
     Wake,
 }
@@ -124,6 +126,9 @@ impl Running {
     /// Sends the snapshot, and says so.
     fn begin(&mut self, joined: Instant, machines: usize, slow_snapshot: Duration) -> Result<(), EndReason> {
         self.write_all_there_is()?;
+        if let Some(reason) = self.w.link.end_reason() {
+            return Err(reason);
+        }
         let (id, took) = (self.w.link.id(), joined.elapsed());
         log::info!(
             "✅ snapshot of {machines} machines sent to client {id} in {:.2}ms",
@@ -140,17 +145,15 @@ impl Running {
 
     fn serve(&mut self) -> EndReason {
         loop {
-            if !self.has_work() {
-                self.rest();
-                self.wait();
-            }
             self.keep_alive();
+            // Before every wait: the wake-up that told of the end may have been taken while frames were written.
             if let Some(reason) = self.w.link.end_reason() {
                 return reason;
             }
-            if self.has_work()
-                && let Err(reason) = self.write_all_there_is()
-            {
+            if !self.has_work() {
+                self.rest();
+                self.wait();
+            } else if let Err(reason) = self.write_all_there_is() {
                 return reason;
             }
         }
@@ -177,8 +180,8 @@ impl Running {
                 Ok(chunk) => self.backlog.push_back(chunk),
                 Err(_) => { self.w.link.end(EndReason::Stopping); }
             },
-            recv(control) -> control => if let Ok(Control::Frame(frame)) = control {
-                self.frames.push_back(frame);
+            recv(control) -> control => if let Ok(control) = control {
+                self.take_control(control);
             },
             default(asked) => {}
         }
@@ -232,13 +235,25 @@ impl Running {
             return Ok(());
         }
         loop {
-            self.take_frames();
-            self.keep_alive();
-            if self.sent_of_first > 0 || self.frames.is_empty() && !self.backlog.is_empty() {
+            if self.deadline.is_none() {
+                self.take_frames();
+                self.keep_alive();
+                // A client that never stops asking must not keep its own end waiting.
+                if self.w.link.end_reason().is_some() {
+                    return Ok(());
+                }
+            }
+            // A begun chunk first; then all frames in hand and some chunks in turn, so that neither starves the other.
+            if self.sent_of_first > 0 {
                 self.write_chunks()?;
-            } else if !self.frames.is_empty() {
+            }
+            let had_frames = !self.frames.is_empty();
+            while !self.frames.is_empty() {
                 self.write_frame()?;
-            } else if !self.take_chunk() {
+            }
+            if !self.backlog.is_empty() || self.take_chunk() {
+                self.write_chunks()?;
+            } else if !had_frames {
                 return Ok(());
             }
         }
@@ -287,10 +302,20 @@ impl Running {
         // Bounded: the inbox queues at most so many, and waits for us before it queues more.
         for _ in 0..CONTROL_QUEUE_LEN_MAX {
             match self.w.control.try_recv() {
-                Ok(Control::Frame(frame)) => self.frames.push_back(frame),
-                Ok(Control::Wake) => {}
+                Ok(control) => self.take_control(control),
                 Err(_) => return,
             }
+        }
+    }
+
+    fn take_control(&mut self, control: Control) {
+        match control {
+            Control::Frame(frames) => self.frames.push_back(frames),
+            Control::Close(frames) => {
+                self.frames.push_back(frames);
+                self.w.link.end(EndReason::PeerClosed);
+            }
+            Control::Wake => {}
         }
     }
 
@@ -420,6 +445,8 @@ impl Running {
 
     /// Writes all that is there, within [`LAST_FLUSH`]; whether it could.
     fn flush_at_last(&mut self) -> bool {
+        // What the inbox answers from now on is not waited for.
+        self.take_frames();
         self.deadline = Some(Instant::now() + LAST_FLUSH);
         self.write_all_there_is().is_ok()
     }
@@ -442,7 +469,6 @@ impl Running {
         if self.sent_of_first > 0 && !self.finish_frame_at_once() {
             return false;
         }
-        self.take_frames();
         let mut rest: Vec<u8> = self.frames.drain(..).flatten().collect();
         rest.drain(..self.sent_of_frame);
         self.send_at_once(&rest)
