@@ -535,3 +535,38 @@ fn announce(config: &Config, sockets: &Sockets, clients_max: usize, room: limits
 
 /// Newer distributions set 512; below this a short burst of a sender that does not wait is lost before it reaches us.
 const DATAGRAM_QUEUE_COMFORT: u64 = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepted_sockets_inherit_buffer_size_and_nodelay() {
+        let config = Config {
+            port: 0,
+            send_buffer_bytes: 50_000,
+            ..Config::default()
+        };
+        let (listener, address) = bind_listener(&config).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        assert!(accepted.nodelay().unwrap());
+        assert_eq!(sockopt::socket_send_buffer_size(&accepted).unwrap(), 100_000);
+    }
+
+    #[test]
+    fn a_host_that_is_not_ours_is_named_with_a_hint() {
+        let config = Config {
+            host: "192.0.2.1".to_owned(),
+            port: 0,
+            ..Config::default()
+        };
+        let error = bind_listener(&config).unwrap_err();
+        assert!(
+            error.to_string().starts_with("cannot listen on 192.0.2.1:0: "),
+            "{error}"
+        );
+        assert!(error.hint().contains("--host"));
+    }
+}

@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySen
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -183,6 +184,8 @@ impl LockFile {
             .write(true)
             .create(true)
             .truncate(false)
+            // In a shared folder such as /tmp somebody could have left a link to a file of ours.
+            .custom_flags(libc::O_NOFOLLOW)
             .open(path)
             .map_err(io_error)?;
         match file.try_lock() {
@@ -253,6 +256,17 @@ mod tests {
         fs::create_dir(folder.path().join("state.json.new")).unwrap();
         replace_atomically(&path, b"two").unwrap_err();
         assert_eq!(fs::read(&path).unwrap(), b"one");
+    }
+
+    #[test]
+    fn a_lock_follows_no_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let precious = folder.path().join("precious");
+        fs::write(&precious, "precious").unwrap();
+        let path = folder.path().join("events.sock.lock");
+        std::os::unix::fs::symlink(&precious, &path).unwrap();
+        assert!(matches!(LockFile::acquire(&path), Err(LockError::Io { .. })));
+        assert_eq!(fs::read(&precious).unwrap(), b"precious");
     }
 
     #[test]
