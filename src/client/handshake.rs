@@ -30,8 +30,8 @@ use tungstenite::handshake::derive_accept_key;
 pub const STREAM_PATH: &str = "/ws/events";
 /// The handshake's answer must be taken within this time; the socket is empty then.
 const ACCEPT_DEADLINE: Duration = Duration::from_secs(2);
-/// Length of a Sec-WebSocket-Key: 16 bytes in base64 (RFC 6455 section 4.1).
-const KEY_LEN: usize = 24;
+/// Length of a Sec-WebSocket-Key without its padding: 16 bytes in base64 (RFC 6455 section 4.1).
+const KEY_DIGITS: usize = 22;
 
 /// What every connection's thread works with.
 #[derive(Debug)]
@@ -154,10 +154,16 @@ fn upgrade(connection: &Connection, head: Head, reception: &Reception) -> Result
         return Err(answer.with("sec-websocket-version", "13".to_owned()));
     }
     let key = match head.websocket_key {
-        Some(key) if key.len() == KEY_LEN => derive_accept_key(key.as_bytes()),
-        _ => return Err(Answer::detail(400, "Sec-WebSocket-Key must have 24 characters")),
+        Some(key) if is_key(&key) => derive_accept_key(key.as_bytes()),
+        _ => return Err(Answer::detail(400, "Sec-WebSocket-Key must be 16 bytes in base64")),
     };
     join(connection, head.rest, reception).map(|joined| (key, joined))
+}
+
+fn is_key(key: &str) -> bool {
+    let digits = key.strip_suffix("==").unwrap_or_default();
+    let is_digit = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    digits.len() == KEY_DIGITS && digits.bytes().all(is_digit)
 }
 
 fn join(connection: &Connection, leftover: Vec<u8>, reception: &Reception) -> Result<Joined, Answer> {

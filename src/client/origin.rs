@@ -75,13 +75,18 @@ fn authority(origin: &str) -> Option<&str> {
     origin.split_once("://").map(|(_, authority)| authority)
 }
 
-/// A host without its port: `[::1]:80` is `::1`.
+/// A host without its port: `[::1]:80` is `::1`. Empty where anything but a port stands behind the name, which then is
+/// not what it looks like (`localhost:80@evil.example`).
 fn host_name(authority: &str) -> &str {
-    if let Some(inner) = authority.strip_prefix('[') {
-        return inner.split_once(']').map_or("", |(name, _)| name);
+    let (name, behind) = match authority.strip_prefix('[') {
+        Some(inner) => inner.split_once(']').unwrap_or_default(),
+        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+    };
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    match behind.is_empty() || behind.strip_prefix(':').is_some_and(is_port) {
+        true => name.strip_suffix('.').unwrap_or(name),
+        false => "",
     }
-    let name = authority.split_once(':').map_or(authority, |(name, _)| name);
-    name.strip_suffix('.').unwrap_or(name)
 }
 
 /// The port of an authority, if it is written out.
@@ -100,7 +105,9 @@ fn is_same(origin: &str, host: &str) -> bool {
         "https" => "443",
         _ => return false,
     };
-    host_name(authority).eq_ignore_ascii_case(host_name(host))
+    let name = host_name(authority);
+    !name.is_empty()
+        && name.eq_ignore_ascii_case(host_name(host))
         && port(authority).unwrap_or(default) == port(host).unwrap_or(default)
 }
 
@@ -168,6 +175,8 @@ mod tests {
             "http://localhost.evil.example",
             "null",
             "http://127.0.0.1.evil.example",
+            "http://localhost:80@evil.example",
+            "http://[::1].evil.example",
             "localhost",
         ] {
             let text = judged(&rules, "localhost:3002", Some(origin)).unwrap_err();

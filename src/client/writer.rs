@@ -125,6 +125,9 @@ impl Writer {
 impl Running {
     /// Sends the snapshot, and says so.
     fn begin(&mut self, joined: Instant, machines: usize, slow_snapshot: Duration) -> Result<(), EndReason> {
+        // Before anything else, also before what a client that does not wait for it has been answered already.
+        self.take_chunk();
+        self.write_chunks()?;
         self.write_all_there_is()?;
         if let Some(reason) = self.w.link.end_reason() {
             return Err(reason);

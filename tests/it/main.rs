@@ -12,6 +12,7 @@ mod support;
 mod contract;
 mod delivery;
 mod event_socket;
+mod http;
 mod messages;
 mod stopping;
 mod tidy;
