@@ -12,6 +12,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const REMIND: Duration = Duration::from_secs(60);
 /// Names counted per second; with more of them, each sends little.
 const NAMES_MAX: usize = 4096;
+/// A longer name is not counted: with it the names counted take 4 MiB at most, where events may be of 256 KiB each.
+const NAME_BYTES_MAX: usize = 1024;
 
 /// Counts of the current second.
 #[derive(Debug)]
@@ -37,6 +39,9 @@ impl Rates {
             self.second = now;
             self.counts.clear();
             self.warned.retain(|_, at| now.saturating_duration_since(*at) < REMIND);
+        }
+        if machine.len() > NAME_BYTES_MAX {
+            return None;
         }
         if !self.counts.contains_key(machine) {
             if self.counts.len() >= NAMES_MAX {

@@ -9,6 +9,7 @@
 
 mod support;
 
+mod bad_events;
 mod contract;
 mod delivery;
 mod event_socket;
