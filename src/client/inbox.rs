@@ -271,8 +271,6 @@ struct Reader {
     link: Arc<Link>,
     control: Sender<Control>,
     socket: WebSocket<Half>,
-    /// Answers to `ping` that found no room yet.
-    owed_pongs: u32,
     /// Its end has been decided: whatever comes is thrown away until the peer ends too.
     draining: bool,
 }
@@ -296,7 +294,6 @@ impl Reader {
             socket: WebSocket::from_partially_read(half, joining.leftover, Role::Server, Some(config)),
             link: joining.link,
             control: joining.control,
-            owed_pongs: 0,
             draining: false,
         }
     }
@@ -321,13 +318,11 @@ impl Reader {
                     Some(reason) => return self.end(reason),
                 },
             }
-            if self.answer() == Next::Wait {
-                return Next::Wait;
-            }
-            if self.draining {
-                return Next::Ready;
+            if self.socket.get_ref().closing {
+                return self.answer();
             }
         }
+        self.send_owed();
         // Messages may be left in tungstenite's buffer, so this client goes on next turn whether its socket is ready
         // or not.
         Next::Wait
@@ -336,7 +331,10 @@ impl Reader {
     fn take(&mut self, message: &Message, fanout: &FanoutHandle) {
         match message {
             Message::Text(text) => match protocol::read(text) {
-                ClientMessage::Ping => self.owed_pongs += 1,
+                ClientMessage::Ping => {
+                    let out = &mut self.socket.get_mut().out;
+                    out.extend_from_slice(&text_frame(protocol::PONG));
+                }
                 ClientMessage::Refresh => {
                     if self.link.want_refresh() {
                         fanout.nudge();
@@ -344,43 +342,29 @@ impl Reader {
                 }
                 ClientMessage::Pong | ClientMessage::Other => {}
             },
-            // tungstenite has its answers ready; they go out with `answer`.
             Message::Close(_) => self.socket.get_mut().closing = true,
             _ => {}
         }
+        // tungstenite remembers only its answer to the last ping or close. Its outcome says nothing new.
+        let _ = self.socket.flush();
     }
 
-    /// Hands what the client is owed to its writer.
+    /// Hands what the client is owed to its writer, all of a turn at once.
     fn answer(&mut self) -> Next {
         if self.send_owed() { Next::Ready } else { Next::Wait }
     }
 
     /// Whether everything owed found room.
     fn send_owed(&mut self) -> bool {
-        while self.owed_pongs > 0 {
-            let pong = Control::Frame(text_frame(protocol::PONG));
-            match self.control.try_send(pong) {
-                Ok(()) => self.owed_pongs -= 1,
-                Err(error) if error.is_full() => return false,
-                // The writer is gone; nothing is owed any more.
-                Err(_) => self.owed_pongs = 0,
-            }
-        }
-        if !self.flush() {
+        if !self.socket.get_mut().hand_over() {
             return false;
         }
         self.draining |= self.socket.get_ref().closing;
         true
     }
 
-    /// Whether what tungstenite has to say is with the writer.
-    fn flush(&mut self) -> bool {
-        // Its own outcome says nothing new, and it does not get to flushing our half once the peer has closed.
-        let _ = self.socket.flush();
-        !matches!(self.socket.get_mut().flush(), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-    }
-
     fn end(&mut self, reason: EndReason) -> Next {
+        self.send_owed();
         self.link.end(reason);
         self.draining = true;
         if reason == EndReason::PeerGone {
@@ -447,10 +431,17 @@ impl Write for Half {
         Ok(bytes.len())
     }
 
-    /// Hands over what was written, which is whole frames; would block when the writer's queue is full.
+    /// Nothing: a turn's frames are handed over together.
     fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Half {
+    /// Hands over what was written, which is whole frames; whether the writer's queue had room for it.
+    fn hand_over(&mut self) -> bool {
         if self.out.is_empty() {
-            return Ok(());
+            return true;
         }
         let frames = std::mem::take(&mut self.out);
         let control = if self.closing {
@@ -459,12 +450,12 @@ impl Write for Half {
             Control::Frame(frames)
         };
         match self.control.try_send(control) {
-            Ok(()) => Ok(()),
             Err(TrySendError::Full(Control::Frame(frames) | Control::Close(frames))) => {
                 self.out = frames;
-                Err(io::ErrorKind::WouldBlock.into())
+                false
             }
-            Err(_) => Err(io::ErrorKind::BrokenPipe.into()),
+            // Without a writer nothing is owed any more.
+            Ok(()) | Err(_) => true,
         }
     }
 }

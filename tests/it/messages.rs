@@ -268,23 +268,18 @@ fn fragments_are_put_together_and_pings_between_them_answered_at_once() {
 #[test]
 fn a_close_is_answered_with_its_own_code_and_ends_the_connection() {
     let server = calm(&[]);
-    let mut closed = 0;
-    for (payload, code) in [
+    for (closed, (payload, code)) in (1..).zip([
         (&b""[..], 1005),
         (b"\x03\xe8", 1000),
         (b"\x03\xe9going away", 1001),
         (b"\x0b\xb8", 3000),
-        ("\u{13}\u{87}p\u{e4}iv\u{e4}\u{e4}".as_bytes(), 0),
         (b"\x0f\xa0bye", 4000),
-    ] {
-        if code == 0 {
-            continue;
-        }
+    ]) {
         let mut client = server.client();
         client.send(CLOSE, payload);
         assert_eq!(client.frame().close().0, code);
         client.try_frame().unwrap_err();
-        closed += 1;
+        drop(client);
         eventually("the close is counted", || {
             (ended(&server, "peer_closed") == closed).then_some(())
         });
