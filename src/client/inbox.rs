@@ -47,8 +47,8 @@ const JOINING_QUEUE_LEN_MAX: usize = 1024;
 const JOIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// Largest message that a client may send; the control messages have some 20 bytes.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
-/// Read buffer per client.
-const READ_BUFFER_BYTES: usize = 4 * 1024;
+/// Read buffer per client, there as long as the client is; a control message with its frame has some 30 bytes.
+const READ_BUFFER_BYTES: usize = 512;
 /// The epoll key of the stop request; clients count from 1.
 const STOP_KEY: u64 = 0;
 /// The epoll key of the wake-up.
