@@ -14,6 +14,7 @@ mod contract;
 mod delivery;
 mod event_socket;
 mod frozen;
+mod handshake;
 mod http;
 mod memory;
 mod messages;

@@ -218,6 +218,22 @@ fn command(folder: &Path, flags: &[&str]) -> Command {
     command
 }
 
+/// Runs `script` before the command, in a shell that `shell` starts; the command takes the shell's place.
+pub fn in_shell(command: &mut Command, shell: &[&str], script: &str) {
+    let mut wrapped = Command::new(shell[0]);
+    wrapped
+        .args(&shell[1..])
+        .arg("-c")
+        .arg(format!("{script}; exec \"$0\" \"$@\""))
+        .arg(command.get_program())
+        .args(command.get_args())
+        .current_dir(command.get_current_dir().unwrap())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    *command = wrapped;
+}
+
 /// Runs the binary with `arguments` in `folder` to its end: status, standard output, standard error.
 pub fn run(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_threadcast"))
