@@ -48,7 +48,7 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// Largest message that a client may send; the control messages have some 20 bytes.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 /// Read buffer per client, there as long as the client is; a control message with its frame has some 30 bytes.
-const READ_BUFFER_BYTES: usize = 512;
+const READ_BUFFER_BYTES: usize = 256;
 /// The epoll key of the stop request; clients count from 1.
 const STOP_KEY: u64 = 0;
 /// The epoll key of the wake-up.

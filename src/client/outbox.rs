@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 /// Chunks that the queue between fan-out and writer takes. The slots are there from the beginning, 16 bytes each, so
-/// that this is half a KiB per client. Full policy: what follows waits on the fan-out's side, within the client's bounds.
-const CLIENT_QUEUE_LEN_MAX: usize = 32;
+/// that this is 256 bytes per client. Full policy: what follows waits on the fan-out's side, within the client's bounds.
+const CLIENT_QUEUE_LEN_MAX: usize = 16;
 /// Chunks that may wait for one client, whatever their size; with events of 100 bytes the bytes end it sooner. Full
 /// policy: the client ends as too slow.
 const CLIENT_CHUNKS_MAX: usize = 16_384;
