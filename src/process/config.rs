@@ -598,7 +598,9 @@ pub fn read_file(path: &std::path::Path, config: &mut Config) -> Result<(), File
         let Some(setting) = Setting::find(key.get_ref()) else {
             return Err(error(line, unknown(key.get_ref())));
         };
-        for value in scalars(value.get_ref(), setting.repeats).map_err(|message| error(line, message))? {
+        for value in scalars(value.get_ref(), setting.repeats)
+            .map_err(|wrong| error(line, format!("{} cannot be {wrong}", setting.name)))?
+        {
             setting.set(config, &value).map_err(|e| error(line, e.to_string()))?;
         }
     }
@@ -658,7 +660,7 @@ fn scalars(value: &toml::de::DeValue<'_>, repeats: bool) -> Result<Vec<String>, 
             let each = values.iter().map(|value| scalars(value.get_ref(), false));
             Ok(each.collect::<Result<Vec<_>, _>>()?.concat())
         }
-        other => Err(format!("a {} cannot be a value here", other.type_str())),
+        other => Err(format!("of type {}", other.type_str())),
     }
 }
 
@@ -743,7 +745,7 @@ mod tests {
                 "\n\nport = \"x\"",
                 "FILE, line 3: port cannot be \"x\": write a whole number from 0 to 65535",
             ),
-            ("host = [\"a\"]", "FILE, line 1: a array cannot be a value here"),
+            ("host = [\"a\"]", "FILE, line 1: host cannot be of type array"),
         ];
         for (text, expected) in cases {
             assert_eq!(file(text).unwrap_err(), expected);

@@ -8,6 +8,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -140,8 +141,18 @@ impl RotatingFile {
         if let Some(folder) = self.path.parent() {
             fs::create_dir_all(folder)?;
         }
-        let file = OpenOptions::new().create(true).append(true).open(&self.path)?;
-        let size = file.metadata()?.len();
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .read(true)
+            .open(&self.path)?;
+        let mut size = file.metadata()?.len();
+        // A line that a full disk or a crash has cut off must not run into the next one.
+        let mut last = [b'\n'];
+        if size > 0 && file.read_at(&mut last, size - 1)? == 1 && last != *b"\n" {
+            file.write_all(b"\n")?;
+            size += 1;
+        }
         Ok((file, size))
     }
 

@@ -153,13 +153,20 @@ fn compose(level: Level, thread: &str, args: &fmt::Arguments<'_>, at: OffsetDate
             let _ = write!(text, "… (cut, {} bytes in all)", message.len());
             break;
         }
-        if character.is_control() {
+        if is_treacherous(character) {
             text.extend(character.escape_default());
         } else {
             text.push(character);
         }
     }
     text
+}
+
+/// Control characters, line ends of Unicode, and marks that turn the direction of reading: what a line must not contain
+/// if it is to be read as one line that says what it says.
+fn is_treacherous(character: char) -> bool {
+    let turns = matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    character.is_control() || turns || matches!(character, '\u{2028}' | '\u{2029}')
 }
 
 /// The running log; made once per process by [`start`].

@@ -1,14 +1,13 @@
 //! The event socket belongs to one live server at a time: nobody's socket is hurt, a lost path is noticed, said, and
 //! taken back, and nothing is left behind.
 
-use crate::support::server::run;
+use crate::support::server::{in_shell, run};
 use crate::support::{DEADLINE, TestServer, eventually, pause};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -357,17 +356,7 @@ fn the_socket_mode_holds_whatever_the_umask() {
         ("000", &["--socket-mode", "600"], 0o600),
     ] {
         let server = TestServer::start_command(folder().into(), flags, |command| {
-            let mut shell = Command::new("sh");
-            shell
-                .arg("-c")
-                .arg(format!("umask {umask}; exec \"$0\" \"$@\""))
-                .arg(command.get_program())
-                .args(command.get_args())
-                .current_dir(command.get_current_dir().unwrap())
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::piped());
-            *command = shell;
+            in_shell(command, &["sh"], &format!("umask {umask}"));
         });
         let found = fs::metadata(server.socket_path()).unwrap().mode() & 0o777;
         assert_eq!(found, mode, "umask {umask}: {found:o}");

@@ -10,15 +10,18 @@
 mod support;
 
 mod bad_events;
+mod cli;
 mod contract;
 mod delivery;
 mod event_socket;
 mod frozen;
 mod handshake;
 mod http;
+mod logging;
 mod memory;
 mod messages;
 mod slow_client;
+mod state_file;
 mod stopping;
 mod tidy;
 mod wire_property;

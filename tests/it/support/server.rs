@@ -64,17 +64,23 @@ impl TestServer {
     /// The same with changes to the command (environment, limits).
     #[track_caller]
     pub fn start_command(folder: Arc<TempDir>, flags: &[&str], change: impl FnOnce(&mut Command)) -> TestServer {
+        let fresh = !folder.path().join("logs").exists();
         let mut command = command(folder.path(), flags);
         change(&mut command);
         let mut child = command.spawn().unwrap();
         let lines = Lines::default();
-        lines.collect(child.stderr.take().unwrap());
+        let log = folder.path().join("logs/websocket-server.log");
+        if let Some(stderr) = child.stderr.take() {
+            lines.collect(stderr);
+        }
         let address = eventually("the server listens", || {
             if let Some(status) = child.try_wait().unwrap() {
                 panic!("the server ended with {status}:\n{}", lines.all());
             }
-            let line = lines.with(" listens on http://").pop()?;
-            let address = line.split(" listens on http://").nth(1)?.split(',').next()?;
+            let said = lines.with(" listens on http://").pop();
+            // Whoever has taken its standard error away finds the address in its log file.
+            let said = said.or_else(|| std::fs::read_to_string(&log).ok().filter(|_| fresh))?;
+            let address = said.split(" listens on http://").nth(1)?.split(',').next()?;
             address.parse().ok()
         });
         TestServer {
@@ -232,6 +238,23 @@ pub fn in_shell(command: &mut Command, shell: &[&str], script: &str) {
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
     *command = wrapped;
+}
+
+/// A shell in which `mount` changes nothing for anybody else; `None`, said, where this user may not have one.
+pub fn mounting_shell() -> Option<&'static [&'static str]> {
+    const SHELL: &[&str] = &["unshare", "--mount", "sh"];
+    let folder = tempfile::tempdir().unwrap();
+    let status = Command::new(SHELL[0])
+        .args(&SHELL[1..])
+        .args(["-c", "mount -t tmpfs -o size=64k tmpfs ."])
+        .current_dir(folder.path())
+        .stderr(Stdio::null())
+        .status();
+    let allowed = status.is_ok_and(|status| status.success());
+    if !allowed {
+        eprintln!("left out: full and read-only disks, because this user may not mount a small one");
+    }
+    allowed.then_some(SHELL)
 }
 
 /// Runs the binary with `arguments` in `folder` to its end: status, standard output, standard error.
