@@ -430,7 +430,8 @@ impl Running {
             return;
         }
         self.w.link.shut_down_writing();
-        if !self.peer_ended() {
+        // When the server stops, what a late reader has not taken yet is the kernel's to deliver, even past our end.
+        if !self.peer_ended() && reason != EndReason::Stopping {
             self.w.link.reset();
         }
     }

@@ -98,6 +98,28 @@ fn what_was_sent_before_the_signal_arrives_before_the_close() {
     });
 }
 
+/// What is in its socket by then is delivered by the kernel, whether the server still runs or not.
+#[test]
+fn a_client_that_reads_late_still_gets_all_before_the_close() {
+    in_both_shapes(|delivery| {
+        let mut server = TestServer::start(&["--delivery", delivery]);
+        let mut late = server.client();
+        let mut prompt = server.client();
+        let sender = server.sender();
+        for number in 0..1000 {
+            sender.send(&numbered(number, 300)).unwrap();
+            prompt.expect_numbers(number..number + 1);
+        }
+        let begun = Instant::now();
+        server.signal(Signal::TERM);
+        expect_restart_notice(&mut prompt);
+        assert_eq!(server.wait_for_end(DEADLINE).code(), Some(0));
+        assert!(begun.elapsed() <= STOP_BOUND);
+        late.expect_numbers(0..1000);
+        expect_restart_notice(&mut late);
+    });
+}
+
 /// Senders that go on while the server stops are told the truth by their own `send`: what was taken arrives.
 #[test]
 fn a_send_that_succeeds_during_the_stop_arrives() {
