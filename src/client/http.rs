@@ -15,8 +15,8 @@ pub const HEAD_DEADLINE: Duration = Duration::from_secs(5);
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Most header lines of a head.
 const HEADERS_MAX: usize = 64;
-/// An answer that is not taken after this long is given up.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+/// An answer that is not taken after this long is given up: a snapshot of 1 MiB over a slow line takes its time.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
 /// How long the peer may still send after our last byte, so that it is not reset before it has read our answer.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(1);
 /// Longest single wait, so that no deadline is overslept by much and the stop of the server is noticed.
@@ -163,7 +163,8 @@ pub fn read_head(socket: BorrowedFd<'_>, stop: &Stop) -> Result<Head, HeadError>
 /// The head at the beginning of `bytes`; `None` while it is not whole.
 fn parse(bytes: &[u8]) -> Result<Option<Head>, HeadError> {
     let refused = |status, text: &str| Err(HeadError::Refused(Answer::detail(status, text)));
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    // On the heap: a page of stack that is touched once stays with the client's thread for its life.
+    let mut headers = vec![httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);
     let len = match request.parse(bytes) {
         Ok(httparse::Status::Complete(len)) => len,

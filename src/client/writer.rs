@@ -14,6 +14,7 @@ use crate::liveness::beat::Beat;
 use crate::pipeline::chunk::{Chunk, close_frame, ping_frame, text_frame};
 use crate::pipeline::fanout::FanoutHandle;
 use crate::process::clock::{epoch_seconds, monotonic_ms, pause, timespec};
+use crate::process::unsent::unacknowledged_bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError, select};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, IoSlice};
@@ -86,13 +87,22 @@ struct Running {
     /// Bytes of the first of them that are written.
     sent_of_frame: usize,
     next_ping: Instant,
-    /// Since when the socket takes nothing.
-    blocked_since: Option<Instant>,
+    /// Set while the socket takes nothing.
+    blocked: Option<Blocked>,
     /// Until when there may be anything written at all; set when the server stops.
     deadline: Option<Instant>,
     /// When this process last came back from not running, [`monotonic_ms`].
     resumed_ms: u64,
     owner: bool,
+}
+
+/// A socket that takes nothing.
+#[derive(Clone, Copy, Debug)]
+struct Blocked {
+    /// When the peer was last seen to take something.
+    since: Instant,
+    /// What it had not taken then. The kernel makes room in large steps, so that a slow reader shows here first.
+    unacknowledged: usize,
 }
 
 impl Writer {
@@ -107,7 +117,7 @@ impl Writer {
             frames: VecDeque::new(),
             sent_of_frame: 0,
             next_ping,
-            blocked_since: None,
+            blocked: None,
             deadline: None,
             resumed_ms: 0,
             owner: true,
@@ -201,7 +211,9 @@ impl Running {
     fn notice_oversleep(&mut self, asked: Duration, begun: Instant) {
         if begun.elapsed() > asked + OVERSLEPT {
             self.resumed_ms = monotonic_ms();
-            self.blocked_since = self.blocked_since.map(|_| Instant::now());
+            if let Some(blocked) = &mut self.blocked {
+                blocked.since = Instant::now();
+            }
         }
     }
 
@@ -385,7 +397,7 @@ impl Running {
         }
         match sent {
             Ok(sent) => {
-                self.blocked_since = None;
+                self.blocked = None;
                 Ok(sent)
             }
             Err(Errno::INTR) => Ok(0),
@@ -394,10 +406,18 @@ impl Running {
         }
     }
 
-    /// Blocks until the socket may take a byte, at most a look; the send timeout counts from the last byte it took.
+    /// Blocks until the socket may take a byte, at most a look; the send timeout counts from when the peer last took one.
     fn wait_for_room(&mut self) -> Result<(), EndReason> {
-        let since = *self.blocked_since.get_or_insert_with(Instant::now);
-        let left = self.w.timing.send_timeout.saturating_sub(since.elapsed());
+        let unacknowledged = unacknowledged_bytes(self.w.link.as_fd()).unwrap_or(0);
+        let blocked = match self.blocked {
+            Some(blocked) if unacknowledged >= blocked.unacknowledged => blocked,
+            _ => Blocked {
+                since: Instant::now(),
+                unacknowledged,
+            },
+        };
+        self.blocked = Some(blocked);
+        let left = self.w.timing.send_timeout.saturating_sub(blocked.since.elapsed());
         if left.is_zero() {
             return Err(EndReason::SendTimeout);
         }

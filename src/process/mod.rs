@@ -15,3 +15,4 @@ pub mod recvmmsg;
 pub mod signals;
 pub mod stop;
 pub mod threads;
+pub mod unsent;
