@@ -121,6 +121,7 @@ fn serve(parser: &mut Parser) -> Result<Command, UsageError> {
     for (setting, value) in flags {
         setting.set(&mut config, &value).map_err(UsageError::Setting)?;
     }
+    config.check().map_err(UsageError::Setting)?;
     Ok(Command::Serve(Box::new(config)))
 }
 
@@ -254,6 +255,14 @@ mod tests {
             (&["serve", "--prot", "1"], "did you mean \"port\"?"),
             (&["serve", "--port", "x"], "--port cannot be \"x\""),
             (&["serve", "extra"], "extra"),
+            (
+                &["serve", "--ping-interval", "30s"],
+                "must be longer than ping-interval (30s)",
+            ),
+            (
+                &["serve", "--pong-timeout", "5s"],
+                "must be longer than ping-interval (10s)",
+            ),
             (&["serve", "--port"], "port"),
             (&["forget"], "name of a machine"),
         ] {

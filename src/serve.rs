@@ -42,7 +42,15 @@ const BACKLOG: i32 = 4096;
 /// How often `main` looks whether a core thread has ended.
 const LOOK: Duration = Duration::from_millis(250);
 /// The whole stop may take so long; the process then ends whatever still runs.
-const STOP_DEADLINE: Duration = Duration::from_millis(4500);
+const STOP_DEADLINE: Duration = Duration::from_millis(4400);
+/// Parts of it. `accept` and `ingest` wake at once; the latter may wait 500 ms for room and 500 ms for what the kernel
+/// holds, `fanout` hands on for a second. That leaves clients 2.1 s for what they need at most: 0.1 s to own their
+/// socket, 1 s to flush, 1 s to close.
+const ACCEPT_WAIT: Duration = Duration::from_millis(250);
+const INGEST_WAIT: Duration = Duration::from_millis(750);
+const FANOUT_WAIT: Duration = Duration::from_millis(1250);
+/// Even when all time is gone, whoever has ended is still seen to have ended.
+const LEAST_WAIT: Duration = Duration::from_millis(20);
 /// What thread `log` has for its last lines, within the 5 s in all.
 const LOG_DEADLINE: Duration = Duration::from_millis(300);
 
@@ -171,8 +179,9 @@ pub struct Server {
     address: SocketAddr,
     accept: (Stop, ThreadHandle<Vec<ThreadHandle<()>>>),
     ingest: (Stop, ThreadHandle<()>),
-    fanout: ThreadHandle<()>,
+    fanout: (Stop, ThreadHandle<()>),
     inbox: (Stop, ThreadHandle<()>),
+    clients: InboxHandle,
     files: Option<ThreadHandle<()>>,
     ended: Receiver<String>,
     _state_lock: Option<LockFile>,
@@ -209,9 +218,11 @@ impl Server {
         let sockets = open_sockets(&config)?;
         announce(&config, &sockets, clients_max, room);
         let (obituaries, ended) = bounded(CORE_THREADS);
-        let (accept_stop, ingest_stop, inbox_stop) = (new_stop()?, new_stop()?, new_stop()?);
+        let (accept_stop, ingest_stop) = (new_stop()?, new_stop()?);
+        let (fanout_stop, inbox_stop) = (new_stop()?, new_stop()?);
         let ingest_gauges = Arc::new(IngestGauges::default());
-        let (intake_tx, intake_rx, intake_gauge) = intake(Arc::clone(&beats.fanout), config.ingest_patience);
+        let (intake_tx, intake_rx, intake_gauge) =
+            intake(Arc::clone(&beats.fanout), config.ingest_patience, ingest_stop.clone());
         let requests = FanoutHandle::new();
         let inbox = Inbox::new(requests.0.clone(), Arc::clone(&beats.inbox), inbox_stop.clone())
             .map_err(resource("the inbox"))?;
@@ -246,12 +257,13 @@ impl Server {
             state_slot,
             fanout_gauges,
             Arc::clone(&ingest_gauges),
-            Arc::clone(&beats.fanout),
+            (Arc::clone(&beats.fanout), fanout_stop.clone()),
         );
         let fanout = start("fanout", &obituaries, move || fanout.run())?;
         let (inbox, inbox_handle) = queues.inbox;
         let inbox = start("inbox", &obituaries, move || inbox.run())?;
         let fanout_handle = queues.requests.0;
+        let clients = inbox_handle.clone();
         let reception = Reception {
             rules: OriginRules {
                 bound_to_loopback: sockets.address.ip().to_canonical().is_loopback(),
@@ -267,6 +279,7 @@ impl Server {
             },
             slow_snapshot: config.slow_snapshot,
             clients_max,
+            connections_max: clients_max.saturating_add(room.spare()),
             gauges: client_gauges,
             site: Site {
                 vitals,
@@ -296,8 +309,9 @@ impl Server {
             address: sockets.address,
             accept: (accept_stop, accept),
             ingest: (ingest_stop, ingest),
-            fanout,
+            fanout: (fanout_stop, fanout),
             inbox: (inbox_stop, inbox),
+            clients,
             files,
             ended,
             _state_lock: state_lock,
@@ -317,32 +331,31 @@ impl Server {
     /// Stops everything in order. Blocks at most [`STOP_DEADLINE`]. Gives the threads that did not end as they should.
     pub fn stop(self) -> Vec<JoinError> {
         let deadline = Instant::now() + STOP_DEADLINE;
-        let left = || deadline.saturating_duration_since(Instant::now());
+        let left = |most: Duration| {
+            deadline
+                .saturating_duration_since(Instant::now())
+                .clamp(LEAST_WAIT, most)
+        };
         let mut faults = Vec::new();
 
         self.accept.0.request();
-        let clients = keep_faults(
-            self.accept.1.join_within(left().min(Duration::from_secs(1))),
-            &mut faults,
-        );
+        let clients = keep_faults(self.accept.1.join_within(left(ACCEPT_WAIT)), &mut faults);
         self.ingest.0.request();
-        keep_faults(
-            self.ingest.1.join_within(left().min(Duration::from_secs(1))),
-            &mut faults,
-        );
+        keep_faults(self.ingest.1.join_within(left(INGEST_WAIT)), &mut faults);
         // With the end of `ingest` the queue ends, and with that `fanout`; with that the clients' queues end.
-        let fanout = keep_faults(self.fanout.join_within(left().min(Duration::from_secs(1))), &mut faults);
-        if fanout.is_some() {
-            for client in clients.unwrap_or_default() {
-                keep_faults(client.join_within(left()), &mut faults);
-            }
+        self.fanout.0.request();
+        let fanout = keep_faults(self.fanout.1.join_within(left(FANOUT_WAIT)), &mut faults);
+        if fanout.is_none() {
+            self.clients.end_all();
+        }
+        for client in clients.unwrap_or_default() {
+            keep_faults(client.join_within(left(STOP_DEADLINE)), &mut faults);
         }
         self.inbox.0.request();
-        // The last two are quick unless the disk is stuck; they get a little time even if the clients took it all.
-        let least = Duration::from_millis(100);
-        keep_faults(self.inbox.1.join_within(left().max(least)), &mut faults);
+        keep_faults(self.inbox.1.join_within(left(STOP_DEADLINE)), &mut faults);
+        // Without the end of `fanout` its slot stays open, and this thread goes on waiting; it has written what there was.
         if let Some(files) = self.files.filter(|_| fanout.is_some()) {
-            keep_faults(files.join_within(left().max(least)), &mut faults);
+            keep_faults(files.join_within(left(STOP_DEADLINE)), &mut faults);
         }
         faults
     }
@@ -446,10 +459,7 @@ fn read_state(path: &Path) -> Machines {
         Ok(saved) => saved,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Machines::default(),
         Err(error) => {
-            log::warn!(
-                "⚠️ cannot read state file {}: {error}; starting with no machines",
-                path.display()
-            );
+            set_aside(path, &format!("it cannot be read: {error}"));
             return Machines::default();
         }
     };
@@ -468,7 +478,8 @@ fn read_state(path: &Path) -> Machines {
 /// Keeps a damaged file for whoever wants to look at it, out of the way of the next one.
 fn set_aside(path: &Path, why: &str) {
     let mut aside = path.as_os_str().to_owned();
-    aside.push(format!(".damaged-{:.0}", epoch_seconds()));
+    // Nanoseconds, so that a second one in the same second does not replace the first.
+    aside.push(format!(".damaged-{:.9}", epoch_seconds()));
     let aside = PathBuf::from(aside);
     match fs::rename(path, &aside) {
         Ok(()) => log::warn!(
@@ -511,7 +522,7 @@ fn announce(config: &Config, sockets: &Sockets, clients_max: usize, room: limits
         .map(|setting| format!("{}={}", setting.name, setting.show(config)));
     log::info!("🔧 {}", settings.collect::<Vec<_>>().join(" "));
     log::info!(
-        "🧵 room for {clients_max} clients (the host's limits allow {} by descriptors, {} by threads, {} by mappings)",
+        "🧵 room for {clients_max} clients (the host's limits allow {} connections by descriptors, {} by threads, {} by mappings)",
         room.by_descriptors,
         room.by_threads,
         room.by_mappings

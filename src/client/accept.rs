@@ -16,7 +16,7 @@ use crate::process::clock::{pause, timespec};
 use crate::process::stop::Stop;
 use crate::process::threads::{self, ThreadHandle};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::net::{SendFlags, send};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
@@ -32,8 +32,6 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 const ACCEPTS_PER_TURN: usize = 64;
 /// How often ended threads are looked for.
 const REAP_EVERY: Duration = Duration::from_millis(250);
-/// Connections beyond the clients: pages, and handshakes under way, silent ones included.
-pub const CONNECTIONS_SPARE: usize = 256;
 /// Stack of a connection's thread. Only touched pages count; debug builds touch more.
 const CLIENT_STACK_BYTES: usize = 256 * 1024;
 /// Thread names have room for this many connections before they repeat.
@@ -57,7 +55,7 @@ impl Accept {
     pub fn new(listener: TcpListener, reception: Arc<Reception>, beat: Arc<Beat>, stop: Stop) -> Accept {
         Accept {
             listener,
-            connections_max: reception.clients_max.saturating_add(CONNECTIONS_SPARE),
+            connections_max: reception.connections_max,
             reception,
             threads: Vec::new(),
             next_id: 1,
@@ -69,6 +67,7 @@ impl Accept {
 
     /// The thread's body; gives the threads that still run.
     pub fn run(mut self) -> Vec<ThreadHandle<()>> {
+        self.beat.adopt();
         while !self.stop.requested() {
             drill::obey(&self.beat);
             self.wait();
@@ -152,6 +151,8 @@ impl Accept {
         self.reception.gauges.refused.fetch_add(1, Ordering::Relaxed);
         log::warn!("⚠️ refused a connection: {why}");
         let answer = Answer::detail(503, why).with("retry-after", "5".to_owned());
+        // Bytes left unread would make the kernel reset the connection before the peer has read why.
+        let _ = recv(socket, &mut [0; 4096], RecvFlags::DONTWAIT);
         // An empty socket takes it at once; a peer that has gone is none of our business.
         let _ = send(socket, &answer.encode("GET"), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
         let _ = socket.shutdown(std::net::Shutdown::Write);

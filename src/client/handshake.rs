@@ -43,6 +43,8 @@ pub struct Reception {
     pub timing: Timing,
     pub slow_snapshot: Duration,
     pub clients_max: usize,
+    /// Clients, pages, and handshakes under way, silent ones included.
+    pub connections_max: usize,
     pub gauges: Arc<ClientGauges>,
     pub site: Site,
     /// Made when the server stops: whoever is no client yet is not waited for.

@@ -32,6 +32,8 @@ pub struct Head {
     pub query: String,
     pub host: Option<String>,
     pub origin: Option<String>,
+    /// A proxy says that the request comes from somewhere else than the connection does.
+    pub forwarded: bool,
     /// The request asks to become a WebSocket.
     pub upgrade: bool,
     pub websocket_key: Option<String>,
@@ -197,6 +199,10 @@ fn parse(bytes: &[u8]) -> Result<Option<Head>, HeadError> {
             }
             "connection" => {
                 connection |= has_token(value, "upgrade");
+                continue;
+            }
+            "forwarded" | "x-forwarded-for" | "x-real-ip" | "via" => {
+                head.forwarded = true;
                 continue;
             }
             _ => continue,

@@ -74,6 +74,7 @@ pub struct InboxHandle {
 struct Shared {
     wake: OwnedFd,
     ends: AtomicBool,
+    end_all: AtomicBool,
 }
 
 impl InboxHandle {
@@ -93,6 +94,12 @@ impl InboxHandle {
     pub fn look_for_ends(&self) {
         // Release: with it the inbox sees which link is over.
         self.shared.ends.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Makes the inbox end every client because the server stops: the way to them that needs no fan-out. Never blocks.
+    pub fn end_all(&self) {
+        self.shared.end_all.store(true, Ordering::Release);
         self.wake();
     }
 
@@ -131,6 +138,7 @@ impl Inbox {
         let shared = Arc::new(Shared {
             wake,
             ends: AtomicBool::new(false),
+            end_all: AtomicBool::new(false),
         });
         let handle = InboxHandle {
             joining: joining_tx,
@@ -151,6 +159,7 @@ impl Inbox {
 
     /// The thread's body.
     pub fn run(mut self) {
+        self.beat.adopt();
         let mut events = Vec::with_capacity(EVENTS_PER_TURN);
         while !self.stop.requested() {
             drill::obey(&self.beat);
@@ -235,6 +244,14 @@ impl Inbox {
     }
 
     fn let_go(&mut self) {
+        if self.shared.end_all.load(Ordering::Acquire) {
+            // Again each turn, for those who join meanwhile; the first reason stands.
+            for reader in self.readers.values() {
+                if reader.link.end(EndReason::Stopping) {
+                    let _ = reader.control.try_send(Control::Wake);
+                }
+            }
+        }
         if !self.shared.ends.swap(false, Ordering::Acquire) {
             return;
         }

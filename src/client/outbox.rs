@@ -21,6 +21,16 @@ const CLIENT_QUEUE_LEN_MAX: usize = 16;
 /// policy: the client ends as too slow.
 const CLIENT_CHUNKS_MAX: usize = 16_384;
 
+/// How far a client's wish for a new `initial` is; there is at most one at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refresh {
+    None = 0,
+    /// The inbox has seen it.
+    Wanted,
+    /// The fan-out has queued it; another wish until it is written is answered by this one.
+    Queued,
+}
+
 /// One client's connection. Shared by reference count; the descriptor is closed when the last of the three lets go.
 #[derive(Debug)]
 pub struct Link {
@@ -35,11 +45,12 @@ pub struct Link {
     over: AtomicBool,
     /// The peer has ended its direction, or the connection is gone.
     peer_ended: AtomicBool,
-    refresh_wanted: AtomicBool,
+    /// A [`Refresh`].
+    refresh: AtomicU8,
     heard_ms: AtomicU64,
 }
 
-// Orderings: `end`, `over`, `peer_ended`, `refresh_wanted` and `heard_ms` are single facts that order nothing else; relaxed.
+// Orderings: `end`, `over`, `peer_ended`, `refresh` and `heard_ms` are single facts that order nothing else; relaxed.
 // `queued_bytes` is a bound that only the fan-out compares; a late look makes it stricter for a moment.
 impl Link {
     /// For connection number `id` from `peer`.
@@ -53,7 +64,7 @@ impl Link {
             end: AtomicU8::new(0),
             over: AtomicBool::new(false),
             peer_ended: AtomicBool::new(false),
-            refresh_wanted: AtomicBool::new(false),
+            refresh: AtomicU8::new(Refresh::None as u8),
             heard_ms: AtomicU64::new(monotonic_ms()),
         }
     }
@@ -73,14 +84,17 @@ impl Link {
         &self.handover
     }
 
-    /// Bytes that are queued and not written.
+    /// Bytes of events that are queued and not written.
     pub fn queued_bytes(&self) -> usize {
         self.queued_bytes.load(Ordering::Relaxed)
     }
 
     /// Writer: a queued chunk is written to its last byte.
     pub fn written(&self, chunk: &Chunk) {
-        self.queued_bytes.fetch_sub(chunk.bytes().len(), Ordering::Relaxed);
+        self.queued_bytes.fetch_sub(counted_bytes(chunk), Ordering::Relaxed);
+        if chunk.is_message() {
+            self.change_refresh(Refresh::Queued, Refresh::None);
+        }
         self.handover.written();
     }
 
@@ -116,13 +130,15 @@ impl Link {
         self.peer_ended.load(Ordering::Relaxed)
     }
 
-    /// Inbox: the client wants a new `initial`; whether it was not waiting for one already.
+    /// Inbox: the client wants a new `initial`; whether that is a new wish.
     pub fn want_refresh(&self) -> bool {
-        !self.refresh_wanted.swap(true, Ordering::Relaxed)
+        self.change_refresh(Refresh::None, Refresh::Wanted)
     }
 
-    fn wants_refresh(&self) -> bool {
-        self.refresh_wanted.load(Ordering::Relaxed)
+    fn change_refresh(&self, from: Refresh, to: Refresh) -> bool {
+        self.refresh
+            .compare_exchange(from as u8, to as u8, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
     }
 
     /// Inbox: something came from it just now.
@@ -264,7 +280,7 @@ impl Subscriber {
 
     /// Whether there is room; an empty queue takes one chunk of any size.
     fn fits(&self, chunk: &Chunk, limits: OfferLimits) -> bool {
-        let after = self.link.queued_bytes() + chunk.bytes().len();
+        let after = self.link.queued_bytes() + counted_bytes(chunk);
         match self.link.handover.queued() {
             0 => true,
             queued => after <= limits.queue_bytes_max && queued < CLIENT_CHUNKS_MAX,
@@ -273,7 +289,9 @@ impl Subscriber {
 
     /// Before the queueing, as the hand-over wants it.
     fn count(&self, chunk: &Chunk) {
-        self.link.queued_bytes.fetch_add(chunk.bytes().len(), Ordering::Relaxed);
+        self.link
+            .queued_bytes
+            .fetch_add(counted_bytes(chunk), Ordering::Relaxed);
         self.link.handover.will_queue();
     }
 
@@ -284,15 +302,22 @@ impl Subscriber {
 
     /// Whether the client waits for a new `initial`.
     pub fn wants_refresh(&self) -> bool {
-        self.link.wants_refresh()
+        self.link.refresh.load(Ordering::Relaxed) == Refresh::Wanted as u8
     }
 
-    /// Hands over the `initial` that the client asked for. `None` while there is no room for it: later then.
-    pub fn offer_refresh(&mut self, chunk: &Arc<Chunk>, limits: OfferLimits) -> Option<Offered> {
-        if !self.fits(chunk, limits) {
-            return None;
+    /// Hands over the `initial` that the client asked for. Never blocks.
+    pub fn offer_refresh(&mut self, chunk: &Arc<Chunk>, limits: OfferLimits) -> Offered {
+        self.link.change_refresh(Refresh::Wanted, Refresh::Queued);
+        let offered = self.offer(chunk, limits);
+        if offered == Offered::Sent {
+            self.link.change_refresh(Refresh::Queued, Refresh::None);
         }
-        self.link.refresh_wanted.store(false, Ordering::Relaxed);
-        Some(self.offer(chunk, limits))
+        offered
     }
+}
+
+/// What a chunk takes of a client's bound. A snapshot takes nothing: it may be as large as the whole bound, the client
+/// has at most one at a time besides its first, and all share its bytes.
+fn counted_bytes(chunk: &Chunk) -> usize {
+    if chunk.is_message() { 0 } else { chunk.bytes().len() }
 }

@@ -36,7 +36,7 @@ const BUSY: Duration = Duration::from_millis(1);
 /// For how long ending a client tries to own its socket, then it is reset.
 const LAST_ACQUIRE: Duration = Duration::from_millis(100);
 /// When the server stops: for how long a client's backlog is still written.
-const LAST_FLUSH: Duration = Duration::from_millis(1500);
+const LAST_FLUSH: Duration = Duration::from_millis(1000);
 /// How long the peer has to answer our close frame (contract: an ordered end, but a bounded one).
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 /// A wait that took so much longer than asked means that this process did not run (suspended, starved).
@@ -94,6 +94,8 @@ struct Running {
     /// When this process last came back from not running, [`monotonic_ms`].
     resumed_ms: u64,
     owner: bool,
+    /// The frames end with the answer to the client's close frame.
+    peer_closed: bool,
 }
 
 /// A socket that takes nothing.
@@ -121,6 +123,7 @@ impl Writer {
             deadline: None,
             resumed_ms: 0,
             owner: true,
+            peer_closed: false,
         };
         let reason = running.begin(joined, machines, slow_snapshot).err();
         let reason = reason.unwrap_or_else(|| running.serve());
@@ -193,8 +196,10 @@ impl Running {
                 Ok(chunk) => self.backlog.push_back(chunk),
                 Err(_) => { self.w.link.end(EndReason::Stopping); }
             },
-            recv(control) -> control => if let Ok(control) = control {
-                self.take_control(control);
+            recv(control) -> control => match control {
+                Ok(control) => self.take_control(control),
+                // The inbox has let go of this client, and has said why unless it is itself at its end.
+                Err(_) => { self.w.link.end(EndReason::Internal); }
             },
             default(asked) => {}
         }
@@ -328,6 +333,7 @@ impl Running {
             Control::Frame(frames) => self.frames.push_back(frames),
             Control::Close(frames) => {
                 self.frames.push_back(frames);
+                self.peer_closed = true;
                 self.w.link.end(EndReason::PeerClosed);
             }
             Control::Wake => {}
@@ -439,10 +445,12 @@ impl Running {
             self.w.link.reset();
             return;
         }
+        // What the inbox answers from now on is not waited for.
+        self.take_frames();
         let told = match reason {
+            // The answer to the client's own close frame is the last of the frames; nothing may follow it.
+            _ if self.peer_closed => self.flush_frames_at_once(),
             EndReason::Stopping => self.flush_at_last() && self.send_at_once(&close_bytes(reason)),
-            // The answer to the client's own close frame is among the frames.
-            EndReason::PeerClosed => self.flush_frames_at_once(),
             _ => self.finish_frame_at_once() && self.send_at_once(&close_bytes(reason)),
         };
         if !told {
@@ -469,8 +477,6 @@ impl Running {
 
     /// Writes all that is there, within [`LAST_FLUSH`]; whether it could.
     fn flush_at_last(&mut self) -> bool {
-        // What the inbox answers from now on is not waited for.
-        self.take_frames();
         self.deadline = Some(Instant::now() + LAST_FLUSH);
         self.write_all_there_is().is_ok()
     }

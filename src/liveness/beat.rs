@@ -3,8 +3,9 @@
 //! Written by its own thread with plain stores, read by anybody at any time; nobody ever waits for it.
 
 use crate::process::clock::monotonic_ms;
+use crate::process::threads::is_thread_runnable;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// What a thread is doing.
@@ -78,6 +79,8 @@ pub struct Beat {
     operation: AtomicU8,
     /// Until when a drill holds this thread, [`monotonic_ms`]; 0 for never.
     held_until_ms: AtomicU64,
+    /// The kernel's id of the thread, 0 before it runs.
+    thread_id: AtomicI32,
     name: &'static str,
     core: bool,
 }
@@ -100,6 +103,7 @@ impl Beat {
             since_ms: AtomicU64::new(monotonic_ms()),
             operation: AtomicU8::new(Operation::Turning as u8),
             held_until_ms: AtomicU64::new(0),
+            thread_id: AtomicI32::new(0),
             name,
             core,
         }
@@ -113,6 +117,21 @@ impl Beat {
     /// Whether the data path needs this thread.
     pub fn is_core(&self) -> bool {
         self.core
+    }
+
+    /// Makes this the beat of the calling thread.
+    pub fn adopt(&self) {
+        let id = rustix::thread::gettid().as_raw_nonzero().get();
+        self.thread_id.store(id, Ordering::Relaxed);
+    }
+
+    /// Whether its thread could run but gets no processor, or is busy: not hung, as far as the kernel can tell. Reads
+    /// /proc, some 20 µs.
+    pub fn is_runnable(&self) -> bool {
+        match self.thread_id.load(Ordering::Relaxed) {
+            0 => false,
+            id => is_thread_runnable(id),
+        }
     }
 
     /// Begins `operation`; called by the beat's own thread.
@@ -216,6 +235,14 @@ mod tests {
         let after = beats.fanout.sight();
         assert_eq!(after.operation, Operation::Broadcasting);
         assert_eq!(after.progress, before.progress + 2);
+    }
+
+    #[test]
+    fn a_running_thread_is_runnable_and_nobody_is_not() {
+        let beat = Beats::default().fanout;
+        assert!(!beat.is_runnable());
+        beat.adopt();
+        assert!(beat.is_runnable());
     }
 
     #[test]

@@ -34,6 +34,11 @@ impl Chunk {
         self.ends.len()
     }
 
+    /// Whether it is a snapshot or a message of the server itself.
+    pub fn is_message(&self) -> bool {
+        self.seqs.is_empty()
+    }
+
     /// The numbers of the events in it, empty for what is not an event.
     pub fn seqs(&self) -> Range<Seq> {
         self.seqs.clone()
@@ -76,8 +81,13 @@ impl ChunkBuilder {
         self.ends.push(self.bytes.len());
     }
 
-    /// The finished chunk.
-    pub fn finish(self) -> Chunk {
+    /// The finished chunk. It holds no more memory than it says, also when most of what room was made for was refused:
+    /// backlogs are bounded by what chunks say.
+    pub fn finish(mut self) -> Chunk {
+        if self.bytes.capacity() / 2 > self.bytes.len() {
+            self.bytes.shrink_to_fit();
+            self.ends.shrink_to_fit();
+        }
         let seqs = self.first..self.first + self.ends.len() as Seq;
         Chunk {
             bytes: self.bytes,
@@ -142,6 +152,13 @@ mod tests {
             assert_eq!(&chunk.bytes()[..header.len()], header);
             assert_eq!(chunk.bytes().len(), header.len() + len);
         }
+    }
+
+    #[test]
+    fn room_made_for_refused_events_is_given_back() {
+        let mut builder = ChunkBuilder::new(1, 2, 100_100);
+        builder.push(&[b'x'; 100]);
+        assert!(builder.finish().bytes.capacity() < 1000);
     }
 
     #[test]

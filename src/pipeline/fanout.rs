@@ -9,6 +9,7 @@
 //! Watched as: `fanout`, a core thread.
 
 use crate::client::outbox::{OfferLimits, Offered, Subscriber};
+use crate::client::protocol::EndReason;
 use crate::liveness::beat::{Beat, Operation};
 use crate::liveness::drill;
 use crate::pipeline::chunk::{Chunk, ChunkBuilder};
@@ -19,6 +20,7 @@ use crate::pipeline::machines::{Applied, Machines, Snapshot};
 use crate::pipeline::rates::Rates;
 use crate::process::clock::{epoch_seconds, json_seconds, pause};
 use crate::process::files::Slot;
+use crate::process::stop::Stop;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 use std::fmt;
 use std::sync::Arc;
@@ -47,6 +49,11 @@ const PACE_PART: usize = 16;
 const PACE_MANY: usize = 10;
 const PACE_MAX: Duration = Duration::from_millis(20);
 const PACE_LOOK: Duration = Duration::from_micros(500);
+/// Wishes for a new `initial` are answered together, at most this often: however fast clients ask, the making of
+/// snapshots of 1 MiB leaves the fan-out to its work.
+const REFRESH_EVERY: Duration = Duration::from_millis(10);
+/// When the server stops: how long the events that wait are still handed on; the rest is counted and said.
+const LAST_EVENTS: Duration = Duration::from_secs(1);
 /// How often silent machines are looked for.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 
@@ -57,8 +64,6 @@ pub struct FanoutGauges {
     pub clients: AtomicUsize,
     /// Events forwarded.
     pub events: AtomicU64,
-    /// Events that the queue had no room for.
-    pub lost: AtomicU64,
     /// Machines in the table.
     pub machines: AtomicUsize,
     /// Machines that had to give way.
@@ -239,6 +244,8 @@ pub struct Fanout {
     state_slot: Option<Slot>,
     saved: (u64, Instant),
     expired: Instant,
+    refreshed: Instant,
+    stop: Stop,
     gauges: Arc<FanoutGauges>,
     ingest: Arc<IngestGauges>,
     beat: Arc<Beat>,
@@ -253,7 +260,7 @@ impl Fanout {
         state_slot: Option<Slot>,
         gauges: Arc<FanoutGauges>,
         ingest: Arc<IngestGauges>,
-        beat: Arc<Beat>,
+        (beat, stop): (Arc<Beat>, Stop),
     ) -> Fanout {
         let now = Instant::now();
         let version = machines.version();
@@ -270,6 +277,8 @@ impl Fanout {
             state_slot,
             saved: (version, now),
             expired: now,
+            refreshed: now,
+            stop,
             gauges,
             ingest,
             beat,
@@ -280,8 +289,15 @@ impl Fanout {
 
     /// The thread's body.
     pub fn run(mut self) {
+        self.beat.adopt();
+        let mut deadline = None;
         loop {
             drill::obey(&self.beat);
+            if self.stop.requested() && Instant::now() >= *deadline.get_or_insert_with(|| Instant::now() + LAST_EVENTS)
+            {
+                self.discard();
+                break;
+            }
             let (datagrams, over) = self.gather();
             if !datagrams.is_empty() {
                 self.publish(&datagrams);
@@ -298,6 +314,24 @@ impl Fanout {
         self.beat.enter(Operation::Ended);
     }
 
+    /// When the server stops and more events wait than can be handed on in time.
+    fn discard(&mut self) {
+        let carried = self.carried.take();
+        let waiting = std::iter::from_fn(|| self.intake.try_recv().ok());
+        let count: u64 = carried
+            .into_iter()
+            .chain(waiting)
+            .map(|entry| match entry {
+                Entry::Datagram(_) => 1,
+                Entry::Lost(count, _) => count,
+            })
+            .sum();
+        if count > 0 {
+            self.ingest.drops.add(event::DropCause::QueueFull, count);
+            log::error!("🚨 {count} events that still waited when the server stopped were dropped; it was overloaded");
+        }
+    }
+
     /// When the server stops: what waits for clients on our side goes to their writers, which flush it.
     fn hand_over_the_rest(&mut self) {
         let deadline = Instant::now() + LAST_HAND_OVER;
@@ -307,7 +341,14 @@ impl Fanout {
             for client in &mut self.clients {
                 client.refill();
             }
-            if self.clients.iter().all(Subscriber::all_queued) || Instant::now() >= deadline {
+            if self.clients.iter().all(Subscriber::all_queued) {
+                return;
+            }
+            if Instant::now() >= deadline {
+                // They are told that they miss something, which a clean end of the server would not say.
+                for client in self.clients.iter().filter(|client| !client.all_queued()) {
+                    client.link().end(EndReason::TooSlow);
+                }
                 return;
             }
             pause(LAST_LOOK);
@@ -357,13 +398,16 @@ impl Fanout {
         let mut ready = crossbeam_channel::Select::new();
         ready.recv(self.intake.channel());
         ready.recv(&self.requests.rx);
-        let _ = ready.ready_timeout(TURN);
+        let turn = match self.requests.attention.load(Ordering::Relaxed) {
+            true => REFRESH_EVERY,
+            false => TURN,
+        };
+        let _ = ready.ready_timeout(turn);
     }
 
     /// Events are missing here: they take their numbers.
     fn lose(&mut self, count: u64) {
         self.next_seq += count;
-        self.gauges.lost.fetch_add(count, Ordering::Relaxed);
         log::error!(
             "🚨 {count} events were dropped before number {}, because the fan-out had stood still",
             self.next_seq
@@ -582,15 +626,17 @@ impl Fanout {
         if !self.clients.iter().any(Subscriber::wants_refresh) {
             return;
         }
+        if self.refreshed.elapsed() < REFRESH_EVERY {
+            // Soon; `wait` is short as long as this flag is set.
+            self.requests.attention.store(true, Ordering::Relaxed);
+            return;
+        }
         let snapshot = self.snapshot();
-        let mut later = false;
         for client in self.clients.iter_mut().filter(|client| client.wants_refresh()) {
             self.beat.step();
-            later |= client.offer_refresh(&snapshot.chunk, self.config.limits).is_none();
+            client.offer_refresh(&snapshot.chunk, self.config.limits);
         }
-        if later {
-            self.requests.attention.store(true, Ordering::Relaxed);
-        }
+        self.refreshed = Instant::now();
     }
 
     /// Lets go of clients that have ended; their writers notice by the end of their queues.

@@ -2,7 +2,8 @@
 //!
 //! Runs on: `ingest`, one.
 //! Owns: the datagram socket, those it had before somebody removed their file, and the path's lock.
-//! Blocks on: a datagram (250 ms), room in the queue (while the fan-out moves; 5 ms once it stands still).
+//! Blocks on: a datagram (250 ms), room in the queue (while the fan-out moves; 5 ms once it stands still), 10 ms after
+//! an error of a socket.
 //! Can be stalled by: the fan-out, for the patience; the file system, once a second, when the socket's folder hangs.
 //! Full queue means: datagrams are dropped and counted (`queue_full`), and the stream says so at their place.
 //! Ends when: asked to; what the kernel holds then is still taken.
@@ -13,8 +14,7 @@ use crate::liveness::drill;
 use crate::pipeline::event::{DropCause, DropTally};
 use crate::pipeline::event_socket::{BindError, EventSocket, PathLock, PathState};
 use crate::pipeline::intake::{IntakeTx, Pushed};
-use crate::process::clock::timespec;
-use crate::process::procfs::other_unix_socket_owner;
+use crate::process::clock::{pause, timespec};
 use crate::process::recvmmsg::DatagramBatch;
 use crate::process::stop::Stop;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 const TURN: Duration = Duration::from_millis(250);
 /// Datagrams per system call. The kernel holds 10 to 512, so more would seldom be filled.
 const BATCH_LEN: usize = 32;
-/// System calls per socket and turn, so that one flooded socket does not keep the thread from its other duties.
+/// System calls per socket and turn, so that one flooded socket does not keep the thread from the others.
 const BATCHES_PER_TURN: usize = 64;
 /// How often the path is looked at.
 const PATH_LOOK: Duration = Duration::from_secs(1);
@@ -38,6 +38,12 @@ const REMIND: Duration = Duration::from_secs(60);
 const FORMER_SOCKETS_MAX: usize = 8;
 /// When stopping, at most this long is spent on what the kernel still holds.
 const LAST_DRAIN: Duration = Duration::from_millis(500);
+/// And this long on telling the fan-out what was dropped at the very end; it is emptying the queue meanwhile.
+const LAST_SETTLE: Duration = Duration::from_millis(200);
+/// How finely that is tried.
+const SETTLE_LOOK: Duration = Duration::from_millis(1);
+/// After an error of a socket, which stays ready to be read: out of memory, this thread must not eat the processor too.
+const AFTER_ERROR: Duration = Duration::from_millis(10);
 
 /// What `ingest` shows to whoever asks.
 #[derive(Debug, Default)]
@@ -75,6 +81,10 @@ pub struct Ingest {
     stop: Stop,
     path_looked: Instant,
     reminded: Option<Instant>,
+    /// Which socket is received from first in the next turn; taken modulo their number.
+    next_socket: usize,
+    /// A datagram was dropped after the last one that was queued, so the stream may not know of it yet.
+    untold: bool,
 }
 
 impl Ingest {
@@ -99,17 +109,20 @@ impl Ingest {
             stop,
             path_looked: Instant::now(),
             reminded: None,
+            next_socket: 0,
+            untold: false,
         }
     }
 
     /// The thread's body.
     pub fn run(mut self) {
+        self.beat.adopt();
         while !self.stop.requested() {
             drill::obey(&self.beat);
             self.wait();
-            self.receive();
+            self.receive(&Ingest::has_another_duty);
             self.intake.settle();
-            if self.path_looked.elapsed() >= PATH_LOOK {
+            if self.is_path_look_due() {
                 self.look_at_path();
             }
         }
@@ -129,32 +142,57 @@ impl Ingest {
         let _ = poll(&mut fds, Some(&timespec(TURN)));
     }
 
-    /// Takes what waits. Gives how many datagrams.
-    fn receive(&mut self) -> u64 {
+    fn is_path_look_due(&self) -> bool {
+        self.path_looked.elapsed() >= PATH_LOOK
+    }
+
+    fn has_another_duty(&self) -> bool {
+        self.stop.requested() || self.is_path_look_due()
+    }
+
+    /// Takes what waits until nothing does, every socket has had its share, or `interrupted` says so, which is asked
+    /// after every system call that gave something. Gives how many datagrams.
+    fn receive(&mut self, interrupted: &dyn Fn(&Ingest) -> bool) -> u64 {
         self.beat.enter(Operation::Receiving);
         let before = self.gauges.received.load(Ordering::Relaxed);
-        for index in 0..=self.former.len() {
-            for _ in 0..BATCHES_PER_TURN {
-                let socket = if index == 0 {
-                    &self.socket
-                } else {
-                    &self.former[index - 1]
-                };
-                match self.batch.receive(socket.as_fd()) {
-                    Ok(0) => break,
-                    Ok(_) => self.hand_on(),
-                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                    Err(error) => {
-                        log::warn!(
-                            "⚠️ cannot receive from {}: {error}; trying again",
-                            self.socket.path().display()
-                        );
-                        break;
-                    }
-                }
+        let sockets = 1 + self.former.len();
+        for _ in 0..sockets {
+            let index = self.next_socket % sockets;
+            // Even if every turn is interrupted at its first socket, each has its turn.
+            self.next_socket = index + 1;
+            if !self.receive_share(index, interrupted) {
+                break;
             }
         }
         self.gauges.received.load(Ordering::Relaxed) - before
+    }
+
+    /// Receives from one socket; whether there is time for the next one.
+    fn receive_share(&mut self, index: usize, interrupted: &dyn Fn(&Ingest) -> bool) -> bool {
+        for _ in 0..BATCHES_PER_TURN {
+            let socket = if index == 0 {
+                &self.socket
+            } else {
+                &self.former[index - 1]
+            };
+            match self.batch.receive(socket.as_fd()) {
+                Ok(0) => return true,
+                Ok(_) => self.hand_on(),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    log::warn!(
+                        "⚠️ cannot receive from {}: {error}; trying again",
+                        self.socket.path().display()
+                    );
+                    pause(AFTER_ERROR);
+                    return true;
+                }
+            }
+            if interrupted(self) {
+                return false;
+            }
+        }
+        true
     }
 
     fn hand_on(&mut self) {
@@ -173,8 +211,9 @@ impl Ingest {
             let beat = &self.beat;
             let mut waiting = || beat.enter(Operation::WaitingForRoom);
             match self.intake.push(datagram.bytes, &mut waiting) {
-                Pushed::Queued | Pushed::Closed => {}
+                Pushed::Queued | Pushed::Closed => self.untold = false,
                 Pushed::Dropped => {
+                    self.untold = true;
                     let total = self.gauges.drops.add(DropCause::QueueFull, 1);
                     log::error!("🚨 dropped an event: {} ({total} so far)", DropCause::QueueFull.text());
                 }
@@ -201,7 +240,7 @@ impl Ingest {
             );
             state = PathState::Ours;
         } else if state != PathState::Ours {
-            match EventSocket::bind(self.socket.path(), self.mode) {
+            match self.socket.bind_again(self.mode) {
                 Ok(socket) => {
                     self.adopt(socket, state);
                     state = PathState::Ours;
@@ -245,14 +284,11 @@ impl Ingest {
         let path = self.socket.path().display();
         match (state, error) {
             (PathState::Taken, BindError::Owned { .. }) => {
-                let owner = other_unix_socket_owner(self.socket.path());
-                let owner = owner.map_or("a process that we may not look at".to_owned(), |owner| {
-                    owner.to_string()
-                });
+                // Looking for its process takes tens of milliseconds in which senders would wait for us.
                 log::error!(
-                    "🚨 another server has taken event socket {path} from us: {owner}; events of senders that connect \
-                     from now on go there. Stop it (the UI starts one unless it is given --no-websocket); we take the \
-                     path back by ourselves"
+                    "🚨 another server has taken event socket {path} from us; events of senders that connect from now \
+                     on go there. Stop it (/health tells which process it is; the UI starts one unless it is given \
+                     --no-websocket); we take the path back by ourselves"
                 );
             }
             _ => log::error!(
@@ -273,8 +309,19 @@ impl Ingest {
 
     fn last_drain(&mut self) {
         let end = Instant::now() + LAST_DRAIN;
-        while self.receive() > 0 && Instant::now() < end {}
+        while self.receive(&|_| Instant::now() >= end) > 0 && Instant::now() < end {}
+        self.last_settle(|| pause(SETTLE_LOOK));
+    }
+
+    /// Insists, because a queue that is too full now would leave it untold for ever what is missing at the end.
+    fn last_settle(&mut self, mut wait: impl FnMut()) {
+        let end = Instant::now() + LAST_SETTLE;
         self.intake.settle();
+        while self.untold && Instant::now() < end {
+            self.beat.enter(Operation::WaitingForRoom);
+            wait();
+            self.intake.settle();
+        }
     }
 }
 
@@ -287,4 +334,93 @@ pub fn beginning(bytes: &[u8]) -> String {
         start.push('…');
     }
     start
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::liveness::beat::Beats;
+    use crate::pipeline::event_socket::lock;
+    use crate::pipeline::intake::{Entry, INTAKE_LEN_MAX, IntakeRx, intake};
+    use std::os::unix::net::UnixDatagram;
+
+    fn ready() -> (tempfile::TempDir, Ingest, IntakeRx, Stop) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.sock");
+        let beats = Beats::default();
+        let stop = Stop::new().unwrap();
+        let patience = Duration::from_millis(1);
+        let (tx, rx, _gauge) = intake(Arc::clone(&beats.fanout), patience, stop.clone());
+        let sockets = (EventSocket::bind(&path, 0o600).unwrap(), lock(&path).unwrap(), 0o600);
+        let gauges = Arc::new(IngestGauges::default());
+        let ingest = Ingest::new(sockets, 1024, tx, gauges, Arc::clone(&beats.ingest), stop.clone());
+        (folder, ingest, rx, stop)
+    }
+
+    fn send(ingest: &Ingest, text: &str) {
+        let sender = UnixDatagram::unbound().unwrap();
+        sender.send_to(text.as_bytes(), ingest.socket.path()).unwrap();
+    }
+
+    fn datagram(rx: &IntakeRx) -> String {
+        match rx.try_recv().unwrap() {
+            Entry::Datagram(bytes) => String::from_utf8(bytes.into()).unwrap(),
+            lost => panic!("{lost:?}"),
+        }
+    }
+
+    #[test]
+    fn a_flood_keeps_no_socket_and_no_duty_waiting() {
+        let (_folder, mut ingest, rx, stop) = ready();
+        send(&ingest, "former");
+        std::fs::remove_file(ingest.socket.path()).unwrap();
+        let socket = ingest.socket.bind_again(0o600).unwrap();
+        ingest.adopt(socket, PathState::Gone);
+        send(&ingest, "new");
+
+        // As in a flood: interrupted after each system call, long before any socket is empty.
+        assert_eq!(ingest.receive(&|_| true), 1);
+        assert_eq!(datagram(&rx), "new");
+        assert_eq!(ingest.receive(&|_| true), 1);
+        assert_eq!(datagram(&rx), "former");
+
+        assert!(!ingest.has_another_duty());
+        ingest.path_looked -= PATH_LOOK;
+        assert!(ingest.has_another_duty());
+        ingest.look_at_path();
+        assert!(!ingest.has_another_duty());
+        stop.request();
+        assert!(ingest.has_another_duty());
+    }
+
+    #[test]
+    fn a_socket_that_fails_is_not_asked_in_a_circle() {
+        const TURNS: u32 = 5;
+        let (_folder, mut ingest, rx, _stop) = ready();
+        ingest.former.push(EventSocket::broken());
+        send(&ingest, "still received");
+        let begun = Instant::now();
+        for _ in 0..TURNS {
+            ingest.wait();
+            ingest.receive(&Ingest::has_another_duty);
+        }
+        assert!(begun.elapsed() >= TURNS * AFTER_ERROR);
+        assert_eq!(datagram(&rx), "still received");
+    }
+
+    #[test]
+    fn what_is_dropped_at_the_very_end_is_still_told() {
+        let (_folder, mut ingest, rx, _stop) = ready();
+        for _ in 0..INTAKE_LEN_MAX {
+            assert_eq!(ingest.intake.push(b"x", &mut || ()), Pushed::Queued);
+        }
+        send(&ingest, "one too many");
+        assert_eq!(ingest.receive(&|_| true), 1);
+        assert_eq!(ingest.gauges.drops.count(DropCause::QueueFull), 1);
+        let mut taken = Vec::new();
+        // The queue is full until ingest waits.
+        ingest.last_settle(|| taken.extend(std::iter::from_fn(|| rx.try_recv().ok())));
+        assert_eq!(taken.len(), INTAKE_LEN_MAX + 1);
+        assert_eq!(taken.last(), Some(&Entry::Lost(1, DropCause::QueueFull)));
+    }
 }

@@ -3,6 +3,7 @@
 use crate::liveness::beat::Beat;
 use crate::pipeline::event::DropCause;
 use crate::process::clock::pause;
+use crate::process::stop::Stop;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,6 +17,11 @@ pub const INTAKE_BYTES_MAX: usize = 32 * 1024 * 1024;
 const HIGH_WATER_PERCENT: usize = 75;
 /// How finely a full queue is looked at.
 const LOOK: Duration = Duration::from_micros(200);
+/// A fan-out that stands still because the host gives it no processor is waited for so much longer than one that hangs:
+/// on a busy host that takes milliseconds, and dropping would be worse.
+const STARVED_MAX: Duration = Duration::from_millis(100);
+/// When the server stops, at most this long is spent on waiting for room in all.
+const LAST_WAIT: Duration = Duration::from_millis(500);
 
 /// What `ingest` hands on.
 #[derive(Debug, PartialEq, Eq)]
@@ -39,9 +45,12 @@ impl Entry {
 #[derive(Debug)]
 pub struct IntakeTx {
     tx: Sender<Entry>,
-    bytes: Arc<AtomicUsize>,
+    room: Arc<Room>,
     consumer: Arc<Beat>,
     patience: Duration,
+    stop: Stop,
+    /// Set when the stop was noticed: from then on nothing is waited for.
+    deadline: Option<Instant>,
     /// Datagrams dropped since the last entry that got in.
     lost: u64,
 }
@@ -50,14 +59,18 @@ pub struct IntakeTx {
 #[derive(Debug)]
 pub struct IntakeRx {
     rx: Receiver<Entry>,
-    bytes: Arc<AtomicUsize>,
+    room: Arc<Room>,
 }
 
-/// How full the queue is, for whoever asks.
+/// How full the queue is, for whoever asks. It holds no end of the queue, whose ends say who is still there.
 #[derive(Clone, Debug)]
-pub struct IntakeGauge {
-    rx: Receiver<Entry>,
-    bytes: Arc<AtomicUsize>,
+pub struct IntakeGauge(Arc<Room>);
+
+/// What is in the queue.
+#[derive(Debug, Default)]
+struct Room {
+    entries: AtomicUsize,
+    bytes: AtomicUsize,
 }
 
 /// What became of a datagram.
@@ -70,25 +83,24 @@ pub enum Pushed {
 }
 
 /// Makes the queue. `consumer` is the beat of `fanout`, whose progress decides whether waiting makes sense.
-pub fn intake(consumer: Arc<Beat>, patience: Duration) -> (IntakeTx, IntakeRx, IntakeGauge) {
-    intake_of(INTAKE_LEN_MAX, consumer, patience)
+pub fn intake(consumer: Arc<Beat>, patience: Duration, stop: Stop) -> (IntakeTx, IntakeRx, IntakeGauge) {
+    intake_of(INTAKE_LEN_MAX, consumer, patience, stop)
 }
 
-fn intake_of(len_max: usize, consumer: Arc<Beat>, patience: Duration) -> (IntakeTx, IntakeRx, IntakeGauge) {
+fn intake_of(len_max: usize, consumer: Arc<Beat>, patience: Duration, stop: Stop) -> (IntakeTx, IntakeRx, IntakeGauge) {
     let (tx, rx) = bounded(len_max);
-    let bytes = Arc::new(AtomicUsize::new(0));
+    let room = Arc::new(Room::default());
     let sender = IntakeTx {
         tx,
-        bytes: Arc::clone(&bytes),
+        room: Arc::clone(&room),
         consumer,
         patience,
+        stop,
+        deadline: None,
         lost: 0,
     };
-    let gauge = IntakeGauge {
-        rx: rx.clone(),
-        bytes: Arc::clone(&bytes),
-    };
-    (sender, IntakeRx { rx, bytes }, gauge)
+    let gauge = IntakeGauge(Arc::clone(&room));
+    (sender, IntakeRx { rx, room }, gauge)
 }
 
 impl IntakeTx {
@@ -115,10 +127,10 @@ impl IntakeTx {
     fn announce_loss(&mut self) -> bool {
         let capacity = self.tx.capacity().unwrap_or(INTAKE_LEN_MAX);
         let low = |now: usize, max: usize| now < max / 100 * HIGH_WATER_PERCENT + max % 100 * HIGH_WATER_PERCENT / 100;
-        if !low(self.tx.len(), capacity) || !low(self.bytes.load(Ordering::Relaxed), INTAKE_BYTES_MAX) {
+        if !low(self.tx.len(), capacity) || !low(self.room.bytes.load(Ordering::Relaxed), INTAKE_BYTES_MAX) {
             return false;
         }
-        match self.tx.try_send(Entry::Lost(self.lost, DropCause::QueueFull)) {
+        match self.try_push(Entry::Lost(self.lost, DropCause::QueueFull)) {
             Ok(()) => {
                 self.lost = 0;
                 true
@@ -134,20 +146,24 @@ impl IntakeTx {
         }
     }
 
-    fn push_entry(&self, entry: Entry, waiting: &mut dyn FnMut()) -> Pushed {
+    fn push_entry(&mut self, entry: Entry, waiting: &mut dyn FnMut()) -> Pushed {
         let mut entry = match self.try_push(entry) {
             Ok(()) => return Pushed::Queued,
             Err(TrySendError::Disconnected(_)) => return Pushed::Closed,
             Err(TrySendError::Full(entry)) => entry,
         };
         let mut progress = self.consumer.progress();
-        let mut still_since = Instant::now();
+        let mut still = Duration::ZERO;
         loop {
-            if still_since.elapsed() >= self.patience {
+            let hung = still >= self.patience && (still >= STARVED_MAX || !self.consumer.is_runnable());
+            if hung || self.is_late() {
                 return Pushed::Dropped;
             }
             waiting();
+            let begun = Instant::now();
             pause(LOOK.min(self.patience));
+            // A look that was overslept says more about us than about the fan-out.
+            still += begun.elapsed().min(2 * LOOK);
             entry = match self.try_push(entry) {
                 Ok(()) => return Pushed::Queued,
                 Err(TrySendError::Disconnected(_)) => return Pushed::Closed,
@@ -156,22 +172,41 @@ impl IntakeTx {
             let now = self.consumer.progress();
             if now != progress {
                 progress = now;
-                still_since = Instant::now();
+                still = Duration::ZERO;
             }
         }
+    }
+
+    /// Whether the server stops and has no time left to wait for room.
+    fn is_late(&mut self) -> bool {
+        if !self.stop.requested() {
+            return false;
+        }
+        let now = Instant::now();
+        now >= *self.deadline.get_or_insert(now + LAST_WAIT)
     }
 
     fn try_push(&self, entry: Entry) -> Result<(), TrySendError<Entry>> {
         let bytes = entry.bytes();
         // Relaxed: a bound, not an order; the channel orders the entries themselves. Counted before the entry can be
-        // taken out, so the count never falls below zero.
-        if self.bytes.load(Ordering::Relaxed) + bytes > INTAKE_BYTES_MAX {
+        // taken out, so the counts never fall below zero.
+        if self.room.bytes.load(Ordering::Relaxed) + bytes > INTAKE_BYTES_MAX {
             return Err(TrySendError::Full(entry));
         }
+        self.room.add(bytes);
+        self.tx.try_send(entry).inspect_err(|_| self.room.sub(bytes))
+    }
+}
+
+impl Room {
+    fn add(&self, bytes: usize) {
+        self.entries.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.tx.try_send(entry).inspect_err(|_| {
-            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        })
+    }
+
+    fn sub(&self, bytes: usize) {
+        self.entries.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -181,34 +216,29 @@ impl IntakeRx {
     /// # Errors
     /// None waits, or `ingest` is over and everything was taken.
     pub fn try_recv(&self) -> Result<Entry, TryRecvError> {
-        self.rx.try_recv().inspect(|entry| self.taken(entry))
+        self.rx.try_recv().inspect(|entry| self.room.sub(entry.bytes()))
     }
 
-    /// The channel itself, to wait on with others; what is received from it must go through [`IntakeRx::taken`].
+    /// The channel itself, only to wait on with others; entries are taken with [`IntakeRx::try_recv`].
     pub fn channel(&self) -> &Receiver<Entry> {
         &self.rx
-    }
-
-    /// Gives back the room of an entry that was received from [`IntakeRx::channel`].
-    pub fn taken(&self, entry: &Entry) {
-        self.bytes.fetch_sub(entry.bytes(), Ordering::Relaxed);
     }
 }
 
 impl IntakeGauge {
     /// Entries in the queue.
     pub fn len(&self) -> usize {
-        self.rx.len()
+        self.0.entries.load(Ordering::Relaxed)
     }
 
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
-        self.rx.is_empty()
+        self.len() == 0
     }
 
     /// Bytes in the queue.
     pub fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
+        self.0.bytes.load(Ordering::Relaxed)
     }
 }
 
@@ -221,7 +251,7 @@ mod tests {
 
     fn small(len: usize) -> (IntakeTx, IntakeRx, Arc<Beat>) {
         let beat = Beats::default().fanout;
-        let (tx, rx, _) = intake_of(len, Arc::clone(&beat), PATIENCE);
+        let (tx, rx, _gauge) = intake_of(len, Arc::clone(&beat), PATIENCE, Stop::new().unwrap());
         (tx, rx, beat)
     }
 
@@ -263,6 +293,32 @@ mod tests {
     }
 
     #[test]
+    fn a_stopping_server_waits_for_room_only_so_long() {
+        let (mut tx, _rx, beat) = small(1);
+        assert_eq!(tx.push(b"one", &mut || ()), Pushed::Queued);
+        tx.stop.request();
+        // The consumer moves all the time, so that only the stop can end the waiting.
+        assert_eq!(tx.push(b"two", &mut || beat.step()), Pushed::Dropped);
+    }
+
+    #[test]
+    fn a_starved_consumer_is_waited_for_longer_than_a_hung_one() {
+        let (mut tx, rx, beat) = small(1);
+        // This very thread, which is running.
+        beat.adopt();
+        assert_eq!(tx.push(b"one", &mut || ()), Pushed::Queued);
+        let mut rounds = 0;
+        let pushed = tx.push(b"two", &mut || {
+            rounds += 1;
+            // Three times the patience without a step, then room.
+            if rounds == 3 * PATIENCE.as_micros() / LOOK.as_micros() {
+                rx.try_recv().unwrap();
+            }
+        });
+        assert_eq!(pushed, Pushed::Queued);
+    }
+
+    #[test]
     fn bytes_bound_the_queue_too_and_are_given_back() {
         let (mut tx, rx, _) = small(100);
         let half = vec![b'x'; INTAKE_BYTES_MAX / 2];
@@ -271,7 +327,8 @@ mod tests {
         assert_eq!(tx.push(b"x", &mut || ()), Pushed::Dropped);
         rx.try_recv().unwrap();
         rx.try_recv().unwrap();
-        assert_eq!(tx.bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(tx.room.bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(tx.room.entries.load(Ordering::Relaxed), 0);
     }
 
     #[test]

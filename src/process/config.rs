@@ -90,6 +90,24 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Looks at settings that must fit each other.
+    ///
+    /// # Errors
+    /// They do not.
+    pub fn check(&self) -> Result<(), SettingError> {
+        match self.pong_timeout > self.ping_interval {
+            true => Ok(()),
+            false => Err(SettingError {
+                name: "pong-timeout".to_owned(),
+                value: show_duration(self.pong_timeout),
+                wanted: format!(
+                    "it must be longer than ping-interval ({}), or clients are ended before they are asked for a sign of life",
+                    show_duration(self.ping_interval)
+                ),
+            }),
+        }
+    }
+
     /// The path of the state file, if there is to be one.
     pub fn state_path(&self) -> Option<PathBuf> {
         match &self.state_file {

@@ -4,10 +4,12 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fs;
 use std::path::Path;
 
-/// Descriptors that are not clients: sockets, log, state file, epoll, and room for what comes.
-const DESCRIPTORS_RESERVED: u64 = 64;
-/// Threads that are not clients, ours and what else runs under the same limits.
+/// Descriptors that are not connections: sockets, log, state file, epoll.
+const DESCRIPTORS_RESERVED: u64 = 32;
+/// Threads that are not connections, ours and what else runs under the same limits.
 const THREADS_RESERVED: u64 = 64;
+/// Connections beyond the clients, for pages and for handshakes under way: an eighth of all, at most so many.
+const SPARE_MAX: u64 = 256;
 /// Mappings that are not thread stacks: the binary, libraries, heaps.
 const MAPPINGS_RESERVED: u64 = 1024;
 /// A thread's stack and its guard page are two mappings.
@@ -15,7 +17,7 @@ const MAPPINGS_PER_THREAD: u64 = 2;
 /// More than this many threads of one process we have not measured.
 const CLIENTS_MEASURED_MAX: u64 = 16_384;
 
-/// How many clients fit, and what each limit alone would allow.
+/// How many connections fit by each limit, and how many of them may be clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientRoom {
     /// By RLIMIT_NOFILE: one descriptor each.
@@ -27,11 +29,24 @@ pub struct ClientRoom {
 }
 
 impl ClientRoom {
-    /// The smallest of the limits, at least 1.
+    /// The smallest of the limits less the spare, at least 1.
     pub fn clients(&self) -> usize {
-        let least = self.by_descriptors.min(self.by_threads).min(self.by_mappings);
-        least.clamp(1, CLIENTS_MEASURED_MAX) as usize
+        let clients = self.connections() - spare(self.connections());
+        clients.clamp(1, CLIENTS_MEASURED_MAX) as usize
     }
+
+    /// Connections beyond [`ClientRoom::clients`].
+    pub fn spare(&self) -> usize {
+        spare(self.connections()).max(1) as usize
+    }
+
+    fn connections(&self) -> u64 {
+        self.by_descriptors.min(self.by_threads).min(self.by_mappings)
+    }
+}
+
+fn spare(connections: u64) -> u64 {
+    (connections / 8).min(SPARE_MAX)
 }
 
 /// Raises the soft limit of descriptors to the hard one. Gives the limit now in force.
@@ -92,7 +107,7 @@ mod tests {
             by_threads: 30_000,
             by_mappings: 32_000,
         };
-        assert_eq!(room.clients(), 960);
+        assert_eq!((room.clients(), room.spare()), (840, 120));
         let none = ClientRoom {
             by_descriptors: 0,
             ..room

@@ -122,6 +122,13 @@ impl<T> ThreadHandle<T> {
     }
 }
 
+/// Whether thread `id` of this process is running or waits for a processor only (state R of proc_pid_stat(5)).
+pub fn is_thread_runnable(id: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/self/task/{id}/stat"));
+    // The name before the state may itself contain parentheses.
+    stat.is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" R")))
+}
+
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     panic
         .downcast_ref::<&str>()

@@ -90,7 +90,7 @@ impl Site {
 /// Commands that change something are taken from this host only, and never from a web page: browsers name the page's
 /// origin in every POST.
 fn by_hand(head: &Head, peer: SocketAddr) -> Result<(), Answer> {
-    if !peer.ip().to_canonical().is_loopback() {
+    if head.forwarded || !peer.ip().to_canonical().is_loopback() {
         return Err(Answer::detail(403, "this is taken from the server's own host only"));
     }
     if head.origin.is_some() {

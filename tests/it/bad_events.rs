@@ -483,7 +483,7 @@ fn form(text: &str) -> String {
 fn the_captured_conversation_is_held_again_word_for_word() {
     // The client of the capture sees the same here, message by message, but for times and for the answers to object
     // forms, which the contract adds.
-    let server = TestServer::start(&["--ping-interval", "3600s"]);
+    let server = TestServer::start(&["--ping-interval", "3000s", "--pong-timeout", "3600s"]);
     let sender = server.sender();
     let mut client = TestClient::connect(server.address);
     let mut pings = Vec::new();

@@ -6,6 +6,7 @@ use crate::support::http::raw;
 use crate::support::server::in_shell;
 use crate::support::{DEADLINE, TestClient, TestServer, eventually, numbered, within};
 use rustix::net::sockopt;
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
@@ -426,12 +427,10 @@ fn one_client_too_many_is_told_so_and_a_place_that_is_left_is_free_again() {
 
 #[test]
 fn out_of_descriptors_the_clients_go_on_and_newcomers_get_in_when_there_are_some_again() {
-    let folder = Arc::new(tempfile::Builder::new().prefix("threadcast-").tempdir().unwrap());
-    let server = TestServer::start_command(folder, &[], |command| {
-        in_shell(command, &["sh"], "ulimit -n 80");
-    });
-    server.wait_for_line("room for 16 clients");
+    let server = TestServer::start(&[]);
     let mut clients: Vec<TestClient> = (0..5).map(|_| server.client()).collect();
+    // The server has planned for the limit that it found; somebody lowers it now.
+    lower(&server, Resource::Nofile, server.descriptors() as u64 + 30);
     // They say nothing, and take every descriptor that is left.
     let silent: Vec<TcpStream> = (0..120).map(|_| connect(server.address)).collect();
     server.wait_for_line("cannot accept a connection");
@@ -461,6 +460,29 @@ fn out_of_descriptors_the_clients_go_on_and_newcomers_get_in_when_there_are_some
     expect_alive(&server, &mut newcomer, 50);
 }
 
+/// Sets a limit of the running server.
+fn lower(server: &TestServer, resource: Resource, limit: u64) {
+    let limit = Rlimit {
+        current: Some(limit),
+        maximum: Some(limit),
+    };
+    prlimit(Pid::from_raw(server.pid() as i32), resource, limit).unwrap();
+}
+
+#[test]
+fn a_server_with_few_descriptors_plans_for_them_and_tells_who_is_too_many() {
+    let folder = Arc::new(tempfile::Builder::new().prefix("threadcast-").tempdir().unwrap());
+    let server = TestServer::start_command(folder, &[], |command| {
+        in_shell(command, &["sh"], "ulimit -n 80");
+    });
+    server.wait_for_line("room for 42 clients");
+    let mut client = server.client();
+    let _silent: Vec<TcpStream> = (0..120).map(|_| connect(server.address)).collect();
+    server.wait_for_line("refused a connection: too many connections");
+    expect_alive(&server, &mut client, 0);
+    assert!(server.lines().with("cannot accept").is_empty(), "it never runs out");
+}
+
 #[test]
 fn out_of_threads_a_newcomer_is_told_so_and_the_clients_go_on() {
     // The limit of processes does not bind root, so the server runs as another user; whoever is not root shares the
@@ -475,19 +497,26 @@ fn out_of_threads_a_newcomer_is_told_so_and_the_clients_go_on() {
     let user = 61_000 + std::process::id() % 4_000;
     let user = ["--reuid", "--regid"].map(|flag| format!("{flag}={user}"));
     let server = TestServer::start_command(Arc::clone(&folder), &[], |command| {
-        let shell = [
-            "prlimit",
-            "--nproc=80",
-            "setpriv",
+        let shell = ["setpriv", &user[0], &user[1], "--clear-groups", "--", "sh"];
+        in_shell(command, &shell, "true");
+    });
+    let mut client = server.client();
+    // As the server's own user, who may lower its limits without privilege.
+    let limit = format!("--nproc={}", server.threads() + 20);
+    let pid = server.pid().to_string();
+    let lowered = std::process::Command::new("setpriv")
+        .args([
             &user[0],
             &user[1],
             "--clear-groups",
             "--",
-            "sh",
-        ];
-        in_shell(command, &shell, "true");
-    });
-    let mut client = server.client();
+            "prlimit",
+            "--pid",
+            &pid,
+            &limit,
+        ])
+        .status();
+    assert!(lowered.unwrap().success());
     let silent: Vec<TcpStream> = (0..120).map(|_| connect(server.address)).collect();
     server.wait_for_line("cannot start a thread for a client");
     expect_alive(&server, &mut client, 0);
