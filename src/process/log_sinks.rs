@@ -3,26 +3,33 @@
 //! Both run on thread `log` only, below simplelog. Neither ever gives an error back: what cannot be written is counted
 //! in [`SinkLosses`], and said as soon as somebody can be told.
 
-use crate::process::clock::timespec;
+use crate::process::clock::{pause, timespec};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{FileType, Mode, OFlags, fstat};
+use rustix::net::{SendFlags, send};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::io::{self, ErrorKind, IsTerminal, Stderr, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// A log file is set aside at this size; with the older ones that makes 60 MiB at most.
+/// A log file is set aside at this size; with the older ones that makes 60 MiB, as long as it can be set aside.
 const FILE_BYTES_MAX: u64 = 10 * 1024 * 1024;
 /// Older files that are kept, `.1` the newest.
 const OLD_FILES_MAX: u32 = 5;
 /// A file that could not be opened or written is tried again after this long.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// A file that could not be set aside goes on growing; setting it aside is tried again after this long.
+const ROTATE_AGAIN_AFTER: Duration = Duration::from_secs(60);
 /// How long a line waits for a terminal that was fast so far.
 const TERMINAL_PATIENCE: Duration = Duration::from_millis(50);
-/// POSIX promises that a pipe which polls writable takes this much without blocking (PIPE_BUF, pipe(7)).
+/// How long between two tries within the patience. Not poll(2): a terminal polls writable with room for one byte, and
+/// refuses the two bytes that it makes of a line end.
+const TERMINAL_TRY_AGAIN_AFTER: Duration = Duration::from_millis(1);
+/// A pipe takes this much whole or not at all, and one that polls writable has room for it (PIPE_BUF, pipe(7)).
 const PIPE_BUF: usize = 4096;
 
 /// Lines that a sink could not write.
@@ -77,6 +84,7 @@ pub struct RotatingFile {
     path: PathBuf,
     open: Option<(File, u64)>,
     failed_at: Option<Instant>,
+    not_rotated_at: Option<Instant>,
     line: LineBuffer,
     losses: Arc<SinkLosses>,
 }
@@ -88,6 +96,7 @@ impl RotatingFile {
             path,
             open: None,
             failed_at: None,
+            not_rotated_at: None,
             line: LineBuffer::default(),
             losses,
         }
@@ -112,9 +121,8 @@ impl RotatingFile {
             Some(open) => open,
             None => self.open_file()?,
         };
-        let (mut file, size) = if size + line.len() as u64 > FILE_BYTES_MAX && size > 0 {
-            drop(file);
-            self.rotate()?;
+        let full = size + line.len() as u64 > FILE_BYTES_MAX && size > 0;
+        let (mut file, size) = if full && self.set_aside(size) {
             self.open_file()?
         } else {
             (file, size)
@@ -156,18 +164,48 @@ impl RotatingFile {
         Ok((file, size))
     }
 
+    /// Renames the file of `size` bytes away; whether it did. A folder that does not allow it costs no line: the file
+    /// is then used on, and renaming is tried again later.
+    fn set_aside(&mut self, size: u64) -> bool {
+        if self.not_rotated_at.is_some_and(|at| at.elapsed() < ROTATE_AGAIN_AFTER) {
+            return false;
+        }
+        match self.rotate() {
+            Ok(()) => {
+                if self.not_rotated_at.take().is_some() {
+                    self.losses.say(format!(
+                        "✅ {} could be rotated again, at {} MiB",
+                        self.path.display(),
+                        size / (1024 * 1024)
+                    ));
+                }
+                true
+            }
+            Err(error) => {
+                if self.not_rotated_at.replace(Instant::now()).is_none() {
+                    self.losses.say(format!(
+                        "⚠️ cannot rotate {} because {error}; it grows until that is possible, which is tried every {} s",
+                        self.path.display(),
+                        ROTATE_AGAIN_AFTER.as_secs()
+                    ));
+                }
+                false
+            }
+        }
+    }
+
     fn rotate(&self) -> io::Result<()> {
         let numbered = |number: u32| {
             let mut path = self.path.as_os_str().to_owned();
             path.push(format!(".{number}"));
             PathBuf::from(path)
         };
-        for number in (1..OLD_FILES_MAX).rev() {
-            if numbered(number).exists() {
-                fs::rename(numbered(number), numbered(number + 1))?;
-            }
+        // Only as far as the first free number, so that trying again and again pushes no older file out.
+        let free = (1..OLD_FILES_MAX).find(|number| !numbered(*number).exists());
+        for number in (1..free.unwrap_or(OLD_FILES_MAX)).rev() {
+            rename(&numbered(number), &numbered(number + 1))?;
         }
-        fs::rename(&self.path, numbered(1))
+        rename(&self.path, &numbered(1))
     }
 
     fn failed(&mut self, error: &io::Error) {
@@ -193,6 +231,14 @@ impl RotatingFile {
     }
 }
 
+/// rename(2) with an error that names both paths.
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to).map_err(|error| {
+        let text = format!("{} cannot be renamed to {}: {error}", from.display(), to.display());
+        io::Error::new(error.kind(), text)
+    })
+}
+
 impl Write for RotatingFile {
     fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
         if let Some(line) = self.line.add(piece) {
@@ -206,43 +252,118 @@ impl Write for RotatingFile {
     }
 }
 
+/// How standard error is written to without waiting for whoever reads it.
+#[derive(Debug)]
+enum Outlet {
+    /// A terminal or a pipe, opened anew without blocking. O_NONBLOCK on the description that we were given would hold
+    /// for everybody who shares it, first of all the shell.
+    Reopened(File),
+    /// A socket (that of systemd's journal) cannot be opened anew, but each send can say that it will not wait.
+    Socket(Stderr),
+    /// A file or /dev/null, which nobody reads at the other end; also a terminal or a pipe of another user (after `su`),
+    /// which we may not open. It is asked for room first. With room for a byte a terminal polls writable and then holds
+    /// us until all is taken, so this is the one way left on which it can do that.
+    Given(Stderr),
+}
+
+impl Outlet {
+    fn of(stderr: Stderr) -> Outlet {
+        let file_type = fstat(&stderr).map(|stat| FileType::from_raw_mode(stat.st_mode));
+        match file_type {
+            Ok(FileType::Socket) => Outlet::Socket(stderr),
+            // Never a file: its new description would begin at its beginning.
+            Ok(FileType::Fifo) => reopen(stderr.as_fd()).map_or(Outlet::Given(stderr), Outlet::Reopened),
+            _ if stderr.is_terminal() => reopen(stderr.as_fd()).map_or(Outlet::Given(stderr), Outlet::Reopened),
+            _ => Outlet::Given(stderr),
+        }
+    }
+
+    /// Writes as much of `piece`, at most [`PIPE_BUF`] bytes, as there is room for; `WouldBlock` when there is none.
+    fn try_write(&self, piece: &[u8]) -> io::Result<usize> {
+        match self {
+            Outlet::Reopened(file) => Ok(rustix::io::write(file, piece)?),
+            Outlet::Socket(stderr) => Ok(send(stderr, piece, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?),
+            Outlet::Given(stderr) => {
+                let mut fds = [PollFd::new(stderr, PollFlags::OUT)];
+                match poll(&mut fds, Some(&timespec(Duration::ZERO)))? {
+                    0 => Err(ErrorKind::WouldBlock.into()),
+                    _ => Ok(rustix::io::write(stderr, piece)?),
+                }
+            }
+        }
+    }
+}
+
+/// A description of our own for what `fd` is open on, which never makes a write wait.
+fn reopen(fd: BorrowedFd<'_>) -> io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let own = rustix::fs::open(format!("/proc/self/fd/{}", fd.as_raw_fd()), flags, Mode::empty())?;
+    Ok(File::from(own))
+}
+
 /// Standard error, which may be a pipe that nobody reads or a terminal that somebody has stopped.
 #[derive(Debug)]
 pub struct Terminal {
+    outlet: Outlet,
     line: LineBuffer,
     stuck: bool,
+    /// What it took last was the beginning of a line.
+    cut: bool,
     losses: Arc<SinkLosses>,
 }
 
 impl Terminal {
     /// The process's standard error.
     pub fn new(losses: Arc<SinkLosses>) -> Terminal {
+        Terminal::to(Outlet::of(io::stderr()), losses)
+    }
+
+    fn to(outlet: Outlet, losses: Arc<SinkLosses>) -> Terminal {
         Terminal {
+            outlet,
             line: LineBuffer::default(),
             stuck: false,
+            cut: false,
             losses,
         }
     }
 
-    /// Writes as much as is taken without blocking; what waits longer than the patience is lost.
+    /// Writes the line if it is taken within the patience; else it is lost, although its beginning may be there.
     fn write_line(&mut self, line: &[u8]) {
-        let stderr = io::stderr();
-        let patience = if self.stuck { Duration::ZERO } else { TERMINAL_PATIENCE };
-        for piece in line.chunks(PIPE_BUF) {
-            let mut fds = [PollFd::from_borrowed_fd(stderr.as_fd(), PollFlags::OUT)];
-            let ready = poll(&mut fds, Some(&timespec(patience))).is_ok_and(|count| count > 0);
-            if !ready || rustix::io::write(stderr.as_fd(), piece).is_err() {
-                self.stuck = true;
-                self.losses.lost_by(&self.losses.terminal);
-                return;
-            }
+        let end_of_cut: &[u8] = if self.cut { b"\n" } else { b"" };
+        let bytes = [end_of_cut, line].concat();
+        let taken = self.write_in_time(&bytes);
+        if taken > 0 {
+            self.cut = !bytes[..taken].ends_with(b"\n");
         }
-        if std::mem::take(&mut self.stuck) {
+        if taken < bytes.len() {
+            self.stuck = true;
+            self.losses.lost_by(&self.losses.terminal);
+        } else if std::mem::take(&mut self.stuck) {
             let lost = self.losses.terminal.swap(0, Ordering::Relaxed);
             self.losses.say(format!(
                 "⚠️ the terminal did not take {lost} log lines; they are in the log file only"
             ));
         }
+    }
+
+    /// How many of `bytes` were taken. Blocks for [`TERMINAL_PATIENCE`] at most, and not at all while it is stuck.
+    fn write_in_time(&self, bytes: &[u8]) -> usize {
+        let patience = if self.stuck { Duration::ZERO } else { TERMINAL_PATIENCE };
+        let begun = Instant::now();
+        let mut taken = 0;
+        while taken < bytes.len() {
+            let piece = &bytes[taken..bytes.len().min(taken + PIPE_BUF)];
+            match self.outlet.try_write(piece) {
+                Ok(count @ 1..) => taken += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock && begun.elapsed() < patience => {
+                    pause(TERMINAL_TRY_AGAIN_AFTER);
+                }
+                _ => break,
+            }
+        }
+        taken
     }
 }
 
@@ -321,5 +442,89 @@ mod tests {
         log.failed_at = Some(Instant::now() - RETRY_AFTER);
         log.write_line(b"three\n");
         assert!(losses.take_messages()[0].contains("2 lines are missing"));
+    }
+
+    /// Fills the file up to its limit but for `room` bytes.
+    fn nearly_full(log: &RotatingFile, room: u64) {
+        fs::create_dir_all(log.path.parent().unwrap()).unwrap();
+        fs::write(&log.path, vec![b'\n'; (FILE_BYTES_MAX - room) as usize]).unwrap();
+    }
+
+    fn old(log: &RotatingFile, number: u32) -> PathBuf {
+        PathBuf::from(format!("{}.{number}", log.path.display()))
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_set_aside_grows_and_is_set_aside_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut log, losses) = log_in(folder.path());
+        nearly_full(&log, 4);
+        for number in 1..OLD_FILES_MAX {
+            fs::write(old(&log, number), number.to_string()).unwrap();
+        }
+        // A folder that is not empty cannot be replaced, not even by root.
+        let obstacle = old(&log, OLD_FILES_MAX);
+        fs::create_dir_all(obstacle.join("kept")).unwrap();
+        for line in ["one\n", "two\n", "three\n"] {
+            log.write_line(line.as_bytes());
+        }
+        assert!(fs::read(&log.path).unwrap().ends_with(b"\n\none\ntwo\nthree\n"));
+        assert_eq!(losses.total(), 0);
+        let said = losses.take_messages();
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].contains("cannot rotate") && said[0].contains("server.log.4 cannot be renamed to"));
+
+        // Its time comes, in vain; that is not said again.
+        let past = || Instant::now().checked_sub(ROTATE_AGAIN_AFTER);
+        log.not_rotated_at = past();
+        log.write_line(b"four\n");
+        assert_eq!(losses.take_messages(), Vec::<String>::new());
+
+        fs::remove_dir_all(&obstacle).unwrap();
+        log.write_line(b"five\n");
+        assert!(!obstacle.exists(), "tried before its time");
+        log.not_rotated_at = past();
+        log.write_line(b"six\n");
+        assert_eq!(fs::read_to_string(&log.path).unwrap(), "six\n");
+        assert!(fs::read(old(&log, 1)).unwrap().ends_with(b"four\nfive\n"));
+        assert_eq!(fs::read_to_string(&obstacle).unwrap(), "4");
+        assert!(losses.take_messages()[0].contains("could be rotated again, at 10 MiB"));
+    }
+
+    #[test]
+    fn older_files_move_only_as_far_as_the_first_free_number() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut log, _) = log_in(folder.path());
+        nearly_full(&log, 1);
+        for number in [1, 3, 4, 5] {
+            fs::write(old(&log, number), number.to_string()).unwrap();
+        }
+        log.write_line(b"new\n");
+        assert_eq!(fs::read_to_string(&log.path).unwrap(), "new\n");
+        let texts = [2, 3, 4, 5].map(|number| fs::read_to_string(old(&log, number)).unwrap());
+        assert_eq!(texts, ["1", "3", "4", "5"]);
+    }
+
+    #[test]
+    fn a_line_that_was_cut_is_ended_before_the_next() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let own = reopen(writer.as_fd()).unwrap();
+        drop(writer);
+        let losses = Arc::new(SinkLosses::default());
+        let mut terminal = Terminal::to(Outlet::Reopened(own), Arc::clone(&losses));
+        // No pipe has room for all of it (pipe(7)), and every one for its beginning.
+        terminal.write_line(&[vec![b'c'; 2 * 1024 * 1024], b"ut\n".to_vec()].concat());
+        terminal.write_line(b"lost\n");
+        assert_eq!(losses.total(), 2);
+
+        let mut taken = vec![0; 2 * 1024 * 1024];
+        let count = io::Read::read(&mut reader, &mut taken).unwrap();
+        assert!(taken[..count].iter().all(|byte| *byte == b'c'));
+        terminal.write_line(b"next\n");
+        terminal.write_line(b"last\n");
+        assert_eq!(losses.total(), 2);
+        assert!(losses.take_messages()[0].contains("did not take 2 log lines"));
+        drop(terminal);
+        assert_eq!(io::read_to_string(reader).unwrap(), "\nnext\nlast\n");
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Runs on: `log`, one.
 //! Owns: simplelog with its two sinks (terminal and file).
-//! Blocks on: a line (250 ms), the terminal (50 ms a line, once it has been slow: not at all), the disk.
-//! Can be stalled by: the disk that the log file is on.
+//! Blocks on: a line or its end (250 ms), the terminal (50 ms a line, once it has been slow: not at all), the disk.
+//! Can be stalled by: the disk that the log file is on; a terminal of another user, which it may not open (`Outlet`).
 //! Full queue means: the line is dropped and counted; the next line that gets through says how many (`lines_lost`).
 //! Ends when: asked to; what is in the queue then is still written.
 //! Watched as: `log`; not a core thread, a stall makes health `degraded`.
@@ -14,19 +14,21 @@
 use crate::process::clock;
 use crate::process::files::Phase;
 use crate::process::log_sinks::{RotatingFile, SinkLosses, Terminal};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use simplelog::{CombinedLogger, ConfigBuilder, SharedLogger, WriteLogger};
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 use time::OffsetDateTime;
 
-/// Lines that wait for the disk. At about 200 bytes each this is under 1 MiB.
+/// Lines that wait for the disk. At about 200 bytes each this is under 1 MiB, but outsiders can make them longer.
 const LINES_QUEUE_LEN_MAX: usize = 4096;
+/// What these lines may take together. Full policy as for their number.
+const LINES_QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Longest line; machine names and messages come from outside.
 const LINE_BYTES_MAX: usize = 4096;
 /// How long thread `log` waits for a line before it looks at its other duties.
@@ -43,7 +45,11 @@ struct Line {
     text: String,
 }
 
-/// What one place in the code has written in the current window.
+/// A place in the code that logs, and one of the levels that it logs at: few important lines of a place must not go
+/// under in its many others.
+type SiteKey = (&'static str, u32, Level);
+
+/// What one place in the code has written at one level in the current window.
 #[derive(Debug)]
 struct Site {
     window_start_ms: u64,
@@ -62,12 +68,15 @@ struct Front {
 
 #[derive(Debug, Default)]
 struct Shared {
+    /// Memory of the lines in the queue, and of those that are tried right now.
+    queued_bytes: AtomicUsize,
     /// Lines that found the queue full since the last one that says so.
     queue_full: AtomicU64,
     /// All lines lost so far, whatever the cause.
     lost_total: AtomicU64,
-    /// By file and line of the code. Nobody waits for this lock: who finds it taken writes without a limit.
-    sites: Mutex<HashMap<(&'static str, u32), Site>>,
+    /// Bounded by the program's text: keys are compiled in, one for each logging macro and level. Nobody waits for this
+    /// lock: who finds it taken writes without a limit.
+    sites: Mutex<HashMap<SiteKey, Site>>,
 }
 
 impl Front {
@@ -85,7 +94,7 @@ impl Front {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return true,
         };
-        let site = sites.entry((file, line)).or_insert_with(|| Site {
+        let site = sites.entry((file, line, record.level())).or_insert_with(|| Site {
             window_start_ms: now,
             lines: 0,
             left_out: 0,
@@ -108,6 +117,21 @@ impl Front {
     }
 }
 
+impl Front {
+    /// Leaves the line for thread `log`, if there is room. Never blocks.
+    fn enqueue(&self, line: Line) -> bool {
+        let bytes = line.text.capacity();
+        // Relaxed: nothing but this sum depends on it. Counted before it is in, so that it cannot be counted out first.
+        let before = self.shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let full =
+            before + bytes > LINES_QUEUE_BYTES_MAX || matches!(self.tx.try_send(line), Err(TrySendError::Full(_)));
+        if full {
+            self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        !full
+    }
+}
+
 impl Log for Front {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.level() <= self.level
@@ -124,7 +148,7 @@ impl Log for Front {
             level: record.level(),
             text,
         };
-        if let Err(TrySendError::Full(_)) = self.tx.try_send(line) {
+        if !self.enqueue(line) {
             // Relaxed: a count, read for a message only.
             self.shared.queue_full.fetch_add(1, Ordering::Relaxed);
             self.shared.lost_total.fetch_add(1, Ordering::Relaxed);
@@ -176,6 +200,7 @@ pub struct LogThread {
     losses: Arc<SinkLosses>,
     sinks: Box<CombinedLogger>,
     stop_rx: Receiver<()>,
+    turn: Duration,
 }
 
 /// Asks thread `log` to write what is left and end; also counts what was lost.
@@ -235,6 +260,7 @@ pub fn start(level: LevelFilter, file: Option<&Path>) -> Result<(LogThread, LogC
         losses: Arc::clone(&losses),
         sinks: CombinedLogger::new(sinks),
         stop_rx,
+        turn: TURN,
     };
     let control = LogControl {
         stop_tx,
@@ -257,25 +283,33 @@ impl LogThread {
     pub fn run(self, mut show: impl FnMut(Phase)) {
         loop {
             show(Phase::Waiting);
-            match self.rx.recv_timeout(TURN) {
-                Ok(line) => {
-                    show(Phase::Writing);
-                    self.write(&line);
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
+            select! {
+                recv(self.rx) -> line => match line {
+                    Ok(line) => {
+                        show(Phase::Writing);
+                        self.write_queued(line);
+                    }
+                    Err(_) => break,
+                },
+                // Asked to end, or nobody is left who could ask.
+                recv(self.stop_rx) -> _ => break,
+                default(self.turn) => {}
             }
             self.report_losses();
             self.report_left_out(false);
-            if self.stop_rx.try_recv().is_ok() {
-                break;
-            }
         }
         for line in self.rx.try_iter() {
-            self.write(&line);
+            self.write_queued(line);
         }
         self.report_left_out(true);
         self.report_losses();
+    }
+
+    fn write_queued(&self, line: Line) {
+        self.write(&line);
+        let bytes = line.text.capacity();
+        drop(line);
+        self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     fn write(&self, line: &Line) {
@@ -338,9 +372,14 @@ impl LogThread {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::threads;
 
     fn front() -> (Front, Receiver<Line>) {
-        let (tx, rx) = bounded(100);
+        front_with_room(100)
+    }
+
+    fn front_with_room(lines: usize) -> (Front, Receiver<Line>) {
+        let (tx, rx) = bounded(lines);
         let front = Front {
             level: LevelFilter::Info,
             tx,
@@ -349,10 +388,28 @@ mod tests {
         (front, rx)
     }
 
+    /// A thread that writes nowhere, and what stops it.
+    fn log_thread(front: &Front, rx: Receiver<Line>) -> (LogThread, Sender<()>) {
+        let (stop_tx, stop_rx) = bounded(1);
+        let thread = LogThread {
+            rx,
+            shared: Arc::clone(&front.shared),
+            losses: Arc::new(SinkLosses::default()),
+            sinks: CombinedLogger::new(Vec::new()),
+            stop_rx,
+            turn: TURN,
+        };
+        (thread, stop_tx)
+    }
+
     fn record_at(front: &Front, line: u32, text: &str) {
+        record_at_level(front, line, Level::Info, text);
+    }
+
+    fn record_at_level(front: &Front, line: u32, level: Level, text: &str) {
         front.log(
             &Record::builder()
-                .level(Level::Info)
+                .level(level)
                 .file_static(Some("a.rs"))
                 .line(Some(line))
                 .args(format_args!("{text}"))
@@ -382,13 +439,26 @@ mod tests {
     #[test]
     fn a_place_that_writes_too_much_is_limited_and_others_are_not() {
         let (front, rx) = front();
-        for _ in 0..SITE_LINES_MAX + 5 {
-            record_at(&front, 1, "noise");
+        for number in 0..SITE_LINES_MAX + 5 {
+            record_at(&front, 1, &format!("noise {number}"));
         }
         record_at(&front, 2, "signal");
         assert_eq!(rx.try_iter().count() as u32, SITE_LINES_MAX + 1);
         let sites = front.shared.sites.lock().unwrap();
-        assert_eq!(sites[&("a.rs", 1)].left_out, 5);
+        assert_eq!(sites[&("a.rs", 1, Level::Info)].left_out, 5);
+        assert_eq!(sites.len(), 2, "texts from outside make no entries");
+    }
+
+    #[test]
+    fn many_lines_of_a_place_do_not_hide_its_graver_ones() {
+        let (front, rx) = front();
+        for _ in 0..SITE_LINES_MAX + 5 {
+            record_at(&front, 1, "ended as usual");
+        }
+        record_at_level(&front, 1, Level::Warn, "ended too slow");
+        let written: Vec<Level> = rx.try_iter().map(|line| line.level).collect();
+        assert_eq!(written.len() as u32, SITE_LINES_MAX + 1);
+        assert_eq!(written.last(), Some(&Level::Warn));
     }
 
     #[test]
@@ -399,5 +469,50 @@ mod tests {
         }
         assert_eq!(front.shared.queue_full.load(Ordering::Relaxed), 3);
         assert_eq!(rx.len(), 100);
+    }
+
+    #[test]
+    fn long_lines_fill_the_queue_by_their_bytes_and_make_room_again() {
+        let (front, rx) = front_with_room(LINES_QUEUE_LEN_MAX);
+        let long = "x".repeat(LINE_BYTES_MAX);
+        for line in 0..LINES_QUEUE_LEN_MAX as u32 {
+            record_at(&front, line, &long);
+        }
+        let lost = front.shared.queue_full.load(Ordering::Relaxed);
+        assert_eq!(lost as usize + rx.len(), LINES_QUEUE_LEN_MAX);
+        let (thread, stop_tx) = log_thread(&front, rx.clone());
+        let lines: Vec<Line> = rx.try_iter().collect();
+        let bytes: usize = lines.iter().map(|line| line.text.capacity()).sum();
+        assert!(
+            (LINES_QUEUE_BYTES_MAX / 2..=LINES_QUEUE_BYTES_MAX).contains(&bytes),
+            "{bytes}"
+        );
+        record_at(&front, u32::MAX, &long);
+        assert!(rx.is_empty());
+
+        for line in lines {
+            front.tx.try_send(line).unwrap();
+        }
+        stop_tx.try_send(()).unwrap();
+        thread.run(|_| ());
+        assert_eq!(front.shared.queued_bytes.load(Ordering::Relaxed), 0);
+        record_at(&front, u32::MAX, &long);
+        assert_eq!(rx.len(), 1);
+    }
+
+    #[test]
+    fn a_stop_ends_the_wait_for_a_line() {
+        let (front, rx) = front();
+        let (mut thread, stop_tx) = log_thread(&front, rx);
+        // Only the stop can end it.
+        thread.turn = Duration::from_secs(3600);
+        let (waits_tx, waits_rx) = bounded(1);
+        let show = move |phase| {
+            let _ = waits_tx.try_send(phase);
+        };
+        let handle = threads::spawn("log", threads::CORE_STACK_BYTES, None, || thread.run(show)).unwrap();
+        assert_eq!(waits_rx.recv_timeout(Duration::from_secs(10)), Ok(Phase::Waiting));
+        stop_tx.try_send(()).unwrap();
+        handle.join_within(Duration::from_secs(10)).unwrap();
     }
 }

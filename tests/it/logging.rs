@@ -4,10 +4,14 @@
 use crate::support::client::Options;
 use crate::support::server::{in_shell, mounting_shell};
 use crate::support::{DEADLINE, TestClient, TestServer, eventually, numbered, pause, state_change};
-use std::fs;
+use rustix::fs::{OFlags, fcntl_getfl};
+use std::collections::HashSet;
+use std::fs::{self, File};
 use std::io::Read;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -118,13 +122,13 @@ fn a_log_folder_that_cannot_be_made_is_said_and_made_later() {
     let folder = folder();
     let logs = folder.path().join("logs");
     fs::write(&logs, "a file in its place").unwrap();
-    let server = TestServer::start_in(Arc::clone(&folder), &[]);
+    let server = TestServer::start_in(Arc::clone(&folder), &["--log-level", "debug"]);
     serves_without_a_log_file(&server, "");
     assert_eq!(fs::read(&logs).unwrap(), b"a file in its place");
     fs::remove_file(&logs).unwrap();
     let line = eventually("the file is written again", || {
-        // Any line makes it try; this one is not limited.
-        server.http("GET", "/ws/events", &["Origin: https://evil.example"]);
+        // Any line makes it try; those of events are not limited.
+        server.send(numbered(0, 100));
         server
             .lines()
             .with("✅ logs/websocket-server.log can be written again")
@@ -217,6 +221,118 @@ fn a_terminal_that_nobody_reads_costs_only_its_own_lines() {
     for line in String::from_utf8(read).unwrap().lines() {
         assert!(is_line(line), "{line}");
         assert_eq!(line.matches("[fanout]").count().max(1), 1, "{line}");
+    }
+}
+
+/// A pseudo-terminal: the end that a terminal emulator reads, and the end that a program writes to.
+#[expect(
+    unsafe_code,
+    reason = "rustix has these requests only behind a feature that the server does not need"
+)]
+fn pty() -> (File, OwnedFd) {
+    let emulator = File::options().read(true).write(true).open("/dev/ptmx").unwrap();
+    let unlock: libc::c_int = 0;
+    // SAFETY: TIOCSPTLCK reads one int from the address given, that of `unlock`.
+    let unlocked = unsafe { libc::ioctl(emulator.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlock) };
+    assert_eq!(unlocked, 0, "{}", std::io::Error::last_os_error());
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: TIOCGPTPEER takes flags by value and touches no memory of ours.
+    let program = unsafe { libc::ioctl(emulator.as_raw_fd(), libc::TIOCGPTPEER, flags) };
+    assert!(program >= 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: the request has just made this descriptor, and nobody else has it.
+    (emulator, unsafe { OwnedFd::from_raw_fd(program) })
+}
+
+/// What the server writes to `theirs` gets stuck, because nobody reads `ours`; later somebody does.
+fn costs_only_its_own_lines(mut ours: File, theirs: OwnedFd) {
+    let shared = theirs.try_clone().unwrap();
+    let server = TestServer::start_command(folder(), &["--log-level", "debug"], |command| {
+        command.stderr(theirs);
+    });
+    stream_with_log(&server, 4000);
+    file_is_complete(&server, 4000);
+    let health = server.health();
+    assert!(health["log_lines_lost"].as_u64().unwrap() > 0, "{health}");
+    assert_eq!(health["status"], "ok");
+    // Whoever shares it with the server, such as the shell, still waits where it has to.
+    assert!(!fcntl_getfl(&shared).unwrap().contains(OFlags::NONBLOCK));
+    drop(shared);
+
+    let seen = Mutex::new(Vec::new());
+    // A character may have been cut, as lines may.
+    let seen_text = || String::from_utf8_lossy(&seen.lock().unwrap()).into_owned();
+    let log = std::thread::scope(|scope| {
+        // Ours in here: should something fail, its end ends the reader.
+        let mut server = server;
+        scope.spawn(|| {
+            let mut bytes = [0; 4096];
+            // Ends with the server, which has the only other end.
+            while let Ok(count @ 1..) = ours.read(&mut bytes) {
+                seen.lock().unwrap().extend_from_slice(&bytes[..count]);
+            }
+        });
+        eventually("the loss is said, there too", || {
+            server.send(numbered(0, 100));
+            seen_text().contains("⚠️ the terminal did not take ").then_some(())
+        });
+        assert_eq!(server.stop().code(), Some(0));
+        log_of(&server)
+    });
+    let complete: HashSet<&str> = log.lines().collect();
+    let text = seen_text();
+    let mut cut = 0;
+    for line in text.lines().filter(|line| !complete.contains(line)) {
+        let begun = line.trim_end_matches('\u{fffd}');
+        assert!(
+            log.lines().any(|whole| whole.starts_with(begun)),
+            "two lines in one: {line:?}"
+        );
+        cut += 1;
+    }
+    let lines = text.lines().count();
+    assert!(cut < lines / 2, "{cut} of {lines} lines were cut");
+}
+
+#[test]
+fn a_stopped_terminal_costs_only_its_own_lines() {
+    let (emulator, program) = pty();
+    costs_only_its_own_lines(emulator, program);
+}
+
+#[test]
+fn a_journal_that_stands_still_costs_only_its_own_lines() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    costs_only_its_own_lines(OwnedFd::from(ours).into(), theirs.into());
+}
+
+#[test]
+fn a_log_file_that_cannot_be_set_aside_goes_on() {
+    let folder = folder();
+    let logs = folder.path().join("logs");
+    let old = |end: &str| logs.join(format!("websocket-server.log{end}"));
+    // A folder that is not empty cannot be replaced, not even by root.
+    fs::create_dir_all(old(".5").join("kept")).unwrap();
+    for number in 1..=4 {
+        fs::write(old(&format!(".{number}")), format!("old {number}\n")).unwrap();
+    }
+    let nearly_full = [vec![b'x'; 10 * 1024 * 1024 - 300], vec![b'\n']].concat();
+    fs::write(old(""), nearly_full).unwrap();
+    let mut server = TestServer::start_in(Arc::clone(&folder), &["--log-level", "debug"]);
+    stream_with_log(&server, 200);
+    file_is_complete(&server, 200);
+    let line = server.wait_for_line("⚠️ cannot rotate logs/websocket-server.log because ");
+    assert!(
+        line.contains("websocket-server.log.5") && line.contains("; it grows until "),
+        "{line}"
+    );
+    assert_eq!(server.health()["log_lines_lost"], 0);
+    assert_eq!(server.stop().code(), Some(0));
+    wait_for_file_line(&log_path(&server), "👋 stopped in");
+    assert_eq!(log_of(&server).matches("cannot rotate").count(), 1);
+    assert!(fs::metadata(old("")).unwrap().len() > 10 * 1024 * 1024);
+    for number in 1..=4 {
+        let kept = fs::read_to_string(old(&format!(".{number}"))).unwrap();
+        assert_eq!(kept, format!("old {number}\n"), "no older file is lost");
     }
 }
 
