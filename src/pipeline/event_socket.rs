@@ -13,7 +13,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
-/// A bound socket and the identity of its file.
+/// A bound socket and the identity of its file. Dropping it removes the file if it is still ours.
 #[derive(Debug)]
 pub struct EventSocket {
     socket: OwnedFd,
@@ -38,8 +38,10 @@ pub enum PathState {
 /// Why the socket could not be had.
 #[derive(Debug)]
 pub enum BindError {
-    /// A server is running there.
+    /// A server is running there. Finding out who it is takes tens of milliseconds, so only the start does.
     Owned { path: PathBuf, owner: Option<ProcessName> },
+    /// A socket that this user may not connect to, so a server may be running there.
+    Closed { path: PathBuf, uid: u32, mode: u32 },
     /// Something that is no socket stands there.
     NotASocket { path: PathBuf },
     /// A system call failed.
@@ -59,6 +61,14 @@ impl fmt::Display for BindError {
                     Some(owner) => write!(f, ": {owner}"),
                     None => Ok(()),
                 }
+            }
+            BindError::Closed { path, uid, mode } => {
+                write!(
+                    f,
+                    "event socket {} belongs to user {uid}, and its mode {mode:03o} does not let this user find out \
+                     whether a server is running there",
+                    path.display()
+                )
             }
             BindError::NotASocket { path } => {
                 write!(f, "{} exists and is not a socket", path.display())
@@ -85,8 +95,20 @@ impl BindError {
             BindError::Owned { owner: None, .. } => {
                 "stop that server first, or give --event-socket-path another path; nothing of it was touched".to_owned()
             }
+            BindError::Closed { uid, .. } => {
+                format!(
+                    "stop the server of user {uid} first, or have that user or root remove the file if there is none; \
+                     or give --event-socket-path another path; nothing of it was touched"
+                )
+            }
             BindError::NotASocket { .. } => {
                 "remove it if nobody needs it, or give --event-socket-path another path".to_owned()
+            }
+            // In a folder with the sticky bit, such as /tmp, being allowed to write is not enough.
+            BindError::Io { step, error, .. } if *step == REMOVE_STALE && error.raw_os_error() == Some(libc::EPERM) => {
+                "no server is running there, but only the owner of the file or root may remove it; \
+                 or give --event-socket-path another path"
+                    .to_owned()
             }
             BindError::Io { path, error, .. } => match error.kind() {
                 io::ErrorKind::NotFound => format!("make the folder {} first", folder(path).display()),
@@ -104,6 +126,22 @@ impl BindError {
                 }
                 _ => "give --event-socket-path another path".to_owned(),
             },
+        }
+    }
+}
+
+/// The step that may fail although the folder is writable.
+const REMOVE_STALE: &str = "remove the stale";
+
+impl BindError {
+    /// Names the owner, if there is one. Walks /proc, so not for a data path.
+    fn with_owner(self) -> BindError {
+        match self {
+            BindError::Owned { path, owner: None } => BindError::Owned {
+                owner: unix_socket_owner(&path),
+                path,
+            },
+            other => other,
         }
     }
 }
@@ -135,8 +173,9 @@ pub fn lock(path: &Path) -> Result<PathLock, BindError> {
         }),
         Err(LockError::Held { holder, .. }) => Err(BindError::Owned {
             path: path.to_owned(),
-            owner: holder.or_else(|| unix_socket_owner(path)),
-        }),
+            owner: holder,
+        }
+        .with_owner()),
         // A lock file left by another user in a shared folder cannot be opened; the connect test still protects.
         Err(error @ LockError::Io { .. }) if folder(path).is_dir() => Ok(PathLock {
             _lock: None,
@@ -168,8 +207,20 @@ impl EventSocket {
     /// Binds `path` with permissions `mode`, replacing a stale socket file. The caller holds the [`PathLock`].
     ///
     /// # Errors
-    /// A live server is bound there, something else stands there, or the folder does not allow it.
+    /// A live server, which is named, is bound there, something else stands there, or the folder does not allow it.
     pub fn bind(path: &Path, mode: u32) -> Result<EventSocket, BindError> {
+        EventSocket::bind_to(path, mode).map_err(BindError::with_owner)
+    }
+
+    /// Binds the path anew after its file was lost. Quick, because senders wait meanwhile.
+    ///
+    /// # Errors
+    /// As [`EventSocket::bind`], but a live server is not named.
+    pub fn bind_again(&self, mode: u32) -> Result<EventSocket, BindError> {
+        EventSocket::bind_to(&self.path, mode)
+    }
+
+    fn bind_to(path: &Path, mode: u32) -> Result<EventSocket, BindError> {
         remove_stale(path)?;
         let failed = |step| {
             move |error: io::Error| BindError::Io {
@@ -192,13 +243,8 @@ impl EventSocket {
             path: path.to_owned(),
             identity,
         };
-        match fs::set_permissions(path, fs::Permissions::from_mode(mode)) {
-            Ok(()) => Ok(bound),
-            Err(error) => {
-                bound.remove_file();
-                Err(failed("set the permissions of")(error))
-            }
-        }
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed("set the permissions of"))?;
+        Ok(bound)
     }
 
     /// What stands at the path now.
@@ -219,6 +265,13 @@ impl EventSocket {
     /// Removes the file if it is ours; whether it was.
     pub fn remove_file(&self) -> bool {
         self.path_state() == PathState::Ours && fs::remove_file(&self.path).is_ok()
+    }
+}
+
+impl Drop for EventSocket {
+    /// Fields are dropped after this, so the socket still keeps its inode from being given to somebody else's file.
+    fn drop(&mut self) {
+        self.remove_file();
     }
 }
 
@@ -243,22 +296,34 @@ fn remove_stale(path: &Path) -> Result<(), BindError> {
         step,
         error,
     };
-    match fs::symlink_metadata(path) {
+    let metadata = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(failed("look at", error)),
         Ok(metadata) if !metadata.file_type().is_socket() => {
             return Err(BindError::NotASocket { path: path.to_owned() });
         }
-        Ok(_) => {}
-    }
-    if is_alive(path).map_err(|error| failed("find out who owns", error))? {
-        return Err(BindError::Owned {
-            path: path.to_owned(),
-            owner: unix_socket_owner(path),
-        });
+        Ok(metadata) => metadata,
+    };
+    match is_alive(path) {
+        Ok(false) => {}
+        Ok(true) => {
+            return Err(BindError::Owned {
+                path: path.to_owned(),
+                owner: None,
+            });
+        }
+        // We could look at the file, so it is the file itself that keeps us out, not its folder.
+        Err(error) if error.raw_os_error() == Some(libc::EACCES) => {
+            return Err(BindError::Closed {
+                path: path.to_owned(),
+                uid: metadata.uid(),
+                mode: metadata.mode() & 0o777,
+            });
+        }
+        Err(error) => return Err(failed("find out who owns", error)),
     }
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove the stale", error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(REMOVE_STALE, error)),
         _ => Ok(()),
     }
 }
@@ -266,6 +331,17 @@ fn remove_stale(path: &Path) -> Result<(), BindError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl EventSocket {
+        /// One that is always ready and from which nothing can be received.
+        pub(in crate::pipeline) fn broken() -> EventSocket {
+            EventSocket {
+                socket: fs::File::open("/dev/zero").unwrap().into(),
+                path: PathBuf::from("/nowhere/events.sock"),
+                identity: (0, 0),
+            }
+        }
+    }
 
     fn in_folder() -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
@@ -298,6 +374,28 @@ mod tests {
         assert_eq!(identity(&path).unwrap(), before);
         UnixDatagram::unbound().unwrap().send_to(b"x", &path).unwrap();
         drop(owner);
+    }
+
+    #[test]
+    fn binding_again_does_not_spend_time_on_who_owns_the_path() {
+        let (_folder, path) = in_folder();
+        let socket = EventSocket::bind(&path, 0o660).unwrap();
+        fs::remove_file(&path).unwrap();
+        let _owner = UnixDatagram::bind(&path).unwrap();
+        let error = socket.bind_again(0o660).unwrap_err();
+        assert!(matches!(error, BindError::Owned { owner: None, .. }), "{error}");
+    }
+
+    #[test]
+    fn the_file_goes_with_the_socket_but_not_a_younger_one() {
+        let (_folder, path) = in_folder();
+        let former = EventSocket::bind(&path, 0o660).unwrap();
+        fs::remove_file(&path).unwrap();
+        let socket = former.bind_again(0o660).unwrap();
+        drop(former);
+        assert_eq!(socket.path_state(), PathState::Ours);
+        drop(socket);
+        assert!(!path.exists());
     }
 
     #[test]

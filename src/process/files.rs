@@ -8,12 +8,12 @@
 //! Ends when: the slot's sender is dropped; what is in the slot then is still written.
 //! Watched as: `files`; not a core thread, a stall makes health `degraded`.
 
-use crate::process::procfs::{ProcessName, process_name};
+use crate::process::procfs::{ProcessName, has_file_open, process_name};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError, bounded};
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -134,10 +134,17 @@ pub fn replace_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 /// An advisory lock (flock(2)) that says who holds it; given back by dropping it or by the end of the process.
+///
+/// Dropping it removes the file too. That is safe because whoever has locked a file looks whether it is still the one
+/// at the path, so nobody can hold a removed file and believe that it means something.
 #[derive(Debug)]
 pub struct LockFile {
-    _file: File,
+    file: File,
+    path: PathBuf,
 }
+
+/// How often a lock is tried anew whose file was removed between opening and locking it.
+const LOCK_ATTEMPTS: u32 = 16;
 
 /// Why a lock could not be had.
 #[derive(Debug)]
@@ -170,41 +177,92 @@ impl std::error::Error for LockError {}
 impl LockFile {
     /// Takes the lock at `path` and writes our process id into it. Does not wait.
     ///
-    /// The file stays when we end: removing a lock file races with whoever opens it at that moment.
-    ///
     /// # Errors
     /// [`LockError::Held`] leaves the file as it was.
     pub fn acquire(path: &Path) -> Result<LockFile, LockError> {
-        let io_error = |error| LockError::Io {
+        for _ in 0..LOCK_ATTEMPTS {
+            let file = open_lock(path).map_err(|error| LockError::Io {
+                path: path.to_owned(),
+                error,
+            })?;
+            if let Some(lock) = LockFile::of(file, path)? {
+                return Ok(lock);
+            }
+        }
+        // Others take it and give it back all the time.
+        Err(LockError::Held {
             path: path.to_owned(),
-            error,
-        };
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            // In a shared folder such as /tmp somebody could have left a link to a file of ours.
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(path)
-            .map_err(io_error)?;
+            holder: None,
+        })
+    }
+
+    /// Locks `file`, opened at `path`; `None` when it is not there any more, so that the lock would mean nothing.
+    fn of(file: File, path: &Path) -> Result<Option<LockFile>, LockError> {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let mut text = String::new();
-                let holder = file.take(32).read_to_string(&mut text).ok();
-                let holder = holder.and_then(|_| process_name(text.trim().parse().ok()?));
                 return Err(LockError::Held {
                     path: path.to_owned(),
-                    holder,
+                    holder: holder(&file),
                 });
             }
-            Err(TryLockError::Error(error)) => return Err(io_error(error)),
+            Err(TryLockError::Error(error)) => {
+                return Err(LockError::Io {
+                    path: path.to_owned(),
+                    error,
+                });
+            }
+        }
+        let mut lock = LockFile {
+            file,
+            path: path.to_owned(),
+        };
+        if !lock.is_at_its_path() {
+            return Ok(None);
         }
         // The id is only for messages; a full disk must not keep a server from starting.
-        let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(LockFile { _file: file })
+        let _ = lock.file.set_len(0);
+        let _ = writeln!(lock.file, "{}", std::process::id());
+        Ok(Some(lock))
     }
+
+    fn is_at_its_path(&self) -> bool {
+        let identity = |file: io::Result<fs::Metadata>| file.map(|file| (file.dev(), file.ino())).ok();
+        let ours = identity(self.file.metadata());
+        ours.is_some() && ours == identity(fs::symlink_metadata(&self.path))
+    }
+}
+
+impl Drop for LockFile {
+    /// While we hold the lock, nobody else who keeps the rules removes the file or puts another one in its place.
+    fn drop(&mut self) {
+        if self.is_at_its_path() {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn open_lock(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        // In a shared folder such as /tmp somebody could have left a link to a file of ours.
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)
+}
+
+/// Who says in the locked `file` that it holds it, if that process really has it open: an id from another process
+/// namespace, or of a holder that could not write its own, would blame an innocent process.
+fn holder(file: &File) -> Option<ProcessName> {
+    let mut text = String::new();
+    file.take(32).read_to_string(&mut text).ok()?;
+    let pid = text.trim().parse().ok()?;
+    if !has_file_open(pid, &file.metadata().ok()?) {
+        return None;
+    }
+    process_name(pid)
 }
 
 /// The path of the lock that belongs to `path`.
@@ -280,5 +338,45 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), before);
         drop(held);
         LockFile::acquire(&path).unwrap();
+    }
+
+    #[test]
+    fn a_process_that_has_not_opened_the_lock_is_not_blamed_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.sock.lock");
+        let _held = LockFile::acquire(&path).unwrap();
+        // As if our id came from another process namespace, where it is somebody else's here.
+        fs::write(&path, std::os::unix::process::parent_id().to_string()).unwrap();
+        let error = LockFile::acquire(&path).unwrap_err().to_string();
+        assert!(error.ends_with("is locked by another process"), "{error}");
+    }
+
+    #[test]
+    fn a_lock_given_back_leaves_no_file_and_removes_nobody_elses() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.sock.lock");
+        drop(LockFile::acquire(&path).unwrap());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+
+        let ours = LockFile::acquire(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        let other = LockFile::acquire(&path).unwrap();
+        drop(ours);
+        assert!(other.is_at_its_path());
+    }
+
+    /// Whoever opens the file just before its holder removes it gets a lock that nobody else would see.
+    #[test]
+    fn a_lock_on_a_removed_file_counts_for_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.sock.lock");
+        let held = LockFile::acquire(&path).unwrap();
+        let late = open_lock(&path).unwrap();
+        let later = open_lock(&path).unwrap();
+        drop(held);
+        assert!(LockFile::of(late, &path).unwrap().is_none());
+        let next = LockFile::acquire(&path).unwrap();
+        assert!(LockFile::of(later, &path).unwrap().is_none());
+        assert!(next.is_at_its_path());
     }
 }

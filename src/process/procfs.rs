@@ -1,6 +1,7 @@
 //! Facts about other processes from /proc: who has a Unix socket open, and what a process is called.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// A process, for messages to people.
@@ -74,12 +75,24 @@ fn inode_if_bound_to<'a>(line: &'a str, path: &Path) -> Option<&'a str> {
 }
 
 fn has_open(pid: u32, links: &[String]) -> bool {
-    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else {
-        return false;
-    };
-    descriptors.flatten().any(|entry| {
-        fs::read_link(entry.path()).is_ok_and(|target| links.iter().any(|link| target.as_os_str() == link.as_str()))
+    any_descriptor(pid, |link| {
+        fs::read_link(link).is_ok_and(|target| links.iter().any(|link| target.as_os_str() == link.as_str()))
     })
+}
+
+/// Whether process `pid` has the file open that `file` describes; `false` too when we may not look.
+///
+/// Judged by device and inode, because the process may see the file at another path than we do.
+pub fn has_file_open(pid: u32, file: &fs::Metadata) -> bool {
+    any_descriptor(pid, |link| {
+        // The links of descriptors lead to the open file itself (proc_pid_fd(5)).
+        fs::metadata(link).is_ok_and(|open| (open.dev(), open.ino()) == (file.dev(), file.ino()))
+    })
+}
+
+fn any_descriptor(pid: u32, is_meant: impl Fn(&Path) -> bool) -> bool {
+    fs::read_dir(format!("/proc/{pid}/fd"))
+        .is_ok_and(|descriptors| descriptors.flatten().any(|entry| is_meant(&entry.path())))
 }
 
 #[cfg(test)]
@@ -95,6 +108,19 @@ mod tests {
         let _socket = UnixDatagram::bind(&path).unwrap();
         assert_eq!(unix_socket_owner(&path).unwrap().pid, std::process::id());
         assert_eq!(other_unix_socket_owner(&path), None);
+    }
+
+    #[test]
+    fn an_open_file_is_found_whatever_its_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let file = fs::File::create(&path).unwrap();
+        let metadata = file.metadata().unwrap();
+        fs::rename(&path, folder.path().join("elsewhere")).unwrap();
+        assert!(has_file_open(std::process::id(), &metadata));
+        assert!(!has_file_open(std::os::unix::process::parent_id(), &metadata));
+        drop(file);
+        assert!(!has_file_open(std::process::id(), &metadata));
     }
 
     #[test]

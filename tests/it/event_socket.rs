@@ -3,11 +3,14 @@
 
 use crate::support::server::{in_shell, run};
 use crate::support::{DEADLINE, TestServer, eventually, pause};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 use serde_json::Value;
-use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
+use std::fs::{self, Permissions};
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -111,7 +114,7 @@ fn a_stale_socket_file_is_replaced() {
 #[test]
 fn the_socket_file_of_a_killed_server_is_replaced() {
     let mut server = TestServer::start(&[]);
-    server.signal(rustix::process::Signal::KILL);
+    server.signal(Signal::KILL);
     server.wait_for_end(DEADLINE);
     assert!(server.socket_path().exists());
     receives(&TestServer::start_in(server.folder(), &[]));
@@ -151,6 +154,7 @@ fn a_live_server_that_knows_no_lock_is_named_and_not_touched() {
         "{said}"
     );
     assert_eq!(identity(&path), before);
+    assert!(!lock_of(&path).exists(), "nothing of ours stays beside it");
 
     let sender = UnixDatagram::unbound().unwrap();
     sender.send_to(b"still mine", &path).unwrap();
@@ -241,7 +245,10 @@ fn another_server_at_our_path_is_named_and_never_touched() {
     let health = wait_for_health(&server, "the loss shows", is_lost);
     assert!(health["reasons"].to_string().contains(&owner), "{health}");
     let line = server.wait_for_line("🚨 another server has taken event socket");
-    assert!(line.contains(&owner) && line.contains("--no-websocket"), "{line}");
+    assert!(
+        line.contains("/health tells which") && line.contains("--no-websocket"),
+        "{line}"
+    );
 
     server.sender().send(b"for the other").unwrap();
     let mut buffer = [0; 32];
@@ -272,13 +279,45 @@ fn a_younger_server_at_our_path_is_named_and_not_ourselves() {
 
     let health = wait_for_health(&server, "the loss shows", is_lost);
     assert!(health["reasons"].to_string().contains(&owner), "{health}");
-    let line = server.wait_for_line("🚨 another server has taken event socket");
-    assert!(line.contains(&owner), "{line}");
     receives(&younger);
 
     assert_eq!(younger.stop().code(), Some(0));
     wait_for_health(&server, "the path is ours again", is_ours);
     receives(&server);
+}
+
+/// Bytes that thread `ingest` has read from files so far; datagrams do not count (proc_pid_io(5)). `None`, said, where
+/// the kernel does not count.
+fn bytes_read_by_ingest(server: &TestServer) -> Option<u64> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
+    let mut tasks = tasks.map(|task| task.unwrap().path());
+    let ingest = tasks.find(|task| fs::read_to_string(task.join("comm")).is_ok_and(|name| name == "ingest\n"));
+    let Ok(counts) = fs::read_to_string(ingest.unwrap().join("io")) else {
+        eprintln!("left out: what ingest reads, because this kernel does not count it");
+        return None;
+    };
+    let read = counts.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap();
+    Some(read.parse().unwrap())
+}
+
+/// Looking through /proc takes longer the more is open on the host, and senders wait meanwhile.
+#[test]
+fn whoever_owns_the_path_ingest_does_not_search_for_it() {
+    let server = TestServer::start(&[]);
+    let path = server.socket_path();
+    // So ingest is past its start.
+    receives(&server);
+    let Some(before) = bytes_read_by_ingest(&server) else {
+        return;
+    };
+    let _other = take_over(&path);
+    server.wait_for_line("🚨 another server has taken event socket");
+    // Two looks more, a second apart.
+    pause(Duration::from_millis(2200));
+    assert_eq!(bytes_read_by_ingest(&server), Some(before));
+    // The same thread does see the path, and takes it back.
+    fs::remove_file(&path).unwrap();
+    wait_for_health(&server, "the path is ours again", is_ours);
 }
 
 /// A loss that lasts is said once a minute, not every second.
@@ -344,7 +383,115 @@ fn the_socket_file_goes_with_us_and_another_server_follows() {
     assert!(server.socket_path().exists());
     assert_eq!(server.stop().code(), Some(0));
     assert!(!server.socket_path().exists());
+    assert!(!lock_of(&server.socket_path()).exists());
     receives(&TestServer::start_in(server.folder(), &[]));
+}
+
+/// Descriptors are what a start can run out of at every one of its steps.
+#[test]
+fn a_start_that_fails_halfway_leaves_nothing_behind() {
+    let folder = folder();
+    let path = folder.path().join("events.sock");
+    let mut after_binding = 0;
+    for descriptors in 4.. {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_threadcast"));
+        command
+            .args(["serve", "--port", "0", "--event-socket-path"])
+            .arg(&path)
+            .current_dir(folder.path());
+        in_shell(&mut command, &["sh"], &format!("ulimit -n {descriptors}"));
+        let mut child = command.spawn().unwrap();
+        let mut said = BufReader::new(child.stderr.take().unwrap())
+            .lines()
+            .map_while(Result::ok);
+        let announced = said.any(|line| line.contains(" listens on http://"));
+        // A server that has come so far fails by itself, or serves until it is told to end.
+        if announced {
+            kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        }
+        said.for_each(drop);
+        let status = child.wait().unwrap();
+        assert!(!path.exists() && !lock_of(&path).exists(), "{descriptors}: {status}");
+        if announced && status.success() {
+            break;
+        }
+        after_binding += usize::from(announced);
+    }
+    assert!(after_binding > 0, "else this test shows nothing");
+}
+
+/// Runs a server, without the privileges that let root in everywhere, that must refuse to start; gives what it said.
+#[track_caller]
+fn refused_without_privileges(folder: &Path, socket: &Path) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_threadcast"));
+    command
+        .args(["serve", "--port", "0", "--event-socket-path"])
+        .arg(socket)
+        .current_dir(folder);
+    if geteuid().is_root() {
+        in_shell(
+            &mut command,
+            &["setpriv", "--bounding-set=-all", "--inh-caps=-all", "sh"],
+            "true",
+        );
+    }
+    let output = command.output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    said
+}
+
+#[test]
+fn a_live_socket_that_we_may_not_connect_to_is_taken_for_a_running_server() {
+    let folder = folder();
+    let path = folder.path().join("events.sock");
+    let owner = UnixDatagram::bind(&path).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o100)).unwrap();
+    let mut uid = geteuid().as_raw();
+    if geteuid().is_root() {
+        uid = 65534;
+        chown(&path, Some(uid), None).unwrap();
+    }
+    let before = identity(&path);
+    let said = refused_without_privileges(folder.path(), &path);
+    for part in [
+        &format!("event socket {} belongs to user {uid}", path.display()),
+        "mode 100",
+        &format!("stop the server of user {uid} first"),
+        "--event-socket-path",
+    ] {
+        assert!(said.contains(part), "{part:?} in {said}");
+    }
+    assert!(!said.contains("must be writable"), "{said}");
+    assert_eq!(identity(&path), before);
+    assert!(!lock_of(&path).exists());
+    drop(owner);
+}
+
+#[test]
+fn a_stale_file_that_only_its_owner_may_remove_is_told_apart() {
+    if !geteuid().is_root() {
+        eprintln!("left out: another user's stale socket, because only root can make one");
+        return;
+    }
+    let folder = folder();
+    // As /tmp is.
+    let shared = folder.path().join("shared");
+    fs::create_dir(&shared).unwrap();
+    fs::set_permissions(&shared, Permissions::from_mode(0o1777)).unwrap();
+    let path = shared.join("events.sock");
+    drop(UnixDatagram::bind(&path).unwrap());
+    fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
+    for file in [&path, &shared] {
+        chown(file, Some(65534), None).unwrap();
+    }
+    let said = refused_without_privileges(folder.path(), &path);
+    assert!(said.contains("cannot remove the stale event socket"), "{said}");
+    assert!(
+        said.contains("only the owner of the file or root may remove it"),
+        "{said}"
+    );
+    assert!(path.exists());
 }
 
 #[test]
@@ -399,13 +546,13 @@ fn a_folder_that_cannot_hold_the_socket_is_named() {
     let said = refused(folder.path(), &file.join("events.sock"), 0);
     assert!(said.contains(&format!("{} is not a folder", file.display())), "{said}");
 
-    if rustix::process::geteuid().is_root() {
+    if geteuid().is_root() {
         eprintln!("left out: a folder that is not writable, because root may write everywhere");
         return;
     }
     let closed = folder.path().join("closed");
     fs::create_dir(&closed).unwrap();
-    fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0o555)).unwrap();
+    fs::set_permissions(&closed, Permissions::from_mode(0o555)).unwrap();
     let said = refused(folder.path(), &closed.join("events.sock"), 0);
     assert!(
         said.contains(&format!("{} must be writable", closed.display())),
