@@ -43,9 +43,9 @@ const BACKLOG: i32 = 4096;
 const LOOK: Duration = Duration::from_millis(250);
 /// The whole stop may take so long; the process then ends whatever still runs.
 const STOP_DEADLINE: Duration = Duration::from_millis(4400);
-/// Parts of it. `accept` and `ingest` wake at once; the latter may wait 500 ms for room and 500 ms for what the kernel
-/// holds, `fanout` hands on for a second. That leaves clients 2.1 s for what they need at most: 0.1 s to own their
-/// socket, 1 s to flush, 1 s to close.
+/// Parts of it. `accept` and `ingest` wake at once; the latter may need 300 ms for room, 300 ms for what the kernel holds
+/// and 100 ms to tell of losses; `fanout` hands on for a second. That leaves clients 2.1 s for what they need at most:
+/// 0.1 s to own their socket, 1 s to flush, 1 s to close.
 const ACCEPT_WAIT: Duration = Duration::from_millis(250);
 const INGEST_WAIT: Duration = Duration::from_millis(750);
 const FANOUT_WAIT: Duration = Duration::from_millis(1250);
@@ -442,35 +442,41 @@ fn restore(config: &Config) -> (Machines, Option<LockFile>, Option<PathBuf>) {
         // If it cannot be made, the lock says so.
         let _ = fs::create_dir_all(folder);
     }
-    match LockFile::acquire(&lock_path(&path)) {
-        Ok(lock) => (read_state(&path), Some(lock), Some(path)),
-        Err(error) => {
-            log::warn!(
-                "⚠️ machines will not be remembered across a restart: {error}. Give --state-file a path of its own in \
-                 a folder that this user may write to"
-            );
-            (Machines::default(), None, None)
-        }
+    let lock = match LockFile::acquire(&lock_path(&path)) {
+        Ok(lock) => lock,
+        Err(error) => return forgetful(&error),
+    };
+    match read_state(&path) {
+        Ok(machines) => (machines, Some(lock), Some(path)),
+        // Whatever is in it, replacing it by what we know would lose it.
+        Err(error) => forgetful(&error),
     }
 }
 
-fn read_state(path: &Path) -> Machines {
+/// Goes on without a state file, and says so.
+fn forgetful(why: &dyn fmt::Display) -> (Machines, Option<LockFile>, Option<PathBuf>) {
+    log::warn!(
+        "⚠️ machines will not be remembered across a restart: {why}. Give --state-file a path of its own in a folder that \
+         this user may read and write"
+    );
+    (Machines::default(), None, None)
+}
+
+/// The machines in the file; none when it is not there, or damaged and now set aside.
+fn read_state(path: &Path) -> Result<Machines, String> {
     let saved = match fs::read(path) {
         Ok(saved) => saved,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Machines::default(),
-        Err(error) => {
-            set_aside(path, &format!("it cannot be read: {error}"));
-            return Machines::default();
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Machines::default()),
+        Err(error) => return Err(format!("state file {} cannot be read: {error}", path.display())),
     };
     match Machines::restore(&saved, Instant::now()) {
         Ok(machines) => {
             log::info!("📋 {} machines remembered from {}", machines.len(), path.display());
-            machines
+            Ok(machines)
         }
         Err(error) => {
             set_aside(path, &error.to_string());
-            Machines::default()
+            Ok(Machines::default())
         }
     }
 }

@@ -14,7 +14,6 @@ use crate::liveness::beat::Beat;
 use crate::pipeline::chunk::{Chunk, close_frame, ping_frame, text_frame};
 use crate::pipeline::fanout::FanoutHandle;
 use crate::process::clock::{epoch_seconds, monotonic_ms, pause, timespec};
-use crate::process::unsent::unacknowledged_bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError, select};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, IoSlice};
@@ -87,8 +86,8 @@ struct Running {
     /// Bytes of the first of them that are written.
     sent_of_frame: usize,
     next_ping: Instant,
-    /// Set while the socket takes nothing.
-    blocked: Option<Blocked>,
+    /// Since when the socket takes nothing.
+    blocked_since: Option<Instant>,
     /// Until when there may be anything written at all; set when the server stops.
     deadline: Option<Instant>,
     /// When this process last came back from not running, [`monotonic_ms`].
@@ -96,15 +95,6 @@ struct Running {
     owner: bool,
     /// The frames end with the answer to the client's close frame.
     peer_closed: bool,
-}
-
-/// A socket that takes nothing.
-#[derive(Clone, Copy, Debug)]
-struct Blocked {
-    /// When the peer was last seen to take something.
-    since: Instant,
-    /// What it had not taken then. The kernel makes room in large steps, so that a slow reader shows here first.
-    unacknowledged: usize,
 }
 
 impl Writer {
@@ -119,7 +109,7 @@ impl Writer {
             frames: VecDeque::new(),
             sent_of_frame: 0,
             next_ping,
-            blocked: None,
+            blocked_since: None,
             deadline: None,
             resumed_ms: 0,
             owner: true,
@@ -216,9 +206,7 @@ impl Running {
     fn notice_oversleep(&mut self, asked: Duration, begun: Instant) {
         if begun.elapsed() > asked + OVERSLEPT {
             self.resumed_ms = monotonic_ms();
-            if let Some(blocked) = &mut self.blocked {
-                blocked.since = Instant::now();
-            }
+            self.blocked_since = self.blocked_since.map(|_| Instant::now());
         }
     }
 
@@ -403,7 +391,7 @@ impl Running {
         }
         match sent {
             Ok(sent) => {
-                self.blocked = None;
+                self.blocked_since = None;
                 Ok(sent)
             }
             Err(Errno::INTR) => Ok(0),
@@ -412,18 +400,11 @@ impl Running {
         }
     }
 
-    /// Blocks until the socket may take a byte, at most a look; the send timeout counts from when the peer last took one.
+    /// Blocks until the socket may take a byte, at most a look; the send timeout counts from the last byte it took. The
+    /// kernel shows what a peer reads only in large steps, so that some KiB a second look like nothing.
     fn wait_for_room(&mut self) -> Result<(), EndReason> {
-        let unacknowledged = unacknowledged_bytes(self.w.link.as_fd()).unwrap_or(0);
-        let blocked = match self.blocked {
-            Some(blocked) if unacknowledged >= blocked.unacknowledged => blocked,
-            _ => Blocked {
-                since: Instant::now(),
-                unacknowledged,
-            },
-        };
-        self.blocked = Some(blocked);
-        let left = self.w.timing.send_timeout.saturating_sub(blocked.since.elapsed());
+        let since = *self.blocked_since.get_or_insert_with(Instant::now);
+        let left = self.w.timing.send_timeout.saturating_sub(since.elapsed());
         if left.is_zero() {
             return Err(EndReason::SendTimeout);
         }

@@ -37,9 +37,9 @@ const REMIND: Duration = Duration::from_secs(60);
 /// Sockets whose file somebody removed are still drained, because senders stay connected to them; the oldest goes.
 const FORMER_SOCKETS_MAX: usize = 8;
 /// When stopping, at most this long is spent on what the kernel still holds.
-const LAST_DRAIN: Duration = Duration::from_millis(500);
+const LAST_DRAIN: Duration = Duration::from_millis(300);
 /// And this long on telling the fan-out what was dropped at the very end; it is emptying the queue meanwhile.
-const LAST_SETTLE: Duration = Duration::from_millis(200);
+const LAST_SETTLE: Duration = Duration::from_millis(100);
 /// How finely that is tried.
 const SETTLE_LOOK: Duration = Duration::from_millis(1);
 /// After an error of a socket, which stays ready to be read: out of memory, this thread must not eat the processor too.
@@ -83,8 +83,6 @@ pub struct Ingest {
     reminded: Option<Instant>,
     /// Which socket is received from first in the next turn; taken modulo their number.
     next_socket: usize,
-    /// A datagram was dropped after the last one that was queued, so the stream may not know of it yet.
-    untold: bool,
 }
 
 impl Ingest {
@@ -110,7 +108,6 @@ impl Ingest {
             path_looked: Instant::now(),
             reminded: None,
             next_socket: 0,
-            untold: false,
         }
     }
 
@@ -211,9 +208,8 @@ impl Ingest {
             let beat = &self.beat;
             let mut waiting = || beat.enter(Operation::WaitingForRoom);
             match self.intake.push(datagram.bytes, &mut waiting) {
-                Pushed::Queued | Pushed::Closed => self.untold = false,
+                Pushed::Queued | Pushed::Closed => {}
                 Pushed::Dropped => {
-                    self.untold = true;
                     let total = self.gauges.drops.add(DropCause::QueueFull, 1);
                     log::error!("🚨 dropped an event: {} ({total} so far)", DropCause::QueueFull.text());
                 }
@@ -316,11 +312,14 @@ impl Ingest {
     /// Insists, because a queue that is too full now would leave it untold for ever what is missing at the end.
     fn last_settle(&mut self, mut wait: impl FnMut()) {
         let end = Instant::now() + LAST_SETTLE;
-        self.intake.settle();
-        while self.untold && Instant::now() < end {
+        let mut untold = self.intake.settle();
+        while untold > 0 && Instant::now() < end {
             self.beat.enter(Operation::WaitingForRoom);
             wait();
-            self.intake.settle();
+            untold = self.intake.settle();
+        }
+        if untold > 0 {
+            log::error!("🚨 {untold} events at the very end were dropped: the queue was full when the server stopped");
         }
     }
 }
@@ -420,6 +419,7 @@ mod tests {
         let mut taken = Vec::new();
         // The queue is full until ingest waits.
         ingest.last_settle(|| taken.extend(std::iter::from_fn(|| rx.try_recv().ok())));
+        taken.extend(std::iter::from_fn(|| rx.try_recv().ok()));
         assert_eq!(taken.len(), INTAKE_LEN_MAX + 1);
         assert_eq!(taken.last(), Some(&Entry::Lost(1, DropCause::QueueFull)));
     }

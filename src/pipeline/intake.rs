@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_micros(200);
 /// on a busy host that takes milliseconds, and dropping would be worse.
 const STARVED_MAX: Duration = Duration::from_millis(100);
 /// When the server stops, at most this long is spent on waiting for room in all.
-const LAST_WAIT: Duration = Duration::from_millis(500);
+const LAST_WAIT: Duration = Duration::from_millis(300);
 
 /// What `ingest` hands on.
 #[derive(Debug, PartialEq, Eq)]
@@ -139,11 +139,13 @@ impl IntakeTx {
         }
     }
 
-    /// Tells the fan-out what is missing although no further datagram came; called now and then.
-    pub fn settle(&mut self) {
+    /// Tells the fan-out what is missing although no further datagram came; called now and then. Gives how many
+    /// datagrams it could not tell of yet.
+    pub fn settle(&mut self) -> u64 {
         if self.lost > 0 {
             self.announce_loss();
         }
+        self.lost
     }
 
     fn push_entry(&mut self, entry: Entry, waiting: &mut dyn FnMut()) -> Pushed {

@@ -15,4 +15,3 @@ pub mod recvmmsg;
 pub mod signals;
 pub mod stop;
 pub mod threads;
-pub mod unsent;

@@ -465,6 +465,14 @@ fn commands_are_taken_by_hand_only_and_drills_only_where_allowed() {
             let answer = server.http("POST", target, &[&format!("Origin: {origin}")]);
             assert_eq!(answer.status, 403, "{target} {origin}: {}", answer.body);
         }
+        for proxy in [
+            "X-Forwarded-For: 192.0.2.1",
+            "Forwarded: for=192.0.2.1",
+            "Via: 1.1 proxy",
+        ] {
+            let answer = server.http("POST", target, &[proxy]);
+            assert_eq!(answer.status, 403, "{target} {proxy}: {}", answer.body);
+        }
         for method in ["GET", "PUT", "HEAD"] {
             let answer = server.http(method, target, &[]);
             assert_eq!(

@@ -2,7 +2,9 @@
 //! moves is not ended.
 
 use crate::support::client::{CLOSE, Options, PING, PONG, TEXT, parse};
-use crate::support::{Fleet, TestClient, TestServer, eventually, in_both_shapes, number_of, numbered, pause};
+use crate::support::{
+    Fleet, TestClient, TestServer, eventually, in_both_shapes, number_of, numbered, pause, state_change,
+};
 use rustix::process::Signal;
 use std::io::{ErrorKind, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -228,7 +230,7 @@ fn a_reader_that_pauses_and_recovers_loses_nothing_and_is_sent_to_directly_again
 #[test]
 fn a_client_that_trickles_is_not_ended_while_it_takes_bytes() {
     in_both_shapes(|delivery| {
-        let server = TestServer::start(&["--delivery", delivery, "--send-timeout", "1s"]);
+        let server = TestServer::start(&["--delivery", delivery]);
         let client = client_with_buffer(&server, 8 * KIB);
         let sender = server.sender();
         for number in 0..1000 {
@@ -237,14 +239,14 @@ fn a_client_that_trickles_is_not_ended_while_it_takes_bytes() {
         let (mut socket, mut received) = client.into_parts();
         let begun = Instant::now();
         let mut scrap = [0; 2 * KIB];
-        // 2 KiB every 50 ms, for four times the send timeout.
-        while begun.elapsed() < Duration::from_secs(4) {
+        // 2 KiB every 100 ms, for more than twice the send timeout.
+        while begun.elapsed() < Duration::from_secs(5) {
             match socket.read(&mut scrap) {
                 Ok(0) => panic!("ended after {:?}", begun.elapsed()),
                 Ok(count) => received.extend_from_slice(&scrap[..count]),
                 Err(error) => panic!("{error} after {:?}", begun.elapsed()),
             }
-            pause(Duration::from_millis(50));
+            pause(Duration::from_millis(100));
         }
         expect_nobody_ended(&server);
         // Then it hurries, and finds everything.
@@ -344,5 +346,44 @@ fn nobody_is_blamed_for_a_time_in_which_the_server_was_suspended() {
         fleet.expect(1200);
         expect_nobody_ended(&server);
         assert_eq!(server.health()["connections"], CLIENTS + 1);
+    });
+}
+
+#[test]
+fn nobody_is_ended_for_the_size_of_a_snapshot() {
+    in_both_shapes(|delivery| {
+        let server = TestServer::start(&["--delivery", delivery, "--client-queue-bytes", "256KiB"]);
+        let sender = server.sender();
+        for machine in 0..3000 {
+            sender
+                .send(&state_change(&format!("machine-{machine}"), "a", "b", 1.0))
+                .unwrap();
+        }
+        eventually("all machines are known", || {
+            (server.health()["machines"] == 3000).then_some(())
+        });
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // Bounded, so that a failure below is not waited for.
+                for number in 0..20_000 {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    sender.send(&numbered(number, KIB)).unwrap();
+                    pause(Duration::from_millis(1));
+                }
+            });
+            for _ in 0..10 {
+                let mut client = client_with_buffer(&server, 64 * KIB);
+                for _ in 0..5 {
+                    client.send_text("refresh");
+                    while !client.text().starts_with("{\"type\":\"initial\"") {}
+                }
+                client.close().expect("it was not ended before");
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(ended(&server, "too_slow"), 0);
     });
 }

@@ -193,20 +193,22 @@ fn a_second_signal_ends_a_slow_stop_at_once() {
 #[test]
 fn a_component_that_stands_still_is_named_and_left_behind() {
     let mut server = TestServer::start(&["--allow-drill"]);
-    let client = server.client();
+    let mut client = server.client();
     let answer = server.http("POST", "/drill?component=fanout&ms=20000", &[]);
     assert_eq!(answer.status, 200, "{}", answer.body);
     // It obeys at the top of its next turn.
     pause(Duration::from_millis(300));
     let begun = Instant::now();
     server.signal(Signal::TERM);
+    // Clients are told all the same, by a way that needs no fan-out.
+    expect_restart_notice(&mut client);
+    drop(client);
     let status = server.wait_for_end(DEADLINE);
     let took = begun.elapsed();
     assert_eq!(status.code(), Some(1));
     assert!(took <= STOP_BOUND, "{took:?}");
     server.wait_for_line("🚨 thread fanout did not end within");
     assert!(!server.socket_path().exists());
-    drop(client);
 }
 
 #[test]
