@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Frames of the inbox that may wait. Full policy: the inbox stops reading from this client until there is room.
-pub const CONTROL_QUEUE_LEN_MAX: usize = 16;
+pub const CONTROL_QUEUE_LEN_MAX: usize = 8;
 /// Chunks given to one system call, and roughly how many bytes; then pings and pongs have their turn.
 const GATHER_CHUNKS_MAX: usize = 32;
 const GATHER_BYTES_MAX: usize = 128 * 1024;

@@ -1,9 +1,10 @@
 //! The only place that starts a thread: it gives the name, catches a panic, and makes joining bounded.
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::Sender;
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Linux cuts thread names after this many bytes (`TASK_COMM_LEN` - 1, prctl(2)).
@@ -16,8 +17,16 @@ pub const CORE_STACK_BYTES: usize = 1024 * 1024;
 #[derive(Debug)]
 pub struct ThreadHandle<T> {
     name: String,
-    outcome: Receiver<Result<T, String>>,
+    outcome: Arc<Outcome<T>>,
     join: std::thread::JoinHandle<()>,
+}
+
+/// Where a thread leaves what its body gave, or the text of its panic. A channel would do, at ten times the memory, and
+/// there is one of these per client.
+#[derive(Debug)]
+struct Outcome<T> {
+    slot: Mutex<Option<Result<T, String>>>,
+    filled: Condvar,
 }
 
 /// Why a thread gave no result.
@@ -62,12 +71,17 @@ where
     F: FnOnce() -> T + Send + 'static,
 {
     debug_assert!(name.len() <= NAME_BYTES_MAX, "{name} is too long");
-    let (outcome_tx, outcome) = bounded(1);
+    let outcome = Arc::new(Outcome {
+        slot: Mutex::new(None),
+        filled: Condvar::new(),
+    });
+    let own_outcome = Arc::clone(&outcome);
     let own_name = name.to_owned();
     let run = move || {
         let result = catch_unwind(AssertUnwindSafe(body)).map_err(|panic| panic_text(&*panic));
-        // The channel has room for exactly this one value, so neither send can block or be refused.
-        let _ = outcome_tx.try_send(result);
+        // Held for moments by us and by whoever joins.
+        *own_outcome.slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+        own_outcome.filled.notify_all();
         if let Some(obituaries) = obituaries {
             let _ = obituaries.try_send(own_name);
         }
@@ -100,25 +114,25 @@ impl<T> ThreadHandle<T> {
     /// # Errors
     /// It runs on, or it panicked.
     pub fn join_within(self, bound: Duration) -> Result<T, JoinError> {
-        match self.outcome.recv_timeout(bound) {
-            Ok(outcome) => {
-                // The body is over; what is left of the thread is its own tear-down.
-                let _ = self.join.join();
-                outcome.map_err(|message| JoinError::Panicked {
-                    name: self.name,
-                    message,
-                })
-            }
-            Err(RecvTimeoutError::Timeout) => Err(JoinError::StillRunning {
+        let slot = self.outcome.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut slot, _) = self
+            .outcome
+            .filled
+            .wait_timeout_while(slot, bound, |slot| slot.is_none())
+            .unwrap_or_else(PoisonError::into_inner);
+        let Some(outcome) = slot.take() else {
+            return Err(JoinError::StillRunning {
                 name: self.name,
                 waited: bound,
-            }),
-            // Only possible when the outcome was taken before, which `self` by value excludes.
-            Err(RecvTimeoutError::Disconnected) => Err(JoinError::Panicked {
-                name: self.name,
-                message: "ended without an outcome".to_owned(),
-            }),
-        }
+            });
+        };
+        drop(slot);
+        // The body is over; what is left of the thread is its own tear-down.
+        let _ = self.join.join();
+        outcome.map_err(|message| JoinError::Panicked {
+            name: self.name,
+            message,
+        })
     }
 }
 
@@ -140,6 +154,7 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crossbeam_channel::bounded;
 
     #[test]
     fn a_panic_becomes_an_error_with_name_and_text() {
