@@ -12,14 +12,15 @@ use crate::client::writer::Timing;
 use crate::liveness::beat::{Beat, Beats, Operation};
 use crate::liveness::drill;
 use crate::pipeline::event_socket::{self, BindError, EventSocket, PathLock};
-use crate::pipeline::fanout::{Fanout, FanoutConfig, FanoutGauges, FanoutHandle, FanoutRequests};
+use crate::pipeline::fanout::{Fanout, FanoutConfig};
 use crate::pipeline::ingest::{Ingest, IngestGauges};
 use crate::pipeline::intake::{IntakeRx, IntakeTx, intake};
-use crate::pipeline::machines::Machines;
+use crate::pipeline::requests::{FanoutGauges, FanoutHandle, FanoutRequests};
+use crate::pipeline::state_file;
 use crate::process::clock::epoch_seconds;
 use crate::process::config::{Config, SETTINGS};
 use crate::process::exit::ExitStatus;
-use crate::process::files::{self, LockFile, Phase, Slot, lock_path};
+use crate::process::files::{self, LockFile, Phase, Slot};
 use crate::process::limits;
 use crate::process::logging::{self, LogControl};
 use crate::process::signals::StopSignals;
@@ -30,10 +31,9 @@ use crate::web::health::Vitals;
 use crossbeam_channel::{Receiver, bounded};
 use rustix::net::{listen, sockopt};
 use std::fmt;
-use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -247,7 +247,7 @@ impl Server {
         if vitals.log.is_none() {
             beats.log.enter(Operation::Ended);
         }
-        let (machines, state_lock, state_path) = restore(&config);
+        let (machines, state_lock, state_path) = state_file::restore(config.state_path());
         let (state_slot, files) = start_files(state_path, &beats)?;
 
         let fanout = Fanout::new(
@@ -430,73 +430,6 @@ fn fanout_config(config: &Config, send_buffer_bytes: usize) -> FanoutConfig {
         machine_ttl: config.machine_ttl,
         slow_broadcast: config.slow_broadcast,
         slow_snapshot: config.slow_snapshot,
-    }
-}
-
-/// The machine table as it was, the right to its file, and where it is kept from now on.
-fn restore(config: &Config) -> (Machines, Option<LockFile>, Option<PathBuf>) {
-    let Some(path) = config.state_path() else {
-        return (Machines::default(), None, None);
-    };
-    if let Some(folder) = path.parent() {
-        // If it cannot be made, the lock says so.
-        let _ = fs::create_dir_all(folder);
-    }
-    let lock = match LockFile::acquire(&lock_path(&path)) {
-        Ok(lock) => lock,
-        Err(error) => return forgetful(&error),
-    };
-    match read_state(&path) {
-        Ok(machines) => (machines, Some(lock), Some(path)),
-        // Whatever is in it, replacing it by what we know would lose it.
-        Err(error) => forgetful(&error),
-    }
-}
-
-/// Goes on without a state file, and says so.
-fn forgetful(why: &dyn fmt::Display) -> (Machines, Option<LockFile>, Option<PathBuf>) {
-    log::warn!(
-        "⚠️ machines will not be remembered across a restart: {why}. Give --state-file a path of its own in a folder that \
-         this user may read and write"
-    );
-    (Machines::default(), None, None)
-}
-
-/// The machines in the file; none when it is not there, or damaged and now set aside.
-fn read_state(path: &Path) -> Result<Machines, String> {
-    let saved = match fs::read(path) {
-        Ok(saved) => saved,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Machines::default()),
-        Err(error) => return Err(format!("state file {} cannot be read: {error}", path.display())),
-    };
-    match Machines::restore(&saved, Instant::now()) {
-        Ok(machines) => {
-            log::info!("📋 {} machines remembered from {}", machines.len(), path.display());
-            Ok(machines)
-        }
-        Err(error) => {
-            set_aside(path, &error.to_string());
-            Ok(Machines::default())
-        }
-    }
-}
-
-/// Keeps a damaged file for whoever wants to look at it, out of the way of the next one.
-fn set_aside(path: &Path, why: &str) {
-    let mut aside = path.as_os_str().to_owned();
-    // Nanoseconds, so that a second one in the same second does not replace the first.
-    aside.push(format!(".damaged-{:.9}", epoch_seconds()));
-    let aside = PathBuf::from(aside);
-    match fs::rename(path, &aside) {
-        Ok(()) => log::warn!(
-            "⚠️ state file {} is damaged ({why}); it was set aside as {}, starting with no machines",
-            path.display(),
-            aside.display()
-        ),
-        Err(error) => log::warn!(
-            "⚠️ state file {} is damaged ({why}) and cannot be set aside: {error}; it will be replaced, starting with no machines",
-            path.display()
-        ),
     }
 }
 

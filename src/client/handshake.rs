@@ -15,7 +15,7 @@ use crate::client::outbox::{Link, outbox};
 use crate::client::protocol::{EndReason, EndTally};
 use crate::client::writer::{CONTROL_QUEUE_LEN_MAX, Timing, Writer};
 use crate::liveness::beat::Beat;
-use crate::pipeline::fanout::{CaughtUp, FanoutHandle};
+use crate::pipeline::requests::{CaughtUp, FanoutHandle};
 use crate::process::stop::Stop;
 use crate::web::Site;
 use crossbeam_channel::bounded;

@@ -15,7 +15,7 @@ use crate::client::writer::Control;
 use crate::liveness::beat::{Beat, Operation};
 use crate::liveness::drill;
 use crate::pipeline::chunk::text_frame;
-use crate::pipeline::fanout::FanoutHandle;
+use crate::pipeline::requests::FanoutHandle;
 use crate::process::clock::timespec;
 use crate::process::stop::Stop;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};

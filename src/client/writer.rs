@@ -12,7 +12,7 @@ use crate::client::outbox::Link;
 use crate::client::protocol::{self, EndReason};
 use crate::liveness::beat::Beat;
 use crate::pipeline::chunk::{Chunk, close_frame, ping_frame, text_frame};
-use crate::pipeline::fanout::FanoutHandle;
+use crate::pipeline::requests::FanoutHandle;
 use crate::process::clock::{epoch_seconds, monotonic_ms, pause, timespec};
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError, select};
 use rustix::event::{PollFd, PollFlags, poll};

@@ -18,13 +18,13 @@ use crate::pipeline::ingest::{IngestGauges, beginning};
 use crate::pipeline::intake::{Entry, IntakeRx};
 use crate::pipeline::machines::{Applied, Machines, Snapshot};
 use crate::pipeline::rates::Rates;
+use crate::pipeline::requests::{CaughtUp, FanoutGauges, FanoutRequests, Request};
 use crate::process::clock::{epoch_seconds, json_seconds, pause};
 use crate::process::files::Slot;
 use crate::process::stop::Stop;
-use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
-use std::fmt;
+use crossbeam_channel::{Sender, TryRecvError};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Longest wait for an event or a request.
@@ -33,10 +33,6 @@ const TURN: Duration = Duration::from_millis(250);
 const TURN_EVENTS_MAX: usize = 512;
 /// Most requests of one turn.
 const TURN_REQUESTS_MAX: usize = 64;
-/// Requests that wait. Full policy: whoever asks waits, at most [`ANSWER_TIMEOUT`].
-const REQUESTS_QUEUE_LEN_MAX: usize = 1024;
-/// How long a client's thread waits for an answer; then it says so to its client instead of hanging.
-pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// The table is saved at most this often, so that a saved one is at most a second old.
 const SAVE_EVERY: Duration = Duration::from_millis(500);
 /// When the server stops: how long, and how finely, it is waited for slots in the queues of clients with a backlog.
@@ -56,165 +52,6 @@ const REFRESH_EVERY: Duration = Duration::from_millis(10);
 const LAST_EVENTS: Duration = Duration::from_secs(1);
 /// How often silent machines are looked for.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
-
-/// What the fan-out shows to whoever asks.
-#[derive(Debug, Default)]
-pub struct FanoutGauges {
-    /// Clients that receive events.
-    pub clients: AtomicUsize,
-    /// Events forwarded.
-    pub events: AtomicU64,
-    /// Machines in the table.
-    pub machines: AtomicUsize,
-    /// Machines that had to give way.
-    pub machines_evicted: AtomicU64,
-    /// Events whose machine is too large for the table.
-    pub machines_untabled: AtomicU64,
-    /// When the last event was forwarded: the bits of an f64, seconds since the epoch; 0 for never.
-    last_event: AtomicU64,
-}
-
-impl FanoutGauges {
-    /// When the last event was forwarded, seconds since the epoch.
-    pub fn last_event(&self) -> Option<f64> {
-        match self.last_event.load(Ordering::Relaxed) {
-            0 => None,
-            bits => Some(f64::from_bits(bits)),
-        }
-    }
-}
-
-/// What other threads ask of the fan-out.
-#[derive(Debug)]
-enum Request {
-    /// Bring this client to the live stream: everything after event `after`, or the state as of now.
-    CatchUp {
-        subscriber: Subscriber,
-        after: Option<Seq>,
-        reply: Sender<CaughtUp>,
-    },
-    Snapshot {
-        reply: Sender<Arc<Snapshot>>,
-    },
-    Forget {
-        machine: String,
-        reply: Sender<bool>,
-    },
-    /// Some client has ended, wants a refresh or has room again; see [`FanoutHandle::nudge`].
-    Nudge,
-}
-
-/// How a client was brought to the live stream: what is first in its queue. Whatever is published from then on comes
-/// behind it, in order.
-#[derive(Debug)]
-pub enum CaughtUp {
-    /// The state of `machines` machines as of event `as_of`; the next event it gets is the one after.
-    Snapshot { machines: usize, as_of: Seq },
-}
-
-/// Why the fan-out gave no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unanswered {
-    /// Not within [`ANSWER_TIMEOUT`].
-    Late,
-    /// It is over: the server stops.
-    Over,
-}
-
-impl fmt::Display for Unanswered {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Unanswered::Late => write!(f, "the fan-out did not answer within {ANSWER_TIMEOUT:?}"),
-            Unanswered::Over => write!(f, "the server is stopping"),
-        }
-    }
-}
-
-impl std::error::Error for Unanswered {}
-
-/// Everybody's way to ask the fan-out.
-#[derive(Clone, Debug)]
-pub struct FanoutHandle {
-    requests: Sender<Request>,
-    attention: Arc<AtomicBool>,
-}
-
-impl FanoutHandle {
-    /// Makes the handle and the fan-out's end.
-    pub fn new() -> (FanoutHandle, FanoutRequests) {
-        let (requests, rx) = bounded(REQUESTS_QUEUE_LEN_MAX);
-        let attention = Arc::new(AtomicBool::new(false));
-        let handle = FanoutHandle {
-            requests,
-            attention: Arc::clone(&attention),
-        };
-        (handle, FanoutRequests { rx, attention })
-    }
-
-    /// Asks for a client to be brought to the live stream. Joining is the first case: `after` is `None`.
-    ///
-    /// Blocks at most twice [`ANSWER_TIMEOUT`].
-    ///
-    /// # Errors
-    /// No answer; the client was not joined, or will be let go as soon as the fan-out looks at it.
-    pub fn catch_up(&self, subscriber: Subscriber, after: Option<Seq>) -> Result<CaughtUp, Unanswered> {
-        self.ask(|reply| Request::CatchUp {
-            subscriber,
-            after,
-            reply,
-        })
-    }
-
-    /// Asks for the state as of now. Blocks as [`FanoutHandle::catch_up`].
-    ///
-    /// # Errors
-    /// No answer.
-    pub fn snapshot(&self) -> Result<Arc<Snapshot>, Unanswered> {
-        self.ask(|reply| Request::Snapshot { reply })
-    }
-
-    /// Asks for a machine to be removed; whether there was one of that name. Blocks as [`FanoutHandle::catch_up`].
-    ///
-    /// # Errors
-    /// No answer.
-    pub fn forget(&self, machine: String) -> Result<bool, Unanswered> {
-        self.ask(|reply| Request::Forget { machine, reply })
-    }
-
-    fn ask<T>(&self, request: impl FnOnce(Sender<T>) -> Request) -> Result<T, Unanswered> {
-        let (reply, answer) = bounded(1);
-        self.requests
-            .send_timeout(request(reply), ANSWER_TIMEOUT)
-            .map_err(|error| match error.is_timeout() {
-                true => Unanswered::Late,
-                false => Unanswered::Over,
-            })?;
-        answer
-            .recv_timeout(ANSWER_TIMEOUT)
-            .map_err(|error| match error.is_timeout() {
-                true => Unanswered::Late,
-                false => Unanswered::Over,
-            })
-    }
-
-    /// Makes the fan-out look through its clients for those that have ended, want a refresh, or
-    /// have room again. Never blocks.
-    pub fn nudge(&self) {
-        // Release: what the caller wrote to the client's link before comes with it.
-        self.attention.store(true, Ordering::Release);
-        match self.requests.try_send(Request::Nudge) {
-            // With a full queue the fan-out is awake, and looks at the flag at its next turn.
-            Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
-        }
-    }
-}
-
-/// The fan-out's end of [`FanoutHandle`].
-#[derive(Debug)]
-pub struct FanoutRequests {
-    rx: Receiver<Request>,
-    attention: Arc<AtomicBool>,
-}
 
 /// Settings of the fan-out.
 #[derive(Clone, Copy, Debug)]

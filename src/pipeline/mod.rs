@@ -16,6 +16,10 @@ pub mod chunk;
 
 pub mod machines;
 
+pub mod state_file;
+
 pub mod rates;
+
+pub mod requests;
 
 pub mod fanout;

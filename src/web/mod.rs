@@ -9,7 +9,7 @@ pub mod query;
 use crate::client::http::{Answer, Head};
 use crate::liveness::beat::Beats;
 use crate::liveness::drill;
-use crate::pipeline::fanout::FanoutHandle;
+use crate::pipeline::requests::FanoutHandle;
 use crate::web::health::Vitals;
 use std::net::SocketAddr;
 use std::sync::Arc;
