@@ -2,7 +2,8 @@
 //!
 //! Runs on: `fanout`, one.
 //! Owns: the list of clients, the machine table, the numbering of events.
-//! Blocks on: an event or a request (250 ms); never on a client, a log or a disk.
+//! Blocks on: an event or a request (250 ms); many clients' backlogs at a time (20 ms a turn); never on one client, a log
+//! or a disk.
 //! Can be stalled by: nothing but its own work; a turn is bounded by 512 events and one chunk.
 //! Full queue means: of a client: that client ends as too slow; of requests: whoever asks waits up to 2 s.
 //! Ends when: `ingest` has ended and the queue is empty; the clients' queues then end too.
