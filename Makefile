@@ -2,10 +2,10 @@
 
 CARGO ?= cargo
 
-.PHONY: run build test check fmt clippy doc model minimal clean help
+.PHONY: run demo build test e2e check fmt clippy doc model minimal clean help
 
 help: ## what there is to make
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /  make \1\t/' | expand -t 16
 
 run: build ## build and start the server with the defaults, and say what to try next
 	@printf '%s\n' \
@@ -16,10 +16,14 @@ run: build ## build and start the server with the defaults, and say what to try 
 	  '  statemachine-ui --no-websocket          # the page of the original engine, at http://localhost:3001' \
 	  '  statemachine-db send-event --target ui --type activity_log --payload '"'"'{"message": "hello"}'"'"'' \
 	  'and without the original engine:' \
-	  '  python3 -c '"'"'import socket; socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b"{\"machine_name\": \"m\", \"type\": \"state_change\", \"payload\": {\"to_state\": \"on\"}}", "/tmp/statemachine-events.sock")'"'"'' \
+	  '  target/release/threadcast tail              # events as they come' \
+	  '  make demo                                   # five machines, so that there are some' \
 	  'Ctrl-C ends it.' \
 	  ''
 	@exec target/release/threadcast serve
+
+demo: build ## five machines that live beside a running server until Ctrl-C
+	@exec target/release/threadcast demo
 
 build: ## build the release binary: target/release/threadcast
 	$(CARGO) build --release --locked
@@ -40,6 +44,9 @@ clippy:
 
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+
+e2e: build ## run the original engine, its tools and its page against this server (PyPI, npm, Debian's Chromium)
+	tests/e2e/run
 
 model: ## try every interleaving of the hand-over between fan-out and writer
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO) test --locked --release --lib handover

@@ -1,16 +1,24 @@
 //! From arguments to a command, and the texts of `--help`.
 
+use crate::client::handshake::STREAM_PATH;
+use crate::commands::emit::{Emit, Source};
+use crate::commands::tail::{StreamUrl, Tail};
+use crate::commands::tail_lines::Format;
 use crate::process::config::{self, Config, FileError, SETTINGS, Setting, SettingError};
 use lexopt::{Arg, Parser, ValueExt};
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// What the person asked for.
 #[derive(Debug)]
 pub enum Command {
     Serve(Box<Config>),
     Forget { machine: String, host: String, port: u16 },
+    Emit(Emit),
+    Tail(Tail),
+    Demo { path: PathBuf },
     Print(String),
 }
 
@@ -67,6 +75,9 @@ where
         Some(Arg::Value(name)) => match name.to_string_lossy().as_ref() {
             "serve" => serve(&mut parser),
             "forget" => forget(&mut parser),
+            "emit" => emit(&mut parser),
+            "tail" => tail(&mut parser),
+            "demo" => demo(&mut parser),
             "help" => help(&mut parser),
             other => Err(UsageError::UnknownCommand(other.to_owned())),
         },
@@ -83,6 +94,9 @@ fn help(parser: &mut Parser) -> Result<Command, UsageError> {
     match topic.as_str() {
         "serve" => Ok(Command::Print(serve_help())),
         "forget" => Ok(Command::Print(forget_help())),
+        "emit" => Ok(Command::Print(emit_help())),
+        "tail" => Ok(Command::Print(tail_help())),
+        "demo" => Ok(Command::Print(demo_help())),
         _ => Err(UsageError::UnknownCommand(topic)),
     }
 }
@@ -147,6 +161,171 @@ fn forget(parser: &mut Parser) -> Result<Command, UsageError> {
     }
 }
 
+/// Shortest and longest time that a command's flag takes.
+const TIME_MIN: Duration = Duration::from_millis(1);
+const TIME_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+/// How long `emit` waits for room in the server's queue.
+const EMIT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The value of a flag that is a time.
+fn time_value(parser: &mut Parser, flag: &str, least: Duration) -> Result<Duration, UsageError> {
+    let value = parser.value()?.string()?;
+    config::duration(&value, least, TIME_MAX).map_err(|wanted| {
+        UsageError::Setting(SettingError {
+            name: flag.to_owned(),
+            value,
+            wanted,
+        })
+    })
+}
+
+fn emit(parser: &mut Parser) -> Result<Command, UsageError> {
+    let mut words: Vec<String> = Vec::new();
+    let mut payload = None;
+    let mut stdin = false;
+    let mut path = Config::default().event_socket_path;
+    let mut timeout = EMIT_TIMEOUT;
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Arg::Long("help") | Arg::Short('h') => return Ok(Command::Print(emit_help())),
+            Arg::Long("stdin") => stdin = true,
+            Arg::Long("payload") => payload = Some(parser.value()?.string()?),
+            Arg::Long("event-socket-path") => path = parser.value()?.into(),
+            Arg::Long("timeout") => timeout = time_value(parser, "timeout", Duration::ZERO)?,
+            Arg::Value(word) if words.len() < 2 => words.push(word.string()?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let missing = |what| UsageError::Missing { command: "emit", what };
+    let source = match (stdin, <[String; 2]>::try_from(words), payload) {
+        (false, Ok([kind, machine]), payload) => Source::Event {
+            kind,
+            machine,
+            payload: payload.unwrap_or_else(|| "{}".to_owned()),
+        },
+        (false, Err(_), _) => return Err(missing("the type of the event and the name of its machine, or --stdin")),
+        (true, Err(words), None) if words.is_empty() => Source::Stdin,
+        (true, ..) => return Err(missing("either --stdin alone, or a type and a machine")),
+    };
+    Ok(Command::Emit(Emit { source, path, timeout }))
+}
+
+fn tail(parser: &mut Parser) -> Result<Command, UsageError> {
+    let defaults = Config::default();
+    let mut tail = Tail {
+        url: stream_url(format!("ws://localhost:{}{STREAM_PATH}", defaults.port))?,
+        machine: None,
+        kind: None,
+        format: Format::Human,
+        count: None,
+        duration: None,
+    };
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Arg::Long("help") | Arg::Short('h') => return Ok(Command::Print(tail_help())),
+            Arg::Long("url") => tail.url = stream_url(parser.value()?.string()?)?,
+            Arg::Long("machine") => tail.machine = Some(parser.value()?.string()?),
+            Arg::Long("type") => tail.kind = Some(parser.value()?.string()?),
+            Arg::Long("format") => tail.format = format(parser)?,
+            Arg::Long("count") => tail.count = Some(parser.value()?.parse()?),
+            Arg::Long("duration") => tail.duration = Some(time_value(parser, "duration", TIME_MIN)?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    Ok(Command::Tail(tail))
+}
+
+fn stream_url(value: String) -> Result<StreamUrl, UsageError> {
+    value.parse().map_err(|wanted| {
+        UsageError::Setting(SettingError {
+            name: "url".to_owned(),
+            value,
+            wanted,
+        })
+    })
+}
+
+fn format(parser: &mut Parser) -> Result<Format, UsageError> {
+    let value = parser.value()?.string()?;
+    match value.as_str() {
+        "human" => Ok(Format::Human),
+        "compact" => Ok(Format::Compact),
+        "json" => Ok(Format::Json),
+        _ => Err(UsageError::Setting(SettingError {
+            name: "format".to_owned(),
+            value,
+            wanted: "write human, compact or json".to_owned(),
+        })),
+    }
+}
+
+fn demo(parser: &mut Parser) -> Result<Command, UsageError> {
+    let mut path = Config::default().event_socket_path;
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Arg::Long("help") | Arg::Short('h') => return Ok(Command::Print(demo_help())),
+            Arg::Long("event-socket-path") => path = parser.value()?.into(),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    Ok(Command::Demo { path })
+}
+
+fn emit_help() -> String {
+    format!(
+        "\
+Sends an event to a server, and says so if it was not taken. Never waits longer than --timeout for a server that is busy.
+
+Usage: threadcast emit TYPE MACHINE [FLAGS]
+       threadcast emit --stdin [FLAGS]
+
+  --payload JSON              the event's payload [{{}}]
+  --stdin                     send each line of standard input, a JSON object, as it is; then say how many went out
+  --event-socket-path PATH    the server's socket [{}]
+  --timeout TIME              how long each event may wait for room in the server's queue [1s]
+
+Exit status: 0 all sent, 1 some refused, 2 wrong usage.
+",
+        Config::default().event_socket_path.display()
+    )
+}
+
+fn tail_help() -> String {
+    format!(
+        "\
+Shows events as they come, and connects again when the server was away. Ctrl-C ends it.
+
+Usage: threadcast tail [FLAGS]
+
+  --url URL                   the server's stream [ws://localhost:{}/ws/events]
+  --machine GLOB              only machines whose name matches: * any characters, ? one
+  --type GLOB                 only events whose type matches
+  --format FORMAT             human (time, machine, from -> to, trigger), compact (without time), json (as it came) [human]
+  --count N                   end after so many events
+  --duration TIME             end after this time
+
+Colors on a terminal only, and not with NO_COLOR. What is not an event goes to standard error.
+Exit status: 0 ended as asked, 1 failed, 2 wrong usage.
+",
+        Config::default().port
+    )
+}
+
+fn demo_help() -> String {
+    format!(
+        "\
+Five machines that work, fail, retry, end and come back until Ctrl-C; their events go to a running server.
+
+Usage: threadcast demo [FLAGS]
+
+  --event-socket-path PATH    the server's socket [{}]
+
+Exit status: 0 fine, 1 no event was taken, 2 wrong usage.
+",
+        Config::default().event_socket_path.display()
+    )
+}
+
 fn overview() -> String {
     "\
 threadcast shows people what their local workers are doing, live.
@@ -155,7 +334,10 @@ Usage: threadcast COMMAND [FLAGS]
 
 Commands:
   serve         receive events on a Unix datagram socket, send them to browsers over WebSocket
+  emit          send an event from a shell, or a stream of them
+  tail          show events as they come
   forget NAME   remove a machine that no longer exists from a running server
+  demo          five machines that live until Ctrl-C, to have something to see
   help COMMAND  the flags of a command
 
   --version     print the version

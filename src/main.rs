@@ -13,6 +13,9 @@ fn main() -> ExitCode {
     let status = match command {
         Command::Serve(config) => commands::serve(*config),
         Command::Forget { machine, host, port } => commands::forget::run(&machine, &host, port),
+        Command::Emit(emit) => commands::emit::run(&emit),
+        Command::Tail(tail) => commands::tail::run(&tail),
+        Command::Demo { path } => commands::demo::run(&path),
         Command::Print(text) => commands::print(&text),
     };
     status.into()

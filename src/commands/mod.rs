@@ -1,6 +1,11 @@
 //! What each command of the program does, from the person's side: its output, its exit status.
 
+pub mod demo;
+pub mod emit;
 pub mod forget;
+pub mod sender;
+pub mod tail;
+pub mod tail_lines;
 
 use crate::process::config::Config;
 use crate::process::exit::ExitStatus;

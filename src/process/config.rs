@@ -514,7 +514,11 @@ fn origin(text: &str) -> Result<String, String> {
     }
 }
 
-fn duration(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
+/// Reads a time such as `500ms`, `10s` or `2m`.
+///
+/// # Errors
+/// It is none, or out of bounds; the text says what would be right.
+pub fn duration(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
     let units = [
         ("ms", 0.001),
         ("us", 0.000_001),

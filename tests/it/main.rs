@@ -11,8 +11,10 @@ mod support;
 
 mod bad_events;
 mod cli;
+mod clock;
 mod contract;
 mod delivery;
+mod emit;
 mod event_socket;
 mod frozen;
 mod handshake;
@@ -23,5 +25,6 @@ mod messages;
 mod slow_client;
 mod state_file;
 mod stopping;
+mod tail;
 mod tidy;
 mod wire_property;

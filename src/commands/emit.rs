@@ -1,0 +1,159 @@
+//! `threadcast emit`: sends events from a shell, and says what became of them.
+
+use crate::commands::complain;
+use crate::commands::sender::{EventSender, Refusal};
+use crate::pipeline::event::{self, DropCause};
+use crate::process::exit::ExitStatus;
+use std::io::{self, BufRead};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What to send.
+#[derive(Debug)]
+pub enum Source {
+    /// One event.
+    Event {
+        kind: String,
+        machine: String,
+        payload: String,
+    },
+    /// A JSON object per line of standard input, its bytes kept.
+    Stdin,
+}
+
+/// The command's arguments.
+#[derive(Debug)]
+pub struct Emit {
+    pub source: Source,
+    pub path: PathBuf,
+    /// How long each event may wait for room in the server's queue.
+    pub timeout: Duration,
+}
+
+/// How many events went out, and how many were refused, by cause.
+#[derive(Debug, Default)]
+struct Tally {
+    sent: u64,
+    /// In the order in which they first happened.
+    refused: Vec<Refused>,
+}
+
+/// The events that were refused for one cause.
+#[derive(Debug)]
+struct Refused {
+    why: Refusal,
+    count: u64,
+    /// Line of standard input of the first.
+    first: u64,
+}
+
+/// The command.
+pub fn run(emit: &Emit) -> ExitStatus {
+    let mut sender = EventSender::new(&emit.path);
+    let mut tally = Tally::default();
+    let read = match &emit.source {
+        Source::Event { kind, machine, payload } => {
+            let event = envelope(kind, machine, payload);
+            let sent = check_payload(payload).and_then(|()| send(&mut sender, event.as_bytes(), emit.timeout));
+            tally.count(1, sent);
+            Ok(())
+        }
+        Source::Stdin => send_lines(&mut sender, &mut io::stdin().lock(), emit.timeout, &mut tally),
+    };
+    if let Err(error) = &read {
+        complain(&format!(
+            "threadcast: cannot read standard input any further: {error}\n"
+        ));
+    }
+    tally.report(&emit.path, matches!(emit.source, Source::Stdin));
+    match tally.refused.is_empty() && read.is_ok() {
+        true => ExitStatus::Fine,
+        false => ExitStatus::Failed,
+    }
+}
+
+/// An event in the engines' own spelling.
+pub fn envelope(kind: &str, machine: &str, payload: &str) -> String {
+    let text = |text: &str| serde_json::Value::from(text).to_string();
+    format!(
+        r#"{{"machine_name": {}, "type": {}, "payload": {payload}}}"#,
+        text(machine),
+        text(kind)
+    )
+}
+
+/// A payload is judged alone: `{}, "type": "x"` would be an object only together with the event around it.
+fn check_payload(payload: &str) -> Result<(), Refusal> {
+    match event::check(payload.as_bytes()) {
+        // Inside a payload every type is free.
+        Ok(_) | Err(DropCause::ReservedType) => Ok(()),
+        Err(cause) => Err(Refusal::Payload(cause)),
+    }
+}
+
+fn send(sender: &mut EventSender, event: &[u8], timeout: Duration) -> Result<(), Refusal> {
+    // The server would only count it among the dropped.
+    event::check(event).map_err(Refusal::NotAnEvent)?;
+    sender.send(event, timeout)
+}
+
+/// Sends each line that is not empty.
+fn send_lines(
+    sender: &mut EventSender,
+    input: &mut impl BufRead,
+    timeout: Duration,
+    tally: &mut Tally,
+) -> io::Result<()> {
+    let mut line = Vec::new();
+    let mut number = 0;
+    loop {
+        line.clear();
+        if input.read_until(b'\n', &mut line)? == 0 {
+            return Ok(());
+        }
+        number += 1;
+        let event = line.strip_suffix(b"\n").unwrap_or(&line);
+        let event = event.strip_suffix(b"\r").unwrap_or(event);
+        if !event.trim_ascii().is_empty() {
+            tally.count(number, send(sender, event, timeout));
+        }
+    }
+}
+
+impl Tally {
+    fn count(&mut self, line: u64, outcome: Result<(), Refusal>) {
+        match outcome {
+            Ok(()) => self.sent += 1,
+            Err(why) => match self.refused.iter_mut().find(|refused| refused.why == why) {
+                Some(refused) => refused.count += 1,
+                None => self.refused.push(Refused {
+                    why,
+                    count: 1,
+                    first: line,
+                }),
+            },
+        }
+    }
+
+    /// Says what happened: always when something was refused, and at the end of standard input.
+    fn report(&self, path: &Path, lines: bool) {
+        if self.refused.is_empty() && !lines {
+            return;
+        }
+        let refused: u64 = self.refused.iter().map(|refused| refused.count).sum();
+        let mut text = format!(
+            "threadcast: {} sent, {refused} refused, at {}\n",
+            self.sent,
+            path.display()
+        );
+        for Refused { why, count, first } in &self.refused {
+            let place = if lines {
+                format!(" (first: line {first})")
+            } else {
+                String::new()
+            };
+            text.push_str(&format!("  {count}: {why}{place}\n"));
+        }
+        complain(&text);
+    }
+}

@@ -1,0 +1,336 @@
+//! `threadcast tail`: shows events as they come, and stays with the server through its restarts.
+
+use crate::commands::complain;
+use crate::commands::tail_lines::{Format, Lines, visible};
+use crate::process::clock::{pause, timespec};
+use crate::process::exit::ExitStatus;
+use rustix::event::{PollFd, PollFlags, poll};
+use std::fmt;
+use std::io::{self, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::fd::AsFd;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tungstenite::client::client_with_config;
+use tungstenite::http::Uri;
+use tungstenite::http::uri::InvalidUri;
+use tungstenite::protocol::WebSocketConfig;
+use tungstenite::{Error, HandshakeError, Message, WebSocket};
+use wildmatch::WildMatch;
+
+/// Time for a connection, and for its handshake.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How soon Ctrl-C, the end of `--duration` and of our reader are noticed.
+const LOOK: Duration = Duration::from_millis(250);
+/// How long after Ctrl-C we may take to end well. A name that does not resolve or a reader that has stopped reading holds
+/// us in a system call that nothing else ends.
+const GRACE: Duration = Duration::from_secs(1);
+/// The server pings every 10 s by default; after several of them it is as good as gone.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// The first delay before connecting again, and the longest.
+const DELAY_FIRST: Duration = Duration::from_millis(500);
+const DELAY_MAX: Duration = Duration::from_secs(30);
+
+/// The command's arguments.
+#[derive(Debug)]
+pub struct Tail {
+    pub url: StreamUrl,
+    pub machine: Option<String>,
+    pub kind: Option<String>,
+    pub format: Format,
+    pub count: Option<u64>,
+    pub duration: Option<Duration>,
+}
+
+/// Where a server's stream is.
+#[derive(Clone, Debug)]
+pub struct StreamUrl {
+    uri: Uri,
+    /// A name or an address, without brackets.
+    host: String,
+    port: u16,
+}
+
+impl FromStr for StreamUrl {
+    type Err = String;
+
+    /// Fails with what would be right.
+    fn from_str(text: &str) -> Result<StreamUrl, String> {
+        let wanted = || "write ws://HOST:PORT/ws/events".to_owned();
+        let uri: Uri = text.parse().map_err(|_: InvalidUri| wanted())?;
+        let host = uri.host().map(|host| host.trim_matches(['[', ']']).to_owned());
+        // A port out of range reads as none; it must not become the default one.
+        let after_host = uri.authority().map_or("", |authority| authority.as_str());
+        let after_host = after_host.rsplit([']', '@']).next().unwrap_or_default();
+        let bad_port = after_host.contains(':') && uri.port_u16().is_none();
+        match (uri.scheme_str(), host) {
+            (Some("ws"), Some(host)) if !host.is_empty() && !bad_port => Ok(StreamUrl {
+                host,
+                port: uri.port_u16().unwrap_or(80),
+                uri,
+            }),
+            _ => Err(wanted()),
+        }
+    }
+}
+
+impl fmt::Display for StreamUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.uri)
+    }
+}
+
+/// Why the showing of events came to an end.
+#[derive(Debug)]
+enum Halt {
+    /// Asked to: Ctrl-C, `--count`, `--duration`, or the reader of our output is gone.
+    Done,
+    /// It makes no sense to try again.
+    Hopeless(String),
+    /// The connection is lost or could not be had.
+    Lost(String),
+}
+
+impl fmt::Display for Halt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Halt::Done => f.write_str("done"),
+            Halt::Hopeless(why) | Halt::Lost(why) => f.write_str(why),
+        }
+    }
+}
+
+/// The command.
+pub fn run(tail: &Tail) -> ExitStatus {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    // The offset of local time can only be asked for while there is one thread; the handler starts another.
+    let lines = Lines::new(tail.format);
+    let flag = Arc::clone(&interrupted);
+    let interrupt = move || {
+        flag.store(true, Ordering::Relaxed);
+        pause(GRACE);
+        std::process::exit(ExitStatus::Fine as i32);
+    };
+    if let Err(error) = ctrlc::try_set_handler(interrupt) {
+        complain(&format!(
+            "threadcast: cannot catch Ctrl-C: {error}; it will end this command at once\n"
+        ));
+    }
+    let mut session = Session {
+        tail,
+        lines,
+        machine: tail.machine.as_deref().map(WildMatch::new),
+        kind: tail.kind.as_deref().map(WildMatch::new),
+        shown: 0,
+        end: tail.duration.map(|duration| Instant::now() + duration),
+        interrupted,
+        connected: false,
+    };
+    let halt = session.run();
+    match halt {
+        Halt::Done => ExitStatus::Fine,
+        halt => {
+            complain(&format!("threadcast: {halt}\n"));
+            ExitStatus::Failed
+        }
+    }
+}
+
+struct Session<'a> {
+    tail: &'a Tail,
+    lines: Lines,
+    machine: Option<WildMatch>,
+    kind: Option<WildMatch>,
+    shown: u64,
+    end: Option<Instant>,
+    interrupted: Arc<AtomicBool>,
+    /// Whether there was a connection since the last delay.
+    connected: bool,
+}
+
+impl Session<'_> {
+    fn run(&mut self) -> Halt {
+        let mut delay = DELAY_FIRST;
+        loop {
+            let halt = match self.connect() {
+                Ok(mut socket) => self.show(&mut socket),
+                Err(halt) => halt,
+            };
+            let Halt::Lost(why) = halt else {
+                return halt;
+            };
+            if self.is_over() {
+                return Halt::Done;
+            }
+            if std::mem::take(&mut self.connected) {
+                delay = DELAY_FIRST;
+            }
+            // Between half and the whole, so that many of us do not come back at the same moment.
+            let wait = delay.mul_f64(0.5 + 0.5 * fastrand::f64());
+            complain(&format!(
+                "threadcast: {why}; connecting again in {:.1} s\n",
+                wait.as_secs_f64()
+            ));
+            if self.rest(wait) {
+                return Halt::Done;
+            }
+            delay = (delay * 2).min(DELAY_MAX);
+        }
+    }
+
+    /// Whether it is time to end.
+    fn is_over(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+            || self.end.is_some_and(|end| Instant::now() >= end)
+            || reader_is_gone()
+    }
+
+    /// Waits for `duration`; whether it is time to end.
+    fn rest(&self, duration: Duration) -> bool {
+        let until = Instant::now() + duration;
+        while !self.is_over() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            pause(left.min(LOOK));
+        }
+        true
+    }
+
+    fn connect(&self) -> Result<WebSocket<TcpStream>, Halt> {
+        let url = &self.tail.url;
+        let lost = |why: &dyn fmt::Display| Halt::Lost(format!("cannot connect to {url}: {why}"));
+        let deadline = Instant::now() + CONNECT_TIMEOUT;
+        let deadline = self.end.map_or(deadline, |end| end.min(deadline));
+        let stream = open(url, deadline).map_err(|error| lost(&error))?;
+        let config = WebSocketConfig::default().read_buffer_size(64 * 1024);
+        let mut shaken = client_with_config(url.uri.clone(), stream, Some(config));
+        loop {
+            match shaken {
+                Ok((socket, _)) => return Ok(socket),
+                // The socket's timeout, after each look.
+                Err(HandshakeError::Interrupted(half)) => {
+                    if self.is_over() || Instant::now() >= deadline {
+                        return Err(lost(&"nothing answers there"));
+                    }
+                    shaken = half.handshake();
+                }
+                Err(HandshakeError::Failure(Error::Http(answer))) => {
+                    let body = answer.body().as_deref().unwrap_or_default();
+                    let why = format!("the server answers {}: {}", answer.status(), reason(body));
+                    // What a server says of itself may pass; what it says of our request does not.
+                    return match answer.status().is_server_error() {
+                        true => Err(lost(&why)),
+                        false => Err(Halt::Hopeless(format!("cannot use {url}: {why}"))),
+                    };
+                }
+                Err(HandshakeError::Failure(error)) => return Err(lost(&error)),
+            }
+        }
+    }
+
+    fn show(&mut self, socket: &mut WebSocket<TcpStream>) -> Halt {
+        self.connected = true;
+        let mut heard = Instant::now();
+        loop {
+            if self.is_over() || self.is_full() {
+                let _ = socket.close(None).and_then(|()| socket.flush());
+                return Halt::Done;
+            }
+            match socket.read() {
+                Ok(Message::Close(frame)) => {
+                    let why = frame.map_or(String::new(), |frame| {
+                        format!(" ({} {})", u16::from(frame.code), visible(&frame.reason))
+                    });
+                    return Halt::Lost(format!("the server has ended the connection{why}"));
+                }
+                Ok(message) => {
+                    heard = Instant::now();
+                    if let Message::Text(text) = message
+                        && let Err(error) = self.take(&text)
+                    {
+                        return match error.kind() {
+                            io::ErrorKind::BrokenPipe => Halt::Done,
+                            _ => Halt::Hopeless(format!("cannot write the events: {error}")),
+                        };
+                    }
+                }
+                Err(Error::Io(error)) if is_timeout(&error) => {
+                    if heard.elapsed() > SILENCE_MAX {
+                        return Halt::Lost(format!("nothing came from the server for {SILENCE_MAX:?}"));
+                    }
+                }
+                Err(error) => return Halt::Lost(format!("the connection is lost: {error}")),
+            }
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.tail.count.is_some_and(|count| self.shown >= count)
+    }
+
+    /// Shows one message, if it is an event that is wanted.
+    fn take(&mut self, text: &str) -> io::Result<()> {
+        let Ok(event) = crate::pipeline::event::check(text.as_bytes()) else {
+            // `initial` and `ping`, which no event can be.
+            if let Some(note) = self.lines.connected(&self.tail.url.to_string(), text) {
+                complain(&note);
+            }
+            return Ok(());
+        };
+        let wanted = |pattern: &Option<WildMatch>, value: Option<&str>| {
+            pattern
+                .as_ref()
+                .is_none_or(|pattern| value.is_some_and(|value| pattern.matches(value)))
+        };
+        if !wanted(&self.machine, event.machine.as_deref()) || !wanted(&self.kind, event.kind.as_deref()) {
+            return Ok(());
+        }
+        self.shown += 1;
+        let mut out = io::stdout().lock();
+        out.write_all(self.lines.line(&event, text).as_bytes())?;
+        out.flush()
+    }
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
+    matches!(error.kind(), WouldBlock | TimedOut | Interrupted)
+}
+
+/// The reason in the body of a refusal.
+fn reason(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let detail = serde_json::from_str::<serde_json::Value>(&text).ok();
+    let detail = detail.and_then(|body| Some(body.get("detail")?.as_str()?.to_owned()));
+    visible(detail.as_deref().unwrap_or(text.trim()))
+}
+
+/// Whether nobody can read our standard output any more. A write would tell too, but only with the next event.
+fn reader_is_gone() -> bool {
+    let out = io::stdout();
+    let mut fds = [PollFd::from_borrowed_fd(out.as_fd(), PollFlags::empty())];
+    let looked = poll(&mut fds, Some(&timespec(Duration::ZERO)));
+    looked.is_ok() && fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
+}
+
+fn open(url: &StreamUrl, deadline: Instant) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in (url.host.as_str(), url.port).to_socket_addrs()? {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // Zero is not a timeout.
+        match TcpStream::connect_timeout(&address, left.max(Duration::from_millis(1))) {
+            Ok(stream) => {
+                stream.set_read_timeout(Some(LOOK))?;
+                stream.set_write_timeout(Some(CONNECT_TIMEOUT))?;
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}

@@ -1,0 +1,298 @@
+//! How `tail` writes an event: for people, for grep, for programs.
+
+use crate::pipeline::event::Event;
+use serde_json::Value;
+use std::io::IsTerminal;
+use time::{OffsetDateTime, UtcOffset};
+
+/// The form of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Time, machine, what happened; colors on a terminal.
+    Human,
+    /// The same without time and colors, one space between words.
+    Compact,
+    /// The event as it came.
+    Json,
+}
+
+/// Makes lines.
+#[derive(Debug)]
+pub struct Lines {
+    format: Format,
+    /// Whether a terminal reads what we write.
+    terminal: bool,
+    colors: bool,
+    offset: UtcOffset,
+}
+
+const DIM: &str = "2";
+const BOLD: &str = "1";
+const RED: &str = "31";
+const GREEN: &str = "32";
+const YELLOW: &str = "33";
+
+impl Lines {
+    /// Looks at standard output, NO_COLOR and the local time zone. Call it while there is one thread.
+    pub fn new(format: Format) -> Lines {
+        // https://no-color.org: set and not empty.
+        let forbidden = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let terminal = std::io::stdout().is_terminal();
+        Lines {
+            format,
+            terminal,
+            colors: format == Format::Human && !forbidden && terminal,
+            offset: UtcOffset::current_local_offset().unwrap_or(UtcOffset::UTC),
+        }
+    }
+
+    /// The line of one event, whose text is `text`.
+    pub fn line(&self, event: &Event<'_>, text: &str) -> String {
+        if self.format == Format::Json {
+            // A line end inside an event stands between its tokens, where any white space is the same.
+            let line = text.trim_end().replace(['\n', '\r'], " ");
+            return format!("{}\n", if self.terminal { escaped(&line) } else { line });
+        }
+        let value = serde_json::from_str(text).or_else(|_| serde_json::from_str(&without_lone_surrogates(text)));
+        let value: Value = value.unwrap_or_default();
+        let kind = event.kind.as_deref().unwrap_or("(no type)");
+        let machine = event.machine.as_deref().unwrap_or("(no machine)");
+        let (color, what) = happening(kind, event.state.as_deref(), &value);
+        let (machine, what) = (visible(machine), visible(&what));
+        match self.format {
+            Format::Compact => format!("{machine} {what}\n"),
+            _ => format!(
+                "{} {} {}\n",
+                self.paint(DIM, &self.time(event.time)),
+                self.paint(BOLD, &format!("{machine:<20}")),
+                self.paint(color, &what)
+            ),
+        }
+    }
+
+    /// What to say of `initial`; nothing in the forms that programs read.
+    pub fn connected(&self, url: &str, text: &str) -> Option<String> {
+        if self.format != Format::Human || !text.starts_with("{\"type\":\"initial\"") {
+            return None;
+        }
+        let initial: Value = serde_json::from_str(text).ok()?;
+        let machines = initial.get("machines")?.as_array()?;
+        let states = machines.iter().map(|row| {
+            let field = |name| row.get(name).and_then(Value::as_str).unwrap_or("?");
+            visible(&format!("{} {}", field("machine_name"), field("current_state")))
+        });
+        const SHOWN: usize = 10;
+        let mut list = states.take(SHOWN).collect::<Vec<_>>().join(", ");
+        if machines.len() > SHOWN {
+            list.push_str(", ...");
+        }
+        let machines = match machines.len() {
+            0 => "no machines".to_owned(),
+            1 => format!("1 machine: {list}"),
+            count => format!("{count} machines: {list}"),
+        };
+        Some(format!("threadcast: connected to {url}; {machines}\n"))
+    }
+
+    fn time(&self, seconds: Option<&str>) -> String {
+        let stamp = seconds.and_then(|seconds| seconds.parse::<f64>().ok());
+        let stamp = stamp.and_then(|seconds| OffsetDateTime::from_unix_timestamp_nanos((seconds * 1e9) as i128).ok());
+        let time = stamp
+            .unwrap_or_else(OffsetDateTime::now_utc)
+            .to_offset(self.offset)
+            .time();
+        let (hour, minute, second, milli) = time.as_hms_milli();
+        format!("{hour:02}:{minute:02}:{second:02}.{milli:03}")
+    }
+
+    fn paint(&self, color: &str, text: &str) -> String {
+        match self.colors && !color.is_empty() {
+            true => format!("\u{1b}[{color}m{text}\u{1b}[0m"),
+            false => text.to_owned(),
+        }
+    }
+}
+
+/// What an event says, and its color.
+fn happening(kind: &str, state: Option<&str>, event: &Value) -> (&'static str, String) {
+    let payload = event.get("payload").unwrap_or(&Value::Null);
+    let field = |name: &str| payload.get(name).and_then(Value::as_str);
+    match kind {
+        "state_change" => {
+            let from = field("from_state").or_else(|| event.get("previous_state")?.as_str());
+            let trigger = ["event_trigger", "event", "event_name", "trigger"]
+                .into_iter()
+                .find_map(field);
+            let from = from.map_or(String::new(), |from| format!("{from} "));
+            let trigger = trigger.map_or(String::new(), |trigger| format!(" ({trigger})"));
+            ("", format!("{from}-> {}{trigger}", state.unwrap_or("?")))
+        }
+        "machine_registered" => (GREEN, format!("registered as {}", state.unwrap_or("?"))),
+        "machine_terminated" => (YELLOW, "terminated".to_owned()),
+        "error" => {
+            let job = field("job_id").map_or(String::new(), |job| format!(" (job {job})"));
+            (RED, format!("error: {}{job}", field("error_message").unwrap_or("?")))
+        }
+        "activity_log" => {
+            let color = match field("level").map(str::to_ascii_lowercase).as_deref() {
+                Some("error") => RED,
+                Some("warning" | "warn") => YELLOW,
+                Some("success") => GREEN,
+                _ => "",
+            };
+            (color, field("message").unwrap_or("?").to_owned())
+        }
+        "job_started" | "job_completed" => (GREEN, format!("{kind} {}", field("job_id").unwrap_or("?"))),
+        _ if payload.is_null() || payload.as_object().is_some_and(serde_json::Map::is_empty) => ("", kind.to_owned()),
+        _ => ("", format!("{kind} {payload}")),
+    }
+}
+
+/// `text` with every character made visible that could drive a terminal or turn a line around, so that no event can.
+pub fn visible(text: &str) -> String {
+    text.chars()
+        .flat_map(|character| match drives_terminals(character) {
+            true => character.escape_default().collect::<Vec<_>>(),
+            false => vec![character],
+        })
+        .collect()
+}
+
+/// The same for JSON text, in which such characters stand inside strings only: it stays the same value.
+fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for character in json.chars() {
+        match drives_terminals(character) && character != '\t' {
+            true => text.push_str(&format!("\\u{:04x}", u32::from(character))),
+            false => text.push(character),
+        }
+    }
+    text
+}
+
+fn drives_terminals(character: char) -> bool {
+    character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// `json` with every escape of half a character replaced: such text is JSON, but no string can hold it.
+fn without_lone_surrogates(json: &str) -> String {
+    let code = |at: usize| {
+        let digits = json.get(at..at + 6)?.strip_prefix("\\u")?;
+        u32::from_str_radix(digits, 16).ok()
+    };
+    let mut text = String::with_capacity(json.len());
+    let mut at = 0;
+    while let Some(found) = json[at..].find('\\') {
+        let escape = at + found;
+        text.push_str(&json[at..escape]);
+        let (len, lone) = match (code(escape), code(escape + 6)) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => (12, false),
+            (Some(0xd800..=0xdfff), _) => (6, true),
+            // A backslash and what it escapes, so that `\\\\u` is not taken for the beginning of one.
+            _ => (2, false),
+        };
+        let end = (escape + len).min(json.len());
+        text.push_str(if lone { "\\ufffd" } else { &json[escape..end] });
+        at = end;
+    }
+    text.push_str(&json[at..]);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::event::check;
+
+    fn line(format: Format, text: &str) -> String {
+        let lines = Lines {
+            format,
+            terminal: true,
+            colors: false,
+            offset: UtcOffset::UTC,
+        };
+        lines.line(&check(text.as_bytes()).unwrap(), text)
+    }
+
+    const CHANGE: &str = r#"{"machine_name": "w1", "type": "state_change", "payload": {"from_state": "a", "to_state": "b", "event_trigger": "go", "timestamp": 3661.25}}"#;
+
+    #[test]
+    fn people_see_time_machine_and_what_happened() {
+        assert_eq!(
+            line(Format::Human, CHANGE),
+            format!("01:01:01.250 {:<20} a -> b (go)\n", "w1")
+        );
+        assert_eq!(line(Format::Compact, CHANGE), "w1 a -> b (go)\n");
+        assert_eq!(line(Format::Json, CHANGE), format!("{CHANGE}\n"));
+    }
+
+    #[test]
+    fn every_kind_and_dialect_has_its_words() {
+        for (text, expected) in [
+            (
+                r#"{"machine_id":"m","type":"state_change","state":"b","previous_state":"a"}"#,
+                "m a -> b",
+            ),
+            (
+                r#"{"machine_name":"m","event_type":"state_change","payload":{"to_state":"b"}}"#,
+                "m -> b",
+            ),
+            (
+                r#"{"machine_name":"m","type":"machine_registered","payload":{"current_state":"s"}}"#,
+                "m registered as s",
+            ),
+            (
+                r#"{"machine_name":"m","type":"machine_terminated","payload":{}}"#,
+                "m terminated",
+            ),
+            (
+                r#"{"machine_name":"m","type":"error","payload":{"error_message":"boom","job_id":"j"}}"#,
+                "m error: boom (job j)",
+            ),
+            (
+                r#"{"machine_name":"m","type":"activity_log","payload":{"message":"hi"}}"#,
+                "m hi",
+            ),
+            (
+                r#"{"machine_name":"m","type":"job_started","payload":{"job_id":"7"}}"#,
+                "m job_started 7",
+            ),
+            (r#"{"machine_name":"m","type":"new_job","payload":{}}"#, "m new_job"),
+            (
+                r#"{"machine_name":"m","type":"new_job","payload":{"a":1}}"#,
+                r#"m new_job {"a":1}"#,
+            ),
+            (r#"{}"#, "(no machine) (no type)"),
+        ] {
+            assert_eq!(line(Format::Compact, text), format!("{expected}\n"));
+        }
+    }
+
+    #[test]
+    fn no_event_drives_the_terminal() {
+        let text = r#"{"machine_name":"m\u001b[31m","type":"activity_log","payload":{"message":"a\nb\u0007"}}"#;
+        assert_eq!(line(Format::Compact, text), "m\\u{1b}[31m a\\nb\\u{7}\n");
+    }
+
+    #[test]
+    fn json_on_a_terminal_keeps_its_value_and_drives_nothing() {
+        let text = "{\"a\":\"\u{9b}31m\u{202e}\",\n\"b\":1}";
+        let shown = line(Format::Json, text);
+        assert_eq!(shown, "{\"a\":\"\\u009b31m\\u202e\", \"b\":1}\n");
+        let value = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+        assert_eq!(value(&shown), value(text));
+    }
+
+    #[test]
+    fn half_a_character_hides_nothing_else() {
+        for (message, shown) in [
+            (r"cut \ud83d here", "cut \u{fffd} here"),
+            (r"whole \ud83d\ude00", "whole \u{1f600}"),
+            (r"\ude00\ud83d\ude00\ud83d", "\u{fffd}\u{1f600}\u{fffd}"),
+            (r"no escape: \\ud83d \ud83d", "no escape: \\ud83d \u{fffd}"),
+        ] {
+            let text = format!(r#"{{"machine_name":"m","type":"activity_log","payload":{{"message":"{message}"}}}}"#);
+            assert_eq!(line(Format::Compact, &text), format!("m {shown}\n"));
+        }
+    }
+}
