@@ -46,8 +46,12 @@ fn strong_sender(server: &TestServer) -> UnixDatagram {
     sender
 }
 
-/// Sends each datagram and checks its fate: in the counters of `/health`, in the log, and with a client that watches.
-fn check_fates(server: &TestServer, client: &mut TestClient, rows: &[(&str, Vec<u8>, Fate)]) {
+/// Clients that watch while odd datagrams come.
+const WATCHERS: usize = 10;
+
+/// Sends each datagram and checks its fate: in the counters of `/health`, in the log, and with the clients that watch.
+fn check_fates(server: &TestServer, rows: &[(&str, Vec<u8>, Fate)]) {
+    let mut watchers: Vec<TestClient> = (0..WATCHERS).map(|_| server.client()).collect();
     let sender = strong_sender(server);
     for (index, (what, datagram, fate)) in rows.iter().enumerate() {
         let before = dropped(server);
@@ -55,17 +59,19 @@ fn check_fates(server: &TestServer, client: &mut TestClient, rows: &[(&str, Vec<
         sender.send(datagram).unwrap_or_else(|error| panic!("{what}: {error}"));
         let marker = numbered(index, 0);
         sender.send(&marker).unwrap();
-        let first = client.text();
+        for client in &mut watchers {
+            let first = client.text();
+            match fate {
+                Forwarded => {
+                    assert!(first.as_bytes() == datagram, "{what}: {first:.200}");
+                    assert_eq!(client.text().as_bytes(), marker, "{what} came twice");
+                }
+                Dropped(_) => assert!(first.as_bytes() == marker, "{what} reached a client: {first:.200}"),
+            }
+        }
         let mut expected = before.clone();
-        match fate {
-            Forwarded => {
-                assert!(first.as_bytes() == datagram, "{what}: {first:.200}");
-                assert_eq!(client.text().as_bytes(), marker, "{what} came twice");
-            }
-            Dropped(cause) => {
-                assert!(first.as_bytes() == marker, "{what} reached a client: {first:.200}");
-                expected[cause] = (before[cause].as_u64().unwrap() + 1).into();
-            }
+        if let Dropped(cause) = fate {
+            expected[cause] = (before[cause].as_u64().unwrap() + 1).into();
         }
         assert_eq!(dropped(server), expected, "{what}");
         // An empty datagram is ignored, as by the original; of the others a limited number is told per time.
@@ -237,8 +243,7 @@ fn every_odd_datagram_goes_out_whole_or_is_dropped_for_a_counted_cause() {
         // Two servers, so that every dropped one finds its line within what may be told.
         for rows in [&rows, &more] {
             let server = TestServer::start(&["--delivery", delivery]);
-            let mut client = server.client();
-            check_fates(&server, &mut client, rows);
+            check_fates(&server, rows);
             assert_eq!(server.health()["status"], "ok");
         }
     });
@@ -247,10 +252,8 @@ fn every_odd_datagram_goes_out_whole_or_is_dropped_for_a_counted_cause() {
 #[test]
 fn a_limit_of_ones_own_is_kept_to_the_byte() {
     let server = TestServer::start(&["--max-event-bytes", "8KiB"]);
-    let mut client = server.client();
     check_fates(
         &server,
-        &mut client,
         &[
             ("the limit", sized(8_192), Forwarded),
             ("one more", sized(8_193), Dropped("too_large")),
@@ -295,8 +298,7 @@ fn the_captured_odd_inputs_fare_as_the_contract_says() {
     }
     assert_eq!(rows.len(), 28);
     let server = TestServer::start(&[]);
-    let mut client = server.client();
-    check_fates(&server, &mut client, &rows);
+    check_fates(&server, &rows);
 }
 
 #[test]
@@ -532,4 +534,36 @@ fn the_captured_conversation_is_held_again_word_for_word() {
         (now - 30.0..now + 0.1).contains(&time.unwrap()),
         "seconds since the epoch"
     );
+}
+
+#[test]
+fn a_million_machine_names_take_no_more_room_than_the_snapshot_may() {
+    const NAMES: usize = 1_000_000;
+    let server = TestServer::start(&[]);
+    let before = server.resident_bytes();
+    let sender = server.sender();
+    for number in 0..NAMES {
+        sender
+            .send(&state_change(&format!("m{number}"), "a", "b", 1.5))
+            .unwrap();
+    }
+    let health = eventually("all of them are taken in", || {
+        let health = server.health();
+        (health["events_forwarded"] == NAMES).then_some(health)
+    });
+    let (kept, gone) = (
+        health["machines"].as_u64().unwrap(),
+        health["machines_evicted"].as_u64().unwrap(),
+    );
+    assert_eq!(kept + gone, NAMES as u64);
+    let added = server.resident_bytes().saturating_sub(before);
+    assert!(added < 64 * 1024 * 1024, "{added} bytes for {kept} machines");
+    let mut watchers: Vec<TestClient> = (0..WATCHERS).map(|_| TestClient::connect(server.address)).collect();
+    for client in &mut watchers {
+        assert!(client.text().len() < MESSAGE_BYTES_MAX);
+    }
+    server.send(numbered(0, 100));
+    for client in &mut watchers {
+        client.expect_numbers(0..1);
+    }
 }

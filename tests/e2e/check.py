@@ -1,0 +1,263 @@
+#!/usr/bin/env python3
+"""Runs threadcast with the original engine, its tools and its page, and checks what a user of them would see.
+
+Usage: check.py THREADCAST WORKDIR [CHROMIUM]    (see the script `run` beside this file, which prepares all of it)
+
+Every wait ends by itself; every process that is started here is ended here. Prints a line per check, and a summary.
+"""
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import websockets
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+BINARY, WORK = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
+CHROMIUM = sys.argv[3] if len(sys.argv) > 3 else None
+BIN = os.path.dirname(sys.executable)
+# The tools of the original have these written into them.
+EVENTS, PORT, UI_PORT = "/tmp/statemachine-events.sock", 3002, 3001
+URL = f"ws://localhost:{PORT}/ws/events"
+DEADLINE = 30.0
+
+passed, failed, skipped = [], [], []
+
+
+def check(name, ok, detail=""):
+    (passed if ok else failed).append(name)
+    print(f"{'ok  ' if ok else 'FAIL'} {name}{'' if ok else f': {detail}'}", flush=True)
+
+
+def skip(name, why):
+    skipped.append(name)
+    print(f"skip {name}: {why}", flush=True)
+
+
+def eventually(condition, deadline=DEADLINE):
+    """The first true value of condition() until the deadline, else the last value."""
+    end = time.monotonic() + deadline
+    while True:
+        try:
+            value = condition()
+        except (OSError, ValueError, KeyError) as error:
+            value = None if time.monotonic() < end else error
+        if value and not isinstance(value, Exception) or time.monotonic() >= end:
+            return value
+        time.sleep(0.05)
+
+
+def get(path):
+    with urllib.request.urlopen(f"http://localhost:{PORT}{path}", timeout=5) as answer:
+        return json.load(answer)
+
+
+def states():
+    return {row["machine_name"]: row["current_state"] for row in get("/initial")["machines"]}
+
+
+class Process:
+    """A child in a process group of its own, ended with all that it started."""
+
+    def __init__(self, name, *command, **options):
+        self.name = name
+        self.log = open(os.path.join(WORK, f"{name}.log"), "ab")
+        options.setdefault("stdin", subprocess.DEVNULL)
+        options.setdefault("stdout", self.log)
+        self.child = subprocess.Popen(command, stderr=self.log, cwd=WORK, start_new_session=True, **options)
+
+    def end(self, sig=signal.SIGTERM):
+        """Its exit status."""
+        if self.child.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.child.pid, sig)
+        try:
+            return self.child.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.child.pid, signal.SIGKILL)
+            return self.child.wait(10)
+
+
+def start_server():
+    server = Process("threadcast", BINARY, "serve")
+    if not eventually(lambda: get("/health")["status"] == "ok"):
+        raise SystemExit(f"threadcast does not answer; see {WORK}/threadcast.log")
+    return server
+
+
+def tool(name, *arguments):
+    command = [os.path.join(BIN, name), *arguments]
+    return subprocess.run(command, cwd=WORK, capture_output=True, text=True, timeout=60, check=False)
+
+
+def send_event(target, kind, *more):
+    return tool("statemachine-db", "send-event", "--target", target, "--type", kind, *more)
+
+
+def start_engine(name):
+    return Process(f"engine-{name}", os.path.join(BIN, "statemachine"), os.path.join(HERE, "worker.yaml"), "--machine-name", name)
+
+
+class Keeper(threading.Thread):
+    """A Python client with default settings, which pings every 20 s and gives up 20 s later."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.messages, self.closed, self.since = [], None, time.monotonic()
+        self.start()
+
+    def run(self):
+        asyncio.run(self.stay())
+
+    async def stay(self):
+        try:
+            async with websockets.connect(URL) as client:
+                async for message in client:
+                    self.messages.append(message)
+                self.closed = (client.close_code, client.close_reason)
+        except websockets.ConnectionClosed as error:
+            self.closed = (error.rcvd.code, error.rcvd.reason) if error.rcvd else (1006, "")
+
+
+class Page:
+    def __init__(self):
+        self.child = Process(
+            "page", "node", os.path.join(HERE, "page.cjs"), f"http://localhost:{UI_PORT}/", CHROMIUM,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "NODE_PATH": os.path.join(os.path.dirname(WORK), "node_modules")},
+        )
+        self.answer()
+
+    def answer(self):
+        line = self.child.child.stdout.readline()
+        if not line:
+            raise OSError(f"the browser has ended; see {WORK}/page.log")
+        return json.loads(line)
+
+    def ask(self, **question):
+        self.child.child.stdin.write(json.dumps(question) + "\n")
+        self.child.child.stdin.flush()
+        return self.answer()
+
+    def shows(self, name, state):
+        return eventually(lambda: self.ask(ask="cards").get(name, "absent").strip() == (state or "absent"), 60)
+
+
+def start_ui(*flags):
+    ui = Process("ui", os.path.join(BIN, "statemachine-ui"), "--project-root", WORK, *flags)
+    up = eventually(lambda: urllib.request.urlopen(f"http://localhost:{UI_PORT}/", timeout=5).status == 200, 120)
+    return ui, bool(up)
+
+
+def engine_and_tools(processes):
+    monitor = Process("monitor", os.path.join(BIN, "statemachine-events"), "--format", "json")
+    processes.append(monitor)
+    eventually(lambda: get("/health")["connections"] >= 2)
+    processes.append(start_engine("e2e_001"))
+    check("a real engine registers", eventually(lambda: states().get("e2e_001") == "waiting"), states())
+    for kind, state in [("new_job", "processing"), ("job_done", "waiting")]:
+        send_event("e2e_001", kind)
+        check(f"statemachine-db send-event {kind}: the engine is {state}", eventually(lambda: states().get("e2e_001") == state), states())
+    send_event("nobody", "activity_log", "--payload", '{"message": "hello from the CLI", "level": "success"}')
+    seen = lambda: open(os.path.join(WORK, "monitor.log"), encoding="utf-8").read()
+    check("statemachine-events shows the engine's events", eventually(lambda: "new_job" in seen()), seen()[-500:])
+    check("statemachine-events shows what the CLI sent", eventually(lambda: "hello from the CLI" in seen()), seen()[-500:])
+
+
+def page_lives(processes, server):
+    """The page through a change of state, a restart of the server, and the end of a machine."""
+    page = Page()
+    processes.append(page.child)
+    check("the page shows the machine that was there before it", page.shows("e2e_001", "waiting"), page.ask(ask="cards"))
+    processes.append(start_engine("e2e_002"))
+    check("a new machine's card appears", page.shows("e2e_002", "waiting"), page.ask(ask="cards"))
+    send_event("e2e_002", "new_job")
+    check("a card changes its state", page.shows("e2e_002", "processing"), page.ask(ask="cards"))
+    page.ask(ask="screenshot", path=os.path.join(WORK, "page.png"))
+
+    server.end(signal.SIGKILL)
+    server = start_server()
+    processes.append(server)
+    check("a killed server knows its machines again", states() == {"e2e_001": "waiting", "e2e_002": "processing"}, states())
+    check("the page comes back by itself after the server was killed", eventually(lambda: get("/health")["connections"] >= 1, 60), get("/health"))
+    # An engine that has lost its server tries to connect every 5 s; what it sends before is in its database only.
+    time.sleep(6)
+    send_event("e2e_002", "job_done")
+    check("engine and page go on with the new server", page.shows("e2e_002", "waiting"), page.ask(ask="cards"))
+    check("the machine that was silent meanwhile is still right", page.shows("e2e_001", "waiting"), page.ask(ask="cards"))
+    send_event("e2e_002", "stop")
+    check("the card of a machine that ends goes", page.shows("e2e_002", None), page.ask(ask="cards"))
+    return server
+
+
+def page_with_its_own_server():
+    """The page's own Python server unlinks our socket, finds the port taken, and takes the path with it."""
+    ui, up = start_ui()
+    try:
+        check("the page starts without --no-websocket", up)
+        ours = lambda: get("/health")["unix_socket_active"] and os.path.exists(EVENTS)
+        check("threadcast has its socket path back", eventually(ours), get("/health"))
+        before = get("/health")["events_forwarded"]
+        send_event("nobody", "activity_log", "--payload", '{"message": "still there?"}')
+        check("threadcast is not deaf", eventually(lambda: get("/health")["events_forwarded"] > before), get("/health"))
+        log = open(os.path.join(WORK, "threadcast.log"), encoding="utf-8").read()
+        check("threadcast has said loudly what happened", "event socket" in log and ("bound it again" in log or "has taken" in log), log[-800:])
+    finally:
+        ui.end()
+
+
+def main():
+    # Nothing of an earlier run may count: neither its database nor its machines.
+    shutil.rmtree(WORK, ignore_errors=True)
+    os.makedirs(WORK)
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with contextlib.suppress(OSError):
+        probe.connect(EVENTS)
+        raise SystemExit(f"a server receives at {EVENTS}; the original's tools know no other path, so end it first")
+    processes = []
+    try:
+        server = start_server()
+        processes.append(server)
+        keeper = Keeper()
+        engine_and_tools(processes)
+        if CHROMIUM:
+            ui, up = start_ui("--no-websocket")
+            processes.append(ui)
+            check("the page's server starts with --no-websocket", up)
+            # Its restart of the server would end the keeper early, so the keeper's time comes first.
+        kept = max(0.0, keeper.since + 65 - time.monotonic())
+        print(f"     waiting {kept:.0f} s: several keepalives of a Python client", flush=True)
+        time.sleep(kept)
+        pings = sum('"type":"ping"' in message for message in keeper.messages)
+        check("a Python client stays over several of its keepalives", keeper.closed is None and pings >= 5, (keeper.closed, pings))
+        if CHROMIUM:
+            server = page_lives(processes, server)
+            ui.end()
+            page_with_its_own_server()
+        else:
+            for name in ["the page in a browser", "the page with a server of its own"]:
+                skip(name, os.environ.get("E2E_WHY", "no browser"))
+        last = Keeper()
+        eventually(lambda: last.messages)
+        status = server.end()
+        check("SIGTERM ends the server with status 0", status == 0, status)
+        check("a Python client is told 1012", eventually(lambda: last.closed) and last.closed[0] == 1012, last.closed)
+        check("the socket file is gone", not os.path.exists(EVENTS))
+    finally:
+        for process in reversed(processes):
+            process.end()
+    print(f"{len(passed)} passed, {len(failed)} failed, {len(skipped)} skipped")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

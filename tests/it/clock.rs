@@ -1,0 +1,100 @@
+//! The wall clock may be stepped (by a person, by NTP, by a suspended laptop): no judgment depends on it.
+
+use crate::support::client::{PING, PONG};
+use crate::support::{TestClient, TestServer, eventually, numbered, state_change};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+/// Adds the seconds in a file to the wall clock that a process sees; other clocks are left alone.
+const SHIM: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+int clock_gettime(clockid_t id, struct timespec *now) {
+    static int (*real)(clockid_t, struct timespec *);
+    if (!real) real = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
+    int outcome = real(id, now);
+    if (id != CLOCK_REALTIME) return outcome;
+    long step = 0;
+    FILE *file = fopen(getenv("CLOCK_STEP_FILE"), "r");
+    if (file) {
+        if (fscanf(file, "%ld", &step) != 1) step = 0;
+        fclose(file);
+    }
+    now->tv_sec += step;
+    return outcome;
+}
+"#;
+
+/// Compiles the shim; `None` without a C compiler.
+fn shim(folder: &Path) -> Option<std::path::PathBuf> {
+    let (source, library) = (folder.join("step.c"), folder.join("step.so"));
+    std::fs::write(&source, SHIM).unwrap();
+    let compiled = Command::new("cc")
+        .args(["-shared", "-fPIC", "-o"])
+        .args([&library, &source])
+        .arg("-ldl")
+        .status();
+    compiled.is_ok_and(|status| status.success()).then_some(library)
+}
+
+/// The time in the server's next ping; answers what must be answered on the way.
+fn next_ping(client: &mut TestClient) -> f64 {
+    loop {
+        let frame = client.frame();
+        if frame.opcode == PING {
+            client.send(PONG, &frame.payload);
+        } else if frame.payload.starts_with(b"{\"type\":\"ping\"") {
+            let ping: serde_json::Value = serde_json::from_slice(&frame.payload).unwrap();
+            return ping["timestamp"].as_f64().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_step_of_the_wall_clock_ends_nobody_and_stops_nothing() {
+    const DAY: f64 = 86_400.0;
+    let folder = Arc::new(tempfile::Builder::new().prefix("threadcast-").tempdir().unwrap());
+    let step_file = folder.path().join("step");
+    let Some(library) = shim(folder.path()) else {
+        eprintln!("left out: without a C compiler there is no way to step the clock of one process");
+        return;
+    };
+    let flags = [
+        "--ping-interval",
+        "100ms",
+        "--pong-timeout",
+        "3s",
+        "--machine-ttl",
+        "1h",
+    ];
+    let server = TestServer::start_command(Arc::clone(&folder), &flags, |command| {
+        command.env("LD_PRELOAD", &library).env("CLOCK_STEP_FILE", &step_file);
+    });
+    server.send(state_change("m", "a", "b", 1.5));
+    eventually("the machine is known", || {
+        (server.health()["machines"] == 1).then_some(())
+    });
+    let mut client = server.client();
+    let mut before = next_ping(&mut client);
+    for (number, step) in [DAY, -2.0 * DAY, 400.0 * DAY, 0.0].into_iter().enumerate() {
+        let last_step = std::fs::read_to_string(&step_file).map_or(0.0, |text| text.parse().unwrap());
+        std::fs::write(&step_file, format!("{step:.0}")).unwrap();
+        let after = eventually("the server sees the step", || {
+            let now = next_ping(&mut client);
+            ((now - before - (step - last_step)).abs() < DAY / 2.0).then_some(now)
+        });
+        before = after;
+        server.send(numbered(number, 100));
+        client.expect_numbers(number..number + 1);
+        let health = server.health();
+        assert_eq!(health["status"], "ok", "{health}");
+        assert!(health["seconds_since_last_event"].as_f64().unwrap() >= 0.0, "{health}");
+        assert!(health["uptime_seconds"].as_f64().unwrap() >= 0.0, "{health}");
+        assert_eq!((&health["machines"], &health["connections"]), (&1.into(), &1.into()));
+    }
+    assert!(server.lines().with("ended after").is_empty());
+}
