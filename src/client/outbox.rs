@@ -21,15 +21,11 @@ const CLIENT_QUEUE_LEN_MAX: usize = 16;
 /// policy: the client ends as too slow.
 const CLIENT_CHUNKS_MAX: usize = 16_384;
 
-/// How far a client's wish for a new `initial` is; there is at most one at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Refresh {
-    None = 0,
-    /// The inbox has seen it.
-    Wanted,
-    /// The fan-out has queued it; another wish until it is written is answered by this one.
-    Queued,
-}
+/// A client wants a new `initial`. It may come while the last one is still in work: a client that has it in hand is
+/// faster than the thread that has just sent it.
+const REFRESH_WANTED: u8 = 1;
+/// An `initial` is on its way to the client; there is at most one at a time.
+const REFRESH_IN_WORK: u8 = 2;
 
 /// One client's connection. Shared by reference count; the descriptor is closed when the last of the three lets go.
 #[derive(Debug)]
@@ -45,7 +41,7 @@ pub struct Link {
     over: AtomicBool,
     /// The peer has ended its direction, or the connection is gone.
     peer_ended: AtomicBool,
-    /// A [`Refresh`].
+    /// [`REFRESH_WANTED`] and [`REFRESH_IN_WORK`].
     refresh: AtomicU8,
     heard_ms: AtomicU64,
 }
@@ -64,7 +60,7 @@ impl Link {
             end: AtomicU8::new(0),
             over: AtomicBool::new(false),
             peer_ended: AtomicBool::new(false),
-            refresh: AtomicU8::new(Refresh::None as u8),
+            refresh: AtomicU8::new(0),
             heard_ms: AtomicU64::new(monotonic_ms()),
         }
     }
@@ -89,13 +85,19 @@ impl Link {
         self.queued_bytes.load(Ordering::Relaxed)
     }
 
-    /// Writer: a queued chunk is written to its last byte.
-    pub fn written(&self, chunk: &Chunk) {
+    /// Writer: a queued chunk is written to its last byte. Whether the fan-out is to be nudged, because the client has
+    /// asked for another `initial` meanwhile.
+    #[must_use]
+    pub fn written(&self, chunk: &Chunk) -> bool {
         self.queued_bytes.fetch_sub(counted_bytes(chunk), Ordering::Relaxed);
-        if chunk.is_message() {
-            self.change_refresh(Refresh::Queued, Refresh::None);
-        }
+        let again = chunk.is_message() && self.refreshed();
         self.handover.written();
+        again
+    }
+
+    /// An `initial` is with the client; whether it has asked for another one meanwhile.
+    fn refreshed(&self) -> bool {
+        self.refresh.fetch_and(!REFRESH_IN_WORK, Ordering::Relaxed) & REFRESH_WANTED != 0
     }
 
     /// Ends the client for `reason`; whether this was the first reason.
@@ -132,13 +134,7 @@ impl Link {
 
     /// Inbox: the client wants a new `initial`; whether that is a new wish.
     pub fn want_refresh(&self) -> bool {
-        self.change_refresh(Refresh::None, Refresh::Wanted)
-    }
-
-    fn change_refresh(&self, from: Refresh, to: Refresh) -> bool {
-        self.refresh
-            .compare_exchange(from as u8, to as u8, Ordering::Relaxed, Ordering::Relaxed)
-            .is_ok()
+        self.refresh.fetch_or(REFRESH_WANTED, Ordering::Relaxed) & REFRESH_WANTED == 0
     }
 
     /// Inbox: something came from it just now.
@@ -300,19 +296,16 @@ impl Subscriber {
         Offered::Ended
     }
 
-    /// Whether the client waits for a new `initial`.
+    /// Whether the client waits for a new `initial`, and none is on its way.
     pub fn wants_refresh(&self) -> bool {
-        self.link.refresh.load(Ordering::Relaxed) == Refresh::Wanted as u8
+        self.link.refresh.load(Ordering::Relaxed) == REFRESH_WANTED
     }
 
-    /// Hands over the `initial` that the client asked for. Never blocks.
-    pub fn offer_refresh(&mut self, chunk: &Arc<Chunk>, limits: OfferLimits) -> Offered {
-        self.link.change_refresh(Refresh::Wanted, Refresh::Queued);
-        let offered = self.offer(chunk, limits);
-        if offered == Offered::Sent {
-            self.link.change_refresh(Refresh::Queued, Refresh::None);
-        }
-        offered
+    /// Hands over the `initial` that the client asked for; whether it has asked for another one meanwhile. Never blocks.
+    pub fn offer_refresh(&mut self, chunk: &Arc<Chunk>, limits: OfferLimits) -> bool {
+        // A wish until here is answered by this one, which the client gets after it.
+        self.link.refresh.store(REFRESH_IN_WORK, Ordering::Relaxed);
+        self.offer(chunk, limits) == Offered::Sent && self.link.refreshed()
     }
 }
 

@@ -365,7 +365,9 @@ impl Running {
                 return;
             }
             self.sent_of_first -= len;
-            self.w.link.written(chunk);
+            if self.w.link.written(chunk) {
+                self.w.fanout.nudge();
+            }
             self.backlog.pop_front();
         }
     }

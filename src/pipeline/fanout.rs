@@ -470,11 +470,15 @@ impl Fanout {
             return;
         }
         let snapshot = self.snapshot();
+        let mut again = false;
         for client in self.clients.iter_mut().filter(|client| client.wants_refresh()) {
             self.beat.step();
-            client.offer_refresh(&snapshot.chunk, self.config.limits);
+            again |= client.offer_refresh(&snapshot.chunk, self.config.limits);
         }
         self.refreshed = Instant::now();
+        if again {
+            self.requests.attention.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Lets go of clients that have ended; their writers notice by the end of their queues.

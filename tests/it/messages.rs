@@ -639,3 +639,31 @@ fn a_client_that_only_sends_is_ended_in_the_end_and_harms_nobody() {
         expect_nothing(&server, &mut witness);
     });
 }
+
+#[test]
+fn every_refresh_is_answered_however_soon_it_comes_after_the_last() {
+    in_both_shapes(|delivery| {
+        // Without pings, so that an answer that never comes is noticed.
+        let server = TestServer::start(&[&["--delivery", delivery][..], &CALM].concat());
+        let sender = server.sender();
+        for machine in 0..1000 {
+            sender
+                .send(&state_change(&format!("machine-{machine}"), "a", "b", 1.0))
+                .unwrap();
+        }
+        eventually("all machines are known", || {
+            (server.health()["machines"] == 1000).then_some(())
+        });
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let mut client = server.client();
+                    for _ in 0..150 {
+                        client.send_text("refresh");
+                        assert!(client.text().starts_with("{\"type\":\"initial\""));
+                    }
+                });
+            }
+        });
+    });
+}
