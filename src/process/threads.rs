@@ -21,8 +21,8 @@ pub struct ThreadHandle<T> {
     join: std::thread::JoinHandle<()>,
 }
 
-/// Where a thread leaves what its body gave, or the text of its panic. A channel would do, at ten times the memory, and
-/// there is one of these per client.
+/// Where a thread leaves what its body gave, or the text of its panic. A channel would do, but it
+/// takes more memory, and there is one of these per client.
 #[derive(Debug)]
 struct Outcome<T> {
     slot: Mutex<Option<Result<T, String>>>,
