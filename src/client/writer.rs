@@ -92,6 +92,8 @@ struct Running {
     deadline: Option<Instant>,
     /// When this process last came back from not running, [`monotonic_ms`].
     resumed_ms: u64,
+    /// When its socket, having been full, last took bytes again, [`monotonic_ms`]: the peer reads.
+    reads_ms: u64,
     owner: bool,
     /// The frames end with the answer to the client's close frame.
     peer_closed: bool,
@@ -112,6 +114,7 @@ impl Writer {
             blocked_since: None,
             deadline: None,
             resumed_ms: 0,
+            reads_ms: 0,
             owner: true,
             peer_closed: false,
         };
@@ -210,9 +213,10 @@ impl Running {
         }
     }
 
-    /// For how long nothing came from the client while we were listening.
+    /// For how long there was no sign of the client while we were listening. Taking bytes is one: our ping lies behind
+    /// what it has still to read.
     fn silence(&self) -> Duration {
-        let since = self.w.link.heard_ms().max(self.resumed_ms);
+        let since = self.w.link.heard_ms().max(self.resumed_ms).max(self.reads_ms);
         Duration::from_millis(monotonic_ms().saturating_sub(since))
     }
 
@@ -393,7 +397,9 @@ impl Running {
         }
         match sent {
             Ok(sent) => {
-                self.blocked_since = None;
+                if self.blocked_since.take().is_some() {
+                    self.reads_ms = monotonic_ms();
+                }
                 Ok(sent)
             }
             Err(Errno::INTR) => Ok(0),

@@ -270,7 +270,7 @@ pub static SETTINGS: [Setting; 21] = [
     setting!(
         "pong-timeout",
         "TIME",
-        "a client from which nothing came for this long is ended",
+        "a client is ended when for this long nothing came from it and it took nothing of a backlog",
         |c, v| {
             c.pong_timeout = duration(v, TEN_MS, HOUR)?;
             Ok(())

@@ -167,7 +167,9 @@ fn a_backlog_is_bounded_by_its_bytes_however_many_pieces_it_comes_in() {
     const EVENTS: usize = 12_000;
     in_both_shapes(|delivery| {
         let server = TestServer::start(&["--delivery", delivery, "--send-timeout", "60s"]);
-        let mut client = client_with_buffer(&server, 4 * KIB);
+        // Small, so that most of it waits in the server; not so small that the kernel makes reading it take half a
+        // minute, as it does now and then with 4 KiB.
+        let mut client = client_with_buffer(&server, 32 * KIB);
         let sender = server.sender();
         for number in 0..EVENTS {
             sender.send(&numbered(number, 80)).unwrap();
@@ -230,7 +232,9 @@ fn a_reader_that_pauses_and_recovers_loses_nothing_and_is_sent_to_directly_again
 #[test]
 fn a_client_that_trickles_is_not_ended_while_it_takes_bytes() {
     in_both_shapes(|delivery| {
-        let server = TestServer::start(&["--delivery", delivery]);
+        // The pings lie behind what it has still to read, so it cannot answer any in time.
+        let keepalive = ["--ping-interval", "300ms", "--pong-timeout", "3s"];
+        let server = TestServer::start(&[&["--delivery", delivery][..], &keepalive].concat());
         let client = client_with_buffer(&server, 8 * KIB);
         let sender = server.sender();
         for number in 0..1000 {
@@ -239,7 +243,7 @@ fn a_client_that_trickles_is_not_ended_while_it_takes_bytes() {
         let (mut socket, mut received) = client.into_parts();
         let begun = Instant::now();
         let mut scrap = [0; 2 * KIB];
-        // 2 KiB every 100 ms, for more than twice the send timeout.
+        // 2 KiB every 100 ms, for longer than both timeouts.
         while begun.elapsed() < Duration::from_secs(5) {
             match socket.read(&mut scrap) {
                 Ok(0) => panic!("ended after {:?}", begun.elapsed()),
