@@ -39,3 +39,7 @@ pub mod liveness;
 pub mod web;
 
 pub mod process;
+
+/// The system's allocator, with a way around its locks for the thread that reports a hang.
+#[global_allocator]
+static ALLOCATOR: liveness::stacks::arena::Allocator = liveness::stacks::arena::Allocator;

@@ -5,3 +5,5 @@
 pub mod beat;
 
 pub mod drill;
+
+pub mod stacks;

@@ -14,4 +14,5 @@ pub mod procfs;
 pub mod recvmmsg;
 pub mod signals;
 pub mod stop;
+pub mod task;
 pub mod threads;

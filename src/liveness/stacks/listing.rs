@@ -1,0 +1,68 @@
+//! What a build without stacks can tell of a thread: the address where it entered the kernel.
+
+use super::Symbols;
+use super::maps::{self, Module};
+use super::text::Stack;
+use crate::process::task::{TaskFacts, TaskPlace};
+use std::fmt::Write as _;
+use std::io;
+
+/// Nothing to prepare in this build.
+#[derive(Debug)]
+pub(super) struct Source;
+
+impl Source {
+    pub(super) fn install() -> io::Result<Source> {
+        Ok(Source)
+    }
+
+    pub(super) fn begin(&mut self) -> Session {
+        Session {
+            modules: maps::read_modules(),
+        }
+    }
+}
+
+/// One dump.
+#[derive(Debug)]
+pub(super) struct Session {
+    modules: Vec<Module>,
+}
+
+impl Session {
+    /// `None` when the thread has ended.
+    pub(super) fn stack(&mut self, facts: &TaskFacts) -> Option<Stack> {
+        let pcs = match facts.at {
+            TaskPlace::Waiting { pc, .. } => vec![pc],
+            TaskPlace::Running | TaskPlace::Unknown => Vec::new(),
+        };
+        Some(Stack {
+            pcs,
+            ..Stack::default()
+        })
+    }
+
+    pub(super) fn symbols(&mut self) -> Symbols {
+        Symbols::ModulesOnly
+    }
+
+    /// What every reader of such a dump must know.
+    pub(super) fn note(&self) -> Option<String> {
+        Some(
+            "note: this build has no stacks, only the address where each waiting thread entered the kernel; \
+             a build for x86_64 with the feature `stacks`, which is on by default, has them\n"
+                .to_owned(),
+        )
+    }
+
+    /// Appends the lines for one address, without their numbers.
+    pub(super) fn describe(&mut self, pc: u64, lines: &mut Vec<String>) {
+        let mut line = String::new();
+        // Writing to a string does not fail.
+        let _ = match maps::find(&self.modules, pc) {
+            Some(module) => write!(line, "{}+{:#x}", module.name(), pc - module.start),
+            None => write!(line, "{pc:#x}, in no module"),
+        };
+        lines.push(line);
+    }
+}
