@@ -13,13 +13,14 @@
 //!
 //! | thread | count | owns | waits for, at most | watched |
 //! |---|---|---|---|---|
-//! | `main` | 1 | start, signals, ordered stop | a signal, 250 ms | no |
+//! | `main` | 1 | start, signals, ordered stop | a signal, 250 ms | yes |
 //! | `ingest` | 1 | the datagram socket, and that its path is still ours | a datagram, 250 ms | core |
 //! | `fanout` | 1 | client list, machine table, numbering | an event or a request, 250 ms | core |
 //! | `accept` | 1 | the TCP listener | a connection, 250 ms | core |
 //! | `inbox` | 1 | reading from every client | readiness, 250 ms | core |
-//! | `client-N` | 1 per client | that client's handshake, backlog, keepalive, closing | its queue until the next ping; its socket 2 s | no |
+//! | `client-N` | 1 per client | that client's handshake, backlog, keepalive, closing | its queue until the next ping; its socket 2 s | yes |
 //! | `files` | 1 | the state file | content, 250 ms | yes |
+//! | `watchdog` | 1 | what it remembers of every beat; the emergency file | the clock, 250 ms | by `/health` |
 //! | `log` | 1 | simplelog and its sinks | a line, 250 ms | yes |
 //!
 //! There is no async runtime. No component waits for another without a bound. Modules, in reading order:

@@ -1,7 +1,8 @@
 //! The wiring: every channel and every thread of the server is born here, and ended here, in written order.
 //!
 //! Start: settings, log, TCP port, then the datagram socket, so that a taken port leaves no trace of us; then the
-//! threads from the last of the path to the first. Stop: `accept`, `ingest`, `fanout`, clients, `inbox`, `files`, `log`.
+//! threads from the last of the path to the first. Stop: `accept`, `ingest`, `fanout`, clients, `inbox`, `files`,
+//! `watchdog`, `log`.
 
 use crate::client::accept::Accept;
 use crate::client::handshake::{ClientGauges, Reception};
@@ -9,19 +10,24 @@ use crate::client::inbox::{Inbox, InboxHandle};
 use crate::client::origin::OriginRules;
 use crate::client::outbox::OfferLimits;
 use crate::client::writer::Timing;
-use crate::liveness::beat::{Beat, Beats, Operation};
+use crate::liveness::beat::{Beat, Beats};
 use crate::liveness::drill;
+use crate::liveness::emergency_file::EmergencyFile;
+use crate::liveness::operation::{Operation, SlowLimits};
+use crate::liveness::report::Reporter;
+use crate::liveness::voice::Voice;
+use crate::liveness::watchdog::{Backlog, Watchdog, WatchdogConfig};
 use crate::pipeline::event_socket::{self, BindError, EventSocket, PathLock};
 use crate::pipeline::fanout::{Fanout, FanoutConfig};
 use crate::pipeline::ingest::{Ingest, IngestGauges};
-use crate::pipeline::intake::{IntakeRx, IntakeTx, intake};
+use crate::pipeline::intake::{IntakeGauge, IntakeRx, IntakeTx, intake};
 use crate::pipeline::requests::{FanoutGauges, FanoutHandle, FanoutRequests};
 use crate::pipeline::state_file;
 use crate::process::clock::epoch_seconds;
 use crate::process::config::{Config, SETTINGS};
 use crate::process::exit::ExitStatus;
 use crate::process::files::{self, LockFile, Phase, Slot};
-use crate::process::limits;
+use crate::process::limits::{self, ClientRoom};
 use crate::process::logging::{self, LogControl};
 use crate::process::signals::StopSignals;
 use crate::process::stop::Stop;
@@ -49,6 +55,8 @@ const STOP_DEADLINE: Duration = Duration::from_millis(4400);
 const ACCEPT_WAIT: Duration = Duration::from_millis(250);
 const INGEST_WAIT: Duration = Duration::from_millis(750);
 const FANOUT_WAIT: Duration = Duration::from_millis(1250);
+/// `watchdog` wakes at once; in the middle of a report it is left behind.
+const WATCHDOG_WAIT: Duration = Duration::from_millis(250);
 /// Even when all time is gone, whoever has ended is still seen to have ended.
 const LEAST_WAIT: Duration = Duration::from_millis(20);
 /// What thread `log` has for its last lines, within the 5 s in all.
@@ -105,21 +113,24 @@ fn resource(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
 /// # Errors
 /// It could not start.
 pub fn run(config: Config) -> Result<ExitStatus, StartError> {
-    let beats = Arc::new(Beats::default());
-    let (log_thread, log) = start_log(&config, &beats)?;
+    let room = limits::client_room(limits::raise_descriptors());
+    let slow_limits = SlowLimits {
+        broadcast: config.slow_broadcast,
+        snapshot: config.slow_snapshot,
+    };
+    let beats = Beats::new(slow_limits, connections_max(&config, room));
+    let (log_thread, log) = start_log(&config, beats)?;
     let outcome = StopSignals::install()
         .map_err(resource("the signal handlers"))
-        .and_then(|signals| {
-            Server::start(config, Arc::clone(&beats), Some(log.clone())).map(|server| (signals, server))
-        })
-        .map(|(signals, server)| run_until_stopped(&signals, server));
+        .and_then(|signals| Server::start(config, room, beats, Some(log.clone())).map(|server| (signals, server)))
+        .map(|(signals, server)| run_until_stopped(&signals, server, beats.main));
     log.stop();
     // Whatever it could not write in time is lost with the process; there is nobody left to tell.
     let _ = log_thread.join_within(LOG_DEADLINE);
     outcome
 }
 
-fn start_log(config: &Config, beats: &Beats) -> Result<(ThreadHandle<()>, LogControl), StartError> {
+fn start_log(config: &Config, beats: &'static Beats) -> Result<(ThreadHandle<()>, LogControl), StartError> {
     let already = |error: log::SetLoggerError| io::Error::other(error.to_string());
     let (thread, control) = logging::start(config.log_level, Some(&config.log_path()))
         .map_err(already)
@@ -131,26 +142,31 @@ fn start_log(config: &Config, beats: &Beats) -> Result<(ThreadHandle<()>, LogCon
             thread.name().unwrap_or("without a name")
         );
     }));
-    let beat = Arc::clone(&beats.log);
-    let handle = threads::spawn("log", CORE_STACK_BYTES, None, move || thread.run(shown_by(&beat)))
+    let beat = beats.log;
+    let handle = threads::spawn("log", CORE_STACK_BYTES, None, move || thread.run(shown_by(beat)))
         .map_err(resource("thread log"))?;
     Ok((handle, control))
 }
 
 /// Shows the phases of a thread that knows nothing of beats.
-fn shown_by(beat: &Beat) -> impl FnMut(Phase) {
+fn shown_by(beat: &'static Beat) -> impl FnMut(Phase) {
     move |phase| {
         drill::obey(beat);
-        beat.enter(match phase {
+        beat.turn_to(match phase {
             Phase::Waiting => Operation::Waiting,
             Phase::Writing => Operation::Writing,
         });
     }
 }
 
-fn run_until_stopped(signals: &StopSignals, server: Server) -> ExitStatus {
+fn run_until_stopped(signals: &StopSignals, server: Server, beat: &'static Beat) -> ExitStatus {
+    beat.adopt();
     let cause = loop {
-        if let Some(signal) = signals.wait(LOOK) {
+        let doing = beat.begin(Operation::Waiting);
+        let signal = signals.wait(LOOK);
+        drop(doing);
+        drill::obey(beat);
+        if let Some(signal) = signal {
             log::info!("🛑 {signal}: stopping; a second signal ends the process at once");
             break None;
         }
@@ -162,6 +178,7 @@ fn run_until_stopped(signals: &StopSignals, server: Server) -> ExitStatus {
         }
     };
     let begun = Instant::now();
+    let _doing = beat.begin(Operation::Stopping);
     let faults = server.stop();
     for fault in &faults {
         log::error!("🚨 {fault}; it is left behind");
@@ -183,6 +200,7 @@ pub struct Server {
     inbox: (Stop, ThreadHandle<()>),
     clients: InboxHandle,
     files: Option<ThreadHandle<()>>,
+    watchdog: (Stop, ThreadHandle<()>),
     ended: Receiver<String>,
     _state_lock: Option<LockFile>,
 }
@@ -212,20 +230,22 @@ impl Server {
     ///
     /// # Errors
     /// A socket is taken or not allowed, or the host is out of something. Nothing is left behind then.
-    pub fn start(config: Config, beats: Arc<Beats>, log: Option<LogControl>) -> Result<Server, StartError> {
-        let room = limits::client_room(limits::raise_descriptors());
-        let clients_max = config.max_clients.unwrap_or(usize::MAX).min(room.clients());
+    pub fn start(
+        config: Config,
+        room: ClientRoom,
+        beats: &'static Beats,
+        log: Option<LogControl>,
+    ) -> Result<Server, StartError> {
+        let clients_max = clients_max(&config, room);
         let sockets = open_sockets(&config)?;
         announce(&config, &sockets, clients_max, room);
         let (obituaries, ended) = bounded(CORE_THREADS);
         let (accept_stop, ingest_stop) = (new_stop()?, new_stop()?);
         let (fanout_stop, inbox_stop) = (new_stop()?, new_stop()?);
         let ingest_gauges = Arc::new(IngestGauges::default());
-        let (intake_tx, intake_rx, intake_gauge) =
-            intake(Arc::clone(&beats.fanout), config.ingest_patience, ingest_stop.clone());
+        let (intake_tx, intake_rx, intake_gauge) = intake(beats.fanout, config.ingest_patience, ingest_stop.clone());
         let requests = FanoutHandle::new();
-        let inbox = Inbox::new(requests.0.clone(), Arc::clone(&beats.inbox), inbox_stop.clone())
-            .map_err(resource("the inbox"))?;
+        let inbox = Inbox::new(requests.0.clone(), beats.inbox, inbox_stop.clone()).map_err(resource("the inbox"))?;
         let queues = Queues {
             intake: (intake_tx, intake_rx),
             requests,
@@ -234,21 +254,21 @@ impl Server {
         let fanout_gauges = Arc::new(FanoutGauges::default());
         let client_gauges = Arc::new(ClientGauges::default());
         let vitals = Vitals {
-            beats: Arc::clone(&beats),
+            beats,
             ingest: Arc::clone(&ingest_gauges),
             intake: intake_gauge,
             fanout: Arc::clone(&fanout_gauges),
             clients: Arc::clone(&client_gauges),
             log,
-            hang_timeout: config.hang_timeout,
             event_socket_path: config.event_socket_path.clone(),
             started: epoch_seconds(),
         };
         if vitals.log.is_none() {
-            beats.log.enter(Operation::Ended);
+            beats.log.turn_to(Operation::Ended);
         }
+        let watchdog = start_watchdog(&config, beats, vitals.log.clone(), vitals.intake.clone())?;
         let (machines, state_lock, state_path) = state_file::restore(config.state_path());
-        let (state_slot, files) = start_files(state_path, &beats)?;
+        let (state_slot, files) = start_files(state_path, beats)?;
 
         let fanout = Fanout::new(
             fanout_config(&config, sockets.send_buffer_bytes),
@@ -257,7 +277,7 @@ impl Server {
             state_slot,
             fanout_gauges,
             Arc::clone(&ingest_gauges),
-            (Arc::clone(&beats.fanout), fanout_stop.clone()),
+            (beats.fanout, fanout_stop.clone()),
         );
         let fanout = start("fanout", &obituaries, move || fanout.run())?;
         let (inbox, inbox_handle) = queues.inbox;
@@ -271,37 +291,33 @@ impl Server {
             },
             fanout: fanout_handle.clone(),
             inbox: inbox_handle,
-            inbox_beat: Arc::clone(&beats.inbox),
+            inbox_beat: beats.inbox,
             timing: Timing {
                 ping_interval: config.ping_interval,
                 pong_timeout: config.pong_timeout,
                 send_timeout: config.send_timeout,
+                allow_drill: config.allow_drill,
             },
             slow_snapshot: config.slow_snapshot,
             clients_max,
-            connections_max: clients_max.saturating_add(room.spare()),
+            connections_max: connections_max(&config, room),
             gauges: client_gauges,
             site: Site {
                 vitals,
                 fanout: fanout_handle,
-                beats: Arc::clone(&beats),
+                beats,
                 allow_drill: config.allow_drill,
             },
             stop: accept_stop.clone(),
         };
-        let accept = Accept::new(
-            sockets.listener,
-            Arc::new(reception),
-            Arc::clone(&beats.accept),
-            accept_stop.clone(),
-        );
+        let accept = Accept::new(sockets.listener, Arc::new(reception), beats.accept, accept_stop.clone());
         let accept = start("accept", &obituaries, move || accept.run())?;
         let ingest = Ingest::new(
             (sockets.event_socket, sockets.path_lock, config.socket_mode),
             config.max_event_bytes,
             queues.intake.0,
             ingest_gauges,
-            Arc::clone(&beats.ingest),
+            beats.ingest,
             ingest_stop.clone(),
         );
         let ingest = start("ingest", &obituaries, move || ingest.run())?;
@@ -313,6 +329,7 @@ impl Server {
             inbox: (inbox_stop, inbox),
             clients,
             files,
+            watchdog,
             ended,
             _state_lock: state_lock,
         })
@@ -357,12 +374,23 @@ impl Server {
         if let Some(files) = self.files.filter(|_| fanout.is_some()) {
             keep_faults(files.join_within(left(STOP_DEADLINE)), &mut faults);
         }
+        self.watchdog.0.request();
+        keep_faults(self.watchdog.1.join_within(left(WATCHDOG_WAIT)), &mut faults);
         faults
     }
 }
 
 fn keep_faults<T>(joined: Result<T, JoinError>, faults: &mut Vec<JoinError>) -> Option<T> {
     joined.map_err(|fault| faults.push(fault)).ok()
+}
+
+fn clients_max(config: &Config, room: ClientRoom) -> usize {
+    config.max_clients.unwrap_or(usize::MAX).min(room.clients())
+}
+
+/// Clients, and room besides for pages and for handshakes under way.
+fn connections_max(config: &Config, room: ClientRoom) -> usize {
+    clients_max(config, room).saturating_add(room.spare())
 }
 
 fn new_stop() -> Result<Stop, StartError> {
@@ -428,28 +456,61 @@ fn fanout_config(config: &Config, send_buffer_bytes: usize) -> FanoutConfig {
         },
         chunk_bytes_max: send_buffer_bytes / 2,
         machine_ttl: config.machine_ttl,
-        slow_broadcast: config.slow_broadcast,
-        slow_snapshot: config.slow_snapshot,
     }
 }
 
-fn start_files(path: Option<PathBuf>, beats: &Beats) -> Result<(Option<Slot>, Option<ThreadHandle<()>>), StartError> {
+fn start_files(
+    path: Option<PathBuf>,
+    beats: &'static Beats,
+) -> Result<(Option<Slot>, Option<ThreadHandle<()>>), StartError> {
     let Some(path) = path else {
-        beats.files.enter(Operation::Ended);
+        beats.files.turn_to(Operation::Ended);
         return Ok((None, None));
     };
     let (slot, content) = files::slot();
-    let beat = Arc::clone(&beats.files);
+    let beat = beats.files;
     let body = move || {
-        files::keep(&path, &content, shown_by(&beat));
-        beat.enter(Operation::Ended);
+        files::keep(&path, &content, shown_by(beat));
+        beat.turn_to(Operation::Ended);
     };
     let handle = threads::spawn("files", CORE_STACK_BYTES, None, body).map_err(resource("thread files"))?;
     Ok((Some(slot), Some(handle)))
 }
 
+fn start_watchdog(
+    config: &Config,
+    beats: &'static Beats,
+    log: Option<LogControl>,
+    intake: IntakeGauge,
+) -> Result<(Stop, ThreadHandle<()>), StartError> {
+    let settings = WatchdogConfig {
+        hang_timeout: config.hang_timeout,
+        on_hang: config.on_hang,
+    };
+    let mut backlogs = vec![Backlog {
+        beat: beats.fanout,
+        is_waiting: Box::new(move || !intake.is_empty()),
+    }];
+    if let Some(log) = log.clone() {
+        backlogs.push(Backlog {
+            beat: beats.log,
+            is_waiting: Box::new(move || log.has_waiting()),
+        });
+    }
+    let reporter = Reporter::new(EmergencyFile::new(config.hang_report_path()));
+    let ways = (Voice::new(log, config.log_level), reporter);
+    let stop = new_stop()?;
+    let watchdog = Watchdog::new(&settings, beats, backlogs, ways, stop.clone());
+    let handle = threads::spawn("watchdog", WATCHDOG_STACK_BYTES, None, move || watchdog.run())
+        .map_err(resource("thread watchdog"))?;
+    Ok((stop, handle))
+}
+
+/// Symbols are looked up on this stack, by code that recurses; only touched pages count.
+const WATCHDOG_STACK_BYTES: usize = 4 * 1024 * 1024;
+
 /// Says what runs here, with every setting in force.
-fn announce(config: &Config, sockets: &Sockets, clients_max: usize, room: limits::ClientRoom) {
+fn announce(config: &Config, sockets: &Sockets, clients_max: usize, room: ClientRoom) {
     let address = sockets.address;
     log::info!(
         "🚀 threadcast {} listens on http://{address}, stream at ws://{address}/ws/events, events to {}",

@@ -10,8 +10,9 @@
 
 use crate::client::handshake::{Connection, Reception, serve};
 use crate::client::http::Answer;
-use crate::liveness::beat::{Beat, Operation};
+use crate::liveness::beat::Beat;
 use crate::liveness::drill;
+use crate::liveness::operation::Operation;
 use crate::process::clock::{pause, timespec};
 use crate::process::stop::Stop;
 use crate::process::threads::{self, ThreadHandle};
@@ -46,13 +47,13 @@ pub struct Accept {
     threads: Vec<ThreadHandle<()>>,
     next_id: u64,
     reaped: Instant,
-    beat: Arc<Beat>,
+    beat: &'static Beat,
     stop: Stop,
 }
 
 impl Accept {
     /// Ready to run. `listener` must be non-blocking.
-    pub fn new(listener: TcpListener, reception: Arc<Reception>, beat: Arc<Beat>, stop: Stop) -> Accept {
+    pub fn new(listener: TcpListener, reception: Arc<Reception>, beat: &'static Beat, stop: Stop) -> Accept {
         Accept {
             listener,
             connections_max: reception.connections_max,
@@ -69,20 +70,20 @@ impl Accept {
     pub fn run(mut self) -> Vec<ThreadHandle<()>> {
         self.beat.adopt();
         while !self.stop.requested() {
-            drill::obey(&self.beat);
+            drill::obey(self.beat);
             self.wait();
-            self.beat.enter(Operation::Accepting);
+            let _doing = self.beat.begin(Operation::Accepting);
             self.take_in();
             if self.reaped.elapsed() >= REAP_EVERY {
                 self.reap();
             }
         }
-        self.beat.enter(Operation::Ended);
+        self.beat.turn_to(Operation::Ended);
         self.threads
     }
 
     fn wait(&self) {
-        self.beat.enter(Operation::Waiting);
+        let _doing = self.beat.begin(Operation::Waiting);
         let mut fds = [
             PollFd::from_borrowed_fd(self.listener.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.stop.as_fd(), PollFlags::IN),
@@ -105,6 +106,7 @@ impl Accept {
                             "🚨 cannot accept a connection: {error}; trying again every {BACK_OFF:?}. If the server is \
                              out of descriptors, raise its limit (ulimit -n, LimitNOFILE=) or lower --max-clients"
                         );
+                        let _doing = self.beat.begin(Operation::Waiting);
                         pause(BACK_OFF);
                         self.reap();
                         return;

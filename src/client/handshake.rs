@@ -6,7 +6,7 @@
 //! Can be stalled by: its own peer only, within these bounds.
 //! Full queue means: see `fanout` and `inbox`: the client is told 503.
 //! Ends when: the page is answered, or the client has ended.
-//! Watched as: not watched in this version; every wait in it is bounded by the above.
+//! Watched as: `client-N`, not a core thread: a stall makes health `degraded`.
 
 use crate::client::http::{self, Answer, Head, HeadError};
 use crate::client::inbox::InboxHandle;
@@ -15,6 +15,7 @@ use crate::client::outbox::{Link, outbox};
 use crate::client::protocol::{EndReason, EndTally};
 use crate::client::writer::{CONTROL_QUEUE_LEN_MAX, Timing, Writer};
 use crate::liveness::beat::Beat;
+use crate::liveness::operation::Operation;
 use crate::pipeline::requests::{CaughtUp, FanoutHandle};
 use crate::process::stop::Stop;
 use crate::web::Site;
@@ -39,7 +40,7 @@ pub struct Reception {
     pub rules: OriginRules,
     pub fanout: FanoutHandle,
     pub inbox: InboxHandle,
-    pub inbox_beat: Arc<Beat>,
+    pub inbox_beat: &'static Beat,
     pub timing: Timing,
     pub slow_snapshot: Duration,
     pub clients_max: usize,
@@ -72,7 +73,24 @@ pub struct Connection {
 
 /// The thread's body.
 pub fn serve(connection: Connection, reception: &Reception) {
-    let head = match http::read_head(connection.socket.as_fd(), &reception.stop) {
+    match reception.site.beats.clients.take(connection.id) {
+        Some(place) => receive(connection, reception, *place),
+        // `accept` lets in no more connections than there are places; should it ever, this one is told to come back.
+        None => {
+            let answer = Answer::detail(503, "too many connections").with("retry-after", "5".to_owned());
+            log::error!("🚨 refused a request of {}: {}", connection.peer, text_of(&answer));
+            reception.gauges.refused.fetch_add(1, Ordering::Relaxed);
+            http::answer(&connection.socket, "GET", &answer, &reception.stop);
+        }
+    }
+}
+
+fn receive(connection: Connection, reception: &Reception, beat: &'static Beat) {
+    let head = {
+        let _doing = beat.begin(Operation::WaitingForRequest);
+        http::read_head(connection.socket.as_fd(), &reception.stop)
+    };
+    let head = match head {
         Ok(head) => head,
         Err(HeadError::Gone) => return,
         Err(HeadError::Refused(answer)) => {
@@ -89,7 +107,7 @@ pub fn serve(connection: Connection, reception: &Reception) {
     };
     let method = head.method.clone();
     let answer = if head.upgrade {
-        match upgrade(&connection, head, reception) {
+        match upgrade(&connection, head, reception, beat) {
             Ok((key, joined)) => return welcome(connection, &key, joined, reception),
             Err(refusal) => {
                 log::warn!("⚠️ refused a client from {}: {}", connection.peer, text_of(&refusal));
@@ -97,8 +115,10 @@ pub fn serve(connection: Connection, reception: &Reception) {
             }
         }
     } else {
+        let _doing = beat.begin(Operation::AnsweringPage);
         reception.site.answer(&head, connection.peer)
     };
+    let _doing = beat.begin(Operation::AnsweringPage);
     let answer = with_cors(answer, origin.as_deref());
     http::answer(&connection.socket, &method, &answer, &reception.stop);
 }
@@ -144,7 +164,12 @@ struct Joined {
 }
 
 /// Judges the request to become a WebSocket, and joins the client. Gives the accept key.
-fn upgrade(connection: &Connection, head: Head, reception: &Reception) -> Result<(String, Joined), Answer> {
+fn upgrade(
+    connection: &Connection,
+    head: Head,
+    reception: &Reception,
+    beat: &'static Beat,
+) -> Result<(String, Joined), Answer> {
     if head.path != STREAM_PATH {
         return Err(Answer::detail(403, &format!("WebSockets are at {STREAM_PATH} only")));
     }
@@ -159,7 +184,7 @@ fn upgrade(connection: &Connection, head: Head, reception: &Reception) -> Result
         Some(key) if is_key(&key) => derive_accept_key(key.as_bytes()),
         _ => return Err(Answer::detail(400, "Sec-WebSocket-Key must be 16 bytes in base64")),
     };
-    join(connection, head.rest, reception).map(|joined| (key, joined))
+    join(connection, head.rest, reception, beat).map(|joined| (key, joined))
 }
 
 fn is_key(key: &str) -> bool {
@@ -168,7 +193,13 @@ fn is_key(key: &str) -> bool {
     digits.len() == KEY_DIGITS && digits.bytes().all(is_digit)
 }
 
-fn join(connection: &Connection, leftover: Vec<u8>, reception: &Reception) -> Result<Joined, Answer> {
+fn join(
+    connection: &Connection,
+    leftover: Vec<u8>,
+    reception: &Reception,
+    beat: &'static Beat,
+) -> Result<Joined, Answer> {
+    let _doing = beat.begin(Operation::Joining);
     let place = Place(Arc::clone(&reception.gauges));
     if reception.gauges.open.fetch_add(1, Ordering::Relaxed) >= reception.clients_max {
         reception.gauges.refused.fetch_add(1, Ordering::Relaxed);
@@ -201,7 +232,8 @@ fn join(connection: &Connection, leftover: Vec<u8>, reception: &Reception) -> Re
         link,
         queue,
         control: control_rx,
-        inbox_beat: Arc::clone(&reception.inbox_beat),
+        beat,
+        inbox_beat: reception.inbox_beat,
         fanout: reception.fanout.clone(),
         timing: reception.timing,
     };
@@ -226,11 +258,13 @@ fn welcome(connection: Connection, accept_key: &str, joined: Joined, reception: 
         link: Arc::clone(&link),
         reception,
     };
+    let doing = joined.writer.beat.begin(Operation::Joining);
     if !http::send_all(link.as_fd(), accepted.as_bytes(), Instant::now() + ACCEPT_DEADLINE) {
         link.end(EndReason::PeerGone);
     } else if !reception.inbox.join(Arc::clone(&link), joined.control, joined.leftover) {
         link.end(EndReason::Internal);
     }
+    drop(doing);
     drop(connection);
     let reason = joined.writer.run(joined.at, joined.machines, reception.slow_snapshot);
     let facts = reason.facts();

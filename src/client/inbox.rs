@@ -12,8 +12,9 @@
 use crate::client::outbox::Link;
 use crate::client::protocol::{self, ClientMessage, EndReason};
 use crate::client::writer::Control;
-use crate::liveness::beat::{Beat, Operation};
+use crate::liveness::beat::Beat;
 use crate::liveness::drill;
+use crate::liveness::operation::Operation;
 use crate::pipeline::chunk::text_frame;
 use crate::pipeline::requests::FanoutHandle;
 use crate::process::clock::timespec;
@@ -119,7 +120,7 @@ pub struct Inbox {
     /// Clients whose answers wait for room.
     waiting: Vec<u64>,
     fanout: FanoutHandle,
-    beat: Arc<Beat>,
+    beat: &'static Beat,
     stop: Stop,
 }
 
@@ -128,7 +129,7 @@ impl Inbox {
     ///
     /// # Errors
     /// Out of descriptors.
-    pub fn new(fanout: FanoutHandle, beat: Arc<Beat>, stop: Stop) -> io::Result<(Inbox, InboxHandle)> {
+    pub fn new(fanout: FanoutHandle, beat: &'static Beat, stop: Stop) -> io::Result<(Inbox, InboxHandle)> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
         let wake = rustix::event::eventfd(0, flags)?;
@@ -162,17 +163,9 @@ impl Inbox {
         self.beat.adopt();
         let mut events = Vec::with_capacity(EVENTS_PER_TURN);
         while !self.stop.requested() {
-            drill::obey(&self.beat);
-            self.beat.enter(Operation::Waiting);
-            let turn = if self.waiting.is_empty() {
-                TURN
-            } else {
-                TURN_WITH_WAITING
-            };
-            events.clear();
-            // An interrupted wait gives no events; the next turn waits again.
-            let _ = epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&timespec(turn)));
-            self.beat.enter(Operation::Reading);
+            drill::obey(self.beat);
+            self.wait(&mut events);
+            let _doing = self.beat.begin(Operation::Reading);
             for event in &events {
                 self.beat.step();
                 match event.data.u64() {
@@ -187,7 +180,20 @@ impl Inbox {
             self.take_joining();
             self.let_go();
         }
-        self.beat.enter(Operation::Ended);
+        self.beat.turn_to(Operation::Ended);
+    }
+
+    /// Blocks until somebody is to be read, at most a turn.
+    fn wait(&self, events: &mut Vec<epoll::Event>) {
+        let _doing = self.beat.begin(Operation::Waiting);
+        let turn = if self.waiting.is_empty() {
+            TURN
+        } else {
+            TURN_WITH_WAITING
+        };
+        events.clear();
+        // An interrupted wait gives no events; the next turn waits again.
+        let _ = epoll::wait(&self.epoll, spare_capacity(events), Some(&timespec(turn)));
     }
 
     fn take_joining(&mut self) {

@@ -6,11 +6,13 @@
 //! Can be stalled by: its own peer only; a fan-out that stands still while it owns this one socket makes it retry.
 //! Full queue means: the fan-out has ended this client as too slow (counter `too_slow`); nobody else notices.
 //! Ends when: there is an [`EndReason`], or the fan-out drops the queue because the server stops.
-//! Watched as: not watched in this version; every wait in it is bounded by the above.
+//! Watched as: `client-N`, not a core thread: a stall makes health `degraded`.
 
 use crate::client::outbox::Link;
 use crate::client::protocol::{self, EndReason};
 use crate::liveness::beat::Beat;
+use crate::liveness::drill;
+use crate::liveness::operation::Operation;
 use crate::pipeline::chunk::{Chunk, close_frame, ping_frame, text_frame};
 use crate::pipeline::requests::FanoutHandle;
 use crate::process::clock::{epoch_seconds, monotonic_ms, pause, timespec};
@@ -60,6 +62,8 @@ pub struct Timing {
     pub ping_interval: Duration,
     pub pong_timeout: Duration,
     pub send_timeout: Duration,
+    /// Looks for an order to stand still several times a second.
+    pub allow_drill: bool,
 }
 
 /// What a writer works with.
@@ -68,7 +72,8 @@ pub struct Writer {
     pub link: Arc<Link>,
     pub queue: Receiver<Arc<Chunk>>,
     pub control: Receiver<Control>,
-    pub inbox_beat: Arc<Beat>,
+    pub beat: &'static Beat,
+    pub inbox_beat: &'static Beat,
     pub fanout: FanoutHandle,
     pub timing: Timing,
 }
@@ -154,6 +159,7 @@ impl Running {
 
     fn serve(&mut self) -> EndReason {
         loop {
+            self.obey_drill();
             self.keep_alive();
             // Before every wait: the wake-up that told of the end may have been taken while frames were written.
             if let Some(reason) = self.w.link.end_reason() {
@@ -165,6 +171,15 @@ impl Running {
             } else if let Err(reason) = self.write_all_there_is() {
                 return reason;
             }
+        }
+    }
+
+    /// Stands still if that was asked of it, with its socket in its hand if it can be had: to the fan-out that is a
+    /// client whose socket is stuck.
+    fn obey_drill(&mut self) {
+        if self.w.beat.is_held() {
+            let _ = self.acquire();
+            drill::obey(self.w.beat);
         }
     }
 
@@ -183,6 +198,7 @@ impl Running {
     fn wait(&mut self) {
         let asked = self.time_to_wait();
         let begun = Instant::now();
+        let _doing = self.w.beat.begin(Operation::Waiting);
         let Writer { queue, control, .. } = &self.w;
         select! {
             recv(queue) -> chunk => match chunk {
@@ -202,7 +218,9 @@ impl Running {
     fn time_to_wait(&self) -> Duration {
         let to_ping = self.next_ping.saturating_duration_since(Instant::now());
         let silent = self.silence();
-        to_ping.min(self.w.timing.pong_timeout.saturating_sub(silent).max(LOOK))
+        let to_judge = self.w.timing.pong_timeout.saturating_sub(silent).max(LOOK);
+        let most = if self.w.timing.allow_drill { LOOK } else { Duration::MAX };
+        to_ping.min(to_judge).min(most)
     }
 
     /// After a time in which this process did not run, nobody is blamed for it.
@@ -242,6 +260,8 @@ impl Running {
 
     /// Writes backlog and frames until there are none, or gives up this turn because the fan-out owns the socket.
     fn write_all_there_is(&mut self) -> Result<(), EndReason> {
+        let about = (0, self.w.link.queued_bytes() as u64);
+        let _doing = self.w.beat.begin_about(Operation::Sending, about);
         if !self.acquire() {
             pause(BUSY);
             return Ok(());
@@ -397,6 +417,7 @@ impl Running {
         }
         match sent {
             Ok(sent) => {
+                self.w.beat.step();
                 if self.blocked_since.take().is_some() {
                     self.reads_ms = monotonic_ms();
                 }
@@ -417,6 +438,8 @@ impl Running {
             return Err(EndReason::SendTimeout);
         }
         let (asked, begun) = (left.min(LOOK), Instant::now());
+        let about = (0, self.w.link.queued_bytes() as u64);
+        let _doing = self.w.beat.begin_about(Operation::WaitingForSocket, about);
         let mut fds = [PollFd::from_borrowed_fd(self.w.link.as_fd(), PollFlags::OUT)];
         // Interrupted or not, the next send tells.
         let _ = poll(&mut fds, Some(&timespec(asked)));
@@ -430,6 +453,7 @@ impl Running {
 
     /// Ends the connection: tells the client why if it can still be told, else resets it.
     fn finish(&mut self, reason: EndReason) {
+        let _doing = self.w.beat.begin(Operation::Closing);
         if reason == EndReason::PeerGone || !self.acquire_at_last() {
             self.w.link.reset();
             return;

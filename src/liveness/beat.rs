@@ -1,88 +1,75 @@
 //! What a thread shows of itself: that it moves, since when it does what it does, and what that is.
 //!
-//! Written by its own thread with plain stores, read by anybody at any time; nobody ever waits for it.
+//! Written by its own thread with plain stores, read by anybody at any time; nobody ever waits for it. Beats live as long
+//! as the process: whoever looks at one must never find it gone.
 
-use crate::process::clock::monotonic_ms;
+use crate::liveness::client_beats::ClientBeats;
+use crate::liveness::operation::{Numbers, Operation, SlowLimits, SlowTally};
+use crate::process::clock::monotonic_us;
 use crate::process::threads::is_thread_runnable;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// What a thread is doing.
+/// Bits of a beat's state below the operation: microseconds of the monotonic clock, enough for 2,283 years.
+const SINCE_BITS: u32 = 56;
+
+/// What a thread is to the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
-    /// Not begun, or between two operations.
-    Turning = 0,
-    /// Waiting for something to do; never longer than its turn.
-    Waiting,
-    /// Taking datagrams from the socket.
-    Receiving,
-    /// Looking whether the socket's path is still ours.
-    CheckingPath,
-    /// Waiting for room in the event queue.
-    WaitingForRoom,
-    /// Checking, numbering and encoding events.
-    Encoding,
-    /// Sending to clients.
-    Broadcasting,
-    /// Answering requests of clients' threads.
-    Answering,
-    /// Taking in connections.
-    Accepting,
-    /// Reading from clients.
-    Reading,
-    /// Writing a file or a log line.
-    Writing,
-    /// Held by a drill.
-    Drill,
-    /// Over.
-    Ended,
+pub enum Role {
+    /// The data path needs it.
+    Core,
+    /// The server does its work without it, but not all that it promises.
+    Helper,
+    /// It serves one connection.
+    Client,
 }
 
-impl Operation {
-    const TABLE: [(Operation, &'static str); 13] = [
-        (Operation::Turning, "turning"),
-        (Operation::Waiting, "waiting"),
-        (Operation::Receiving, "receiving datagrams"),
-        (Operation::CheckingPath, "checking the socket's path"),
-        (Operation::WaitingForRoom, "waiting for room in the event queue"),
-        (Operation::Encoding, "encoding events"),
-        (Operation::Broadcasting, "broadcasting"),
-        (Operation::Answering, "answering requests"),
-        (Operation::Accepting, "accepting connections"),
-        (Operation::Reading, "reading from clients"),
-        (Operation::Writing, "writing"),
-        (Operation::Drill, "held by a drill"),
-        (Operation::Ended, "ended"),
-    ];
-
-    fn from_u8(number: u8) -> Operation {
-        Self::TABLE
-            .get(usize::from(number))
-            .map_or(Operation::Turning, |(operation, _)| *operation)
-    }
-
-    /// In words.
-    pub fn text(self) -> &'static str {
-        Self::TABLE[self as usize].1
-    }
-}
-
-/// One thread's beat, on a cache line of its own.
+/// One thread's beat, on cache lines of its own.
 #[derive(Debug)]
 #[repr(align(64))]
 pub struct Beat {
-    /// Grows with every turn and with every step inside a long one.
+    /// Grows with every operation, and with every step inside a long one.
     progress: AtomicU64,
-    /// When the current operation began, [`monotonic_ms`].
-    since_ms: AtomicU64,
-    operation: AtomicU8,
+    /// The current operation and when it began, in one word so that they are always seen together.
+    state: AtomicU64,
+    /// What the operation is about.
+    about: [AtomicU64; 2],
+    /// The number of a client's connection; 0 for the threads that live as long as the server, and for a free place.
+    number: AtomicU64,
     /// Until when a drill holds this thread, [`monotonic_ms`]; 0 for never.
     held_until_ms: AtomicU64,
+    /// How, a [`super::drill::Kind`].
+    held_how: AtomicU8,
+    /// The watchdog's verdict, a [`Verdict`]: the place where whoever tells viewers looks.
+    verdict: AtomicU8,
     /// The kernel's id of the thread, 0 before it runs.
     thread_id: AtomicI32,
+    /// For how long the watchdog has seen no progress, in milliseconds; only with a verdict.
+    still_ms: AtomicU64,
     name: &'static str,
-    core: bool,
+    role: Role,
+    slow: &'static SlowTally,
+}
+
+/// What the watchdog thinks of a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    Alive = 0,
+    /// No progress for a third of the hang timeout.
+    Late,
+    /// No progress for the hang timeout.
+    Hung,
+}
+
+impl Verdict {
+    /// In a word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Verdict::Alive => "alive",
+            Verdict::Late => "late",
+            Verdict::Hung => "hung",
+        }
+    }
 }
 
 /// A beat as it was at one moment.
@@ -90,33 +77,59 @@ pub struct Beat {
 pub struct Sight {
     pub progress: u64,
     pub operation: Operation,
+    pub about: Numbers,
     /// Since the operation began.
     pub age: Duration,
 }
 
-// Orderings: all relaxed. Each field is read for itself; a reader that sees two of them from different moments is off
-// by one step, which no judgement notices, because it looks twice before it says "hung".
+impl Sight {
+    /// The operation with what it is about: `broadcast (50 clients, 48 KB)`.
+    pub fn text(&self) -> String {
+        format!("{}{}", self.operation.name(), self.operation.about(self.about))
+    }
+}
+
+// Orderings: all relaxed. Each word is read for itself; a reader that sees two of them from different moments is off by one
+// step, which no judgment notices, because it looks twice before it says anything.
 impl Beat {
-    fn new(name: &'static str, core: bool) -> Beat {
+    fn new(name: &'static str, role: Role, slow: &'static SlowTally) -> Beat {
         Beat {
             progress: AtomicU64::new(0),
-            since_ms: AtomicU64::new(monotonic_ms()),
-            operation: AtomicU8::new(Operation::Turning as u8),
+            state: AtomicU64::new(state(Operation::Turning)),
+            about: [AtomicU64::new(0), AtomicU64::new(0)],
+            number: AtomicU64::new(0),
             held_until_ms: AtomicU64::new(0),
+            held_how: AtomicU8::new(0),
+            verdict: AtomicU8::new(Verdict::Alive as u8),
             thread_id: AtomicI32::new(0),
+            still_ms: AtomicU64::new(0),
             name,
-            core,
+            role,
+            slow,
         }
     }
 
-    /// The thread's name.
-    pub fn name(&self) -> &'static str {
-        self.name
+    /// The thread's name; `client-17` for a client's.
+    pub fn name(&self) -> String {
+        match self.role {
+            Role::Client => format!("{}-{}", self.name, self.number()),
+            _ => self.name.to_owned(),
+        }
+    }
+
+    /// What its thread is to the server.
+    pub fn role(&self) -> Role {
+        self.role
     }
 
     /// Whether the data path needs this thread.
     pub fn is_core(&self) -> bool {
-        self.core
+        self.role == Role::Core
+    }
+
+    /// The number of a client's connection; 0 for a place that no client has.
+    pub fn number(&self) -> u64 {
+        self.number.load(Ordering::Relaxed)
     }
 
     /// Makes this the beat of the calling thread.
@@ -125,27 +138,66 @@ impl Beat {
         self.thread_id.store(id, Ordering::Relaxed);
     }
 
+    /// The kernel's id of its thread; 0 before it runs.
+    pub fn thread_id(&self) -> i32 {
+        self.thread_id.load(Ordering::Relaxed)
+    }
+
     /// Whether its thread could run but gets no processor, or is busy: not hung, as far as the kernel can tell. Reads
     /// /proc, some 20 µs.
     pub fn is_runnable(&self) -> bool {
-        match self.thread_id.load(Ordering::Relaxed) {
+        match self.thread_id() {
             0 => false,
             id => is_thread_runnable(id),
         }
     }
 
-    /// Begins `operation`; called by the beat's own thread.
-    pub fn enter(&self, operation: Operation) {
-        self.operation.store(operation as u8, Ordering::Relaxed);
-        self.since_ms.store(monotonic_ms(), Ordering::Relaxed);
-        self.step();
+    /// Begins `operation`, which lasts as long as what is returned; called by the beat's own thread. Two looks at the
+    /// clock, some 50 ns in all.
+    #[must_use = "the operation ends when this is dropped"]
+    pub fn begin(&'static self, operation: Operation) -> Doing {
+        self.begin_about(operation, (0, 0))
     }
 
-    /// One step forward inside an operation: a few nanoseconds.
+    /// As [`Beat::begin`], with what the operation is about.
+    #[must_use = "the operation ends when this is dropped"]
+    pub fn begin_about(&'static self, operation: Operation, about: Numbers) -> Doing {
+        let doing = Doing {
+            beat: self,
+            operation,
+            about,
+            begun_us: monotonic_us(),
+            outer: self.state.load(Ordering::Relaxed),
+            outer_about: self.about(),
+        };
+        self.state
+            .store(doing.begun_us | number_bits(operation), Ordering::Relaxed);
+        self.show(about);
+        doing
+    }
+
+    /// Leaves what it did for `operation`, which lasts until the next call; for a thread that tells its phases by a
+    /// callback and so cannot hold what [`Beat::begin`] gives.
+    pub fn turn_to(&self, operation: Operation) {
+        let (before, since_us) = parts(self.state.load(Ordering::Relaxed));
+        let now = monotonic_us();
+        self.state.store(now | number_bits(operation), Ordering::Relaxed);
+        self.show((0, 0));
+        self.ended(before, (0, 0), now.saturating_sub(since_us));
+    }
+
+    /// One step forward inside an operation: a nanosecond.
     pub fn step(&self) {
         let next = self.progress.load(Ordering::Relaxed).wrapping_add(1);
         // Only one thread writes, so load and store need not be one operation.
         self.progress.store(next, Ordering::Relaxed);
+    }
+
+    /// A step, and what the operation is about from here on.
+    pub fn show(&self, about: Numbers) {
+        self.about[0].store(about.0, Ordering::Relaxed);
+        self.about[1].store(about.1, Ordering::Relaxed);
+        self.step();
     }
 
     /// The count of steps so far.
@@ -153,100 +205,258 @@ impl Beat {
         self.progress.load(Ordering::Relaxed)
     }
 
+    fn about(&self) -> Numbers {
+        (
+            self.about[0].load(Ordering::Relaxed),
+            self.about[1].load(Ordering::Relaxed),
+        )
+    }
+
     /// The beat now.
     pub fn sight(&self) -> Sight {
-        let since = self.since_ms.load(Ordering::Relaxed);
+        let progress = self.progress();
+        let (operation, since_us) = parts(self.state.load(Ordering::Relaxed));
         Sight {
-            progress: self.progress(),
-            operation: Operation::from_u8(self.operation.load(Ordering::Relaxed)),
-            age: Duration::from_millis(monotonic_ms().saturating_sub(since)),
+            progress,
+            operation,
+            about: self.about(),
+            age: Duration::from_micros(monotonic_us().saturating_sub(since_us)),
         }
+    }
+
+    /// The watchdog's verdict, and for how long it has seen no progress; zero while all is well.
+    pub fn verdict(&self) -> (Verdict, Duration) {
+        let verdict = match self.verdict.load(Ordering::Relaxed) {
+            0 => return (Verdict::Alive, Duration::ZERO),
+            1 => Verdict::Late,
+            _ => Verdict::Hung,
+        };
+        (verdict, Duration::from_millis(self.still_ms.load(Ordering::Relaxed)))
+    }
+
+    /// Watchdog: its verdict.
+    pub(super) fn judge(&self, verdict: Verdict, still: Duration) {
+        self.still_ms.store(still.as_millis() as u64, Ordering::Relaxed);
+        self.verdict.store(verdict as u8, Ordering::Relaxed);
     }
 
     /// Asks the thread to stand still until `until_ms`; see [`super::drill`].
-    pub(super) fn hold_until(&self, until_ms: u64) {
-        self.held_until_ms.store(until_ms, Ordering::Relaxed);
+    pub(super) fn hold_until(&self, until_ms: u64, how: u8) {
+        self.held_how.store(how, Ordering::Relaxed);
+        // Release: whoever sees the time sees how, too.
+        self.held_until_ms.store(until_ms, Ordering::Release);
     }
 
-    /// Until when the thread is to stand still, 0 for never.
-    pub(super) fn held_until(&self) -> u64 {
-        self.held_until_ms.load(Ordering::Relaxed)
+    /// Until when the thread is to stand still, 0 for never; and how.
+    pub(super) fn held(&self) -> (u64, u8) {
+        let until = self.held_until_ms.load(Ordering::Acquire);
+        (until, self.held_how.load(Ordering::Relaxed))
     }
-}
 
-/// The beats of all threads that live as long as the server.
-#[derive(Debug)]
-pub struct Beats {
-    pub ingest: Arc<Beat>,
-    pub fanout: Arc<Beat>,
-    pub accept: Arc<Beat>,
-    pub inbox: Arc<Beat>,
-    pub files: Arc<Beat>,
-    pub log: Arc<Beat>,
-}
+    /// Whether a drill wants this thread to stand still.
+    pub fn is_held(&self) -> bool {
+        self.held_until_ms.load(Ordering::Relaxed) != 0
+    }
 
-impl Default for Beats {
-    fn default() -> Self {
-        let core = |name| Arc::new(Beat::new(name, true));
-        let other = |name| Arc::new(Beat::new(name, false));
-        Beats {
-            ingest: core("ingest"),
-            fanout: core("fanout"),
-            accept: core("accept"),
-            inbox: core("inbox"),
-            files: other("files"),
-            log: other("log"),
+    /// An operation is over.
+    fn ended(&self, operation: Operation, about: Numbers, took_us: u64) {
+        if self.slow.note(operation, took_us) {
+            log::warn!(
+                "⚠️  SLOW OPERATION: {} took {:.2}ms{}",
+                operation.name(),
+                took_us as f64 / 1000.0,
+                operation.about(about)
+            );
         }
     }
+
+    /// Makes this the beat of connection `number`.
+    pub(super) fn take_place(&self, number: u64) {
+        self.state.store(state(Operation::Turning), Ordering::Relaxed);
+        self.show((0, 0));
+        self.held_until_ms.store(0, Ordering::Relaxed);
+        self.adopt();
+        self.number.store(number, Ordering::Relaxed);
+    }
+
+    /// Makes it nobody's.
+    pub(super) fn leave_place(&self) {
+        self.number.store(0, Ordering::Relaxed);
+        self.thread_id.store(0, Ordering::Relaxed);
+        self.judge(Verdict::Alive, Duration::ZERO);
+    }
+}
+
+fn number_bits(operation: Operation) -> u64 {
+    u64::from(operation.number()) << SINCE_BITS
+}
+
+/// `operation`, beginning now.
+fn state(operation: Operation) -> u64 {
+    monotonic_us() | number_bits(operation)
+}
+
+fn parts(state: u64) -> (Operation, u64) {
+    let number = (state >> SINCE_BITS) as u8;
+    (Operation::from_number(number), state & ((1 << SINCE_BITS) - 1))
+}
+
+/// An operation under way; it ends when this is dropped, and the one around it goes on.
+#[derive(Debug)]
+pub struct Doing {
+    beat: &'static Beat,
+    operation: Operation,
+    about: Numbers,
+    begun_us: u64,
+    outer: u64,
+    outer_about: Numbers,
+}
+
+impl Doing {
+    /// What the operation turned out to be about.
+    pub fn about(&mut self, about: Numbers) {
+        self.about = about;
+        self.beat.show(about);
+    }
+
+    /// For how long it has lasted.
+    pub fn elapsed(&self) -> Duration {
+        Duration::from_micros(monotonic_us().saturating_sub(self.begun_us))
+    }
+}
+
+impl Drop for Doing {
+    fn drop(&mut self) {
+        let now = monotonic_us();
+        let outer = match parts(self.outer).0 {
+            // Between two operations the time begins anew.
+            Operation::Turning => now | number_bits(Operation::Turning),
+            _ => self.outer,
+        };
+        self.beat.state.store(outer, Ordering::Relaxed);
+        self.beat.show(self.outer_about);
+        self.beat
+            .ended(self.operation, self.about, now.saturating_sub(self.begun_us));
+    }
+}
+
+/// The beats of the threads that live as long as the server.
+#[derive(Debug)]
+pub struct Beats {
+    pub ingest: &'static Beat,
+    pub fanout: &'static Beat,
+    pub accept: &'static Beat,
+    pub inbox: &'static Beat,
+    pub main: &'static Beat,
+    pub files: &'static Beat,
+    pub log: &'static Beat,
+    pub watchdog: &'static Beat,
+    pub clients: ClientBeats,
+    pub slow: &'static SlowTally,
 }
 
 impl Beats {
-    /// Every beat, the data path first.
-    pub fn all(&self) -> [&Arc<Beat>; 6] {
+    /// Beats for one server with room for so many connections. They are never given back.
+    pub fn new(limits: SlowLimits, connections_max: usize) -> &'static Beats {
+        let slow: &'static SlowTally = Box::leak(Box::new(SlowTally::new(limits)));
+        let beat = |name, role| -> &'static Beat { Box::leak(Box::new(Beat::new(name, role, slow))) };
+        Box::leak(Box::new(Beats {
+            ingest: beat("ingest", Role::Core),
+            fanout: beat("fanout", Role::Core),
+            accept: beat("accept", Role::Core),
+            inbox: beat("inbox", Role::Core),
+            main: beat("main", Role::Helper),
+            files: beat("files", Role::Helper),
+            log: beat("log", Role::Helper),
+            watchdog: beat("watchdog", Role::Helper),
+            clients: ClientBeats::new(connections_max, move || Beat::new("client", Role::Client, slow)),
+            slow,
+        }))
+    }
+
+    /// The beats of all threads that live as long as the server, the data path first.
+    pub fn permanent(&self) -> [&'static Beat; 8] {
         [
-            &self.ingest,
-            &self.fanout,
-            &self.accept,
-            &self.inbox,
-            &self.files,
-            &self.log,
+            self.ingest,
+            self.fanout,
+            self.accept,
+            self.inbox,
+            self.main,
+            self.files,
+            self.log,
+            self.watchdog,
         ]
+    }
+
+    /// Every beat that a thread has right now, the data path first.
+    pub fn all(&'static self) -> impl Iterator<Item = &'static Beat> {
+        self.permanent().into_iter().chain(self.clients.taken())
+    }
+
+    /// The beat with this name, `client-17` for a client's.
+    pub fn find(&'static self, name: &str) -> Option<&'static Beat> {
+        self.all().find(|beat| beat.name() == name)
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use crate::process::clock::pause;
 
-    #[test]
-    fn the_table_of_operations_is_in_the_order_of_the_enum() {
-        for (index, (operation, _)) in Operation::TABLE.iter().enumerate() {
-            assert_eq!(*operation as usize, index);
-            assert_eq!(Operation::from_u8(index as u8), *operation);
-        }
+    /// Beats for a test.
+    pub(crate) fn beats() -> &'static Beats {
+        let limits = SlowLimits {
+            broadcast: Duration::from_millis(50),
+            snapshot: Duration::from_millis(200),
+        };
+        Beats::new(limits, 4)
     }
 
     #[test]
-    fn a_beat_shows_operation_and_steps() {
-        let beats = Beats::default();
-        let before = beats.fanout.sight();
-        beats.fanout.enter(Operation::Broadcasting);
-        beats.fanout.step();
-        let after = beats.fanout.sight();
-        assert_eq!(after.operation, Operation::Broadcasting);
-        assert_eq!(after.progress, before.progress + 2);
+    fn operations_nest_and_each_step_shows() {
+        let beat = beats().fanout;
+        let before = beat.sight();
+        {
+            let mut outer = beat.begin(Operation::Answering);
+            outer.about((1, 2));
+            {
+                let _inner = beat.begin_about(Operation::Snapshot, (7, 0));
+                assert_eq!(beat.sight().text(), "snapshot (7 machines)");
+            }
+            assert_eq!(beat.sight().operation, Operation::Answering);
+            assert_eq!(beat.sight().about, (1, 2));
+        }
+        let after = beat.sight();
+        assert_eq!(after.operation, Operation::Turning);
+        assert!(after.progress >= before.progress + 4);
+    }
+
+    #[test]
+    fn an_operation_that_takes_too_long_is_counted() {
+        let limits = SlowLimits {
+            broadcast: Duration::from_micros(1),
+            snapshot: Duration::MAX,
+        };
+        let beats = Beats::new(limits, 1);
+        let doing = beats.fanout.begin(Operation::Broadcasting);
+        pause(Duration::from_millis(1));
+        drop(doing);
+        let rows: Vec<_> = beats.slow.rows().map(|(name, count, _)| (name, count)).collect();
+        assert_eq!(rows, [("broadcast", 1)]);
     }
 
     #[test]
     fn a_running_thread_is_runnable_and_nobody_is_not() {
-        let beat = Beats::default().fanout;
+        let beat = beats().fanout;
         assert!(!beat.is_runnable());
         beat.adopt();
         assert!(beat.is_runnable());
     }
 
     #[test]
-    fn a_beat_has_a_cache_line_of_its_own() {
-        assert_eq!(std::mem::size_of::<Beat>() % 64, 0);
+    fn a_beat_has_cache_lines_of_its_own_and_not_many() {
+        assert_eq!(std::mem::align_of::<Beat>(), 64);
+        assert!(std::mem::size_of::<Beat>() <= 128, "{}", std::mem::size_of::<Beat>());
     }
 }

@@ -1,9 +1,25 @@
 //! Who proves that the others are alive.
 //!
-//! In this version: the beats that every thread shows, and the drill that makes one stop. Health is judged from them.
+//! Every thread shows a beat: that it moves, and what it does. The watchdog reads the beats.
 
 pub mod beat;
 
+pub mod operation;
+
+pub mod client_beats;
+
 pub mod drill;
+
+pub mod judge;
+
+pub mod standstill;
+
+pub mod watchdog;
+
+pub mod voice;
+
+pub mod report;
+
+pub mod emergency_file;
 
 pub mod stacks;

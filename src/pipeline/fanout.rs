@@ -11,8 +11,9 @@
 
 use crate::client::outbox::{OfferLimits, Offered, Subscriber};
 use crate::client::protocol::EndReason;
-use crate::liveness::beat::{Beat, Operation};
+use crate::liveness::beat::Beat;
 use crate::liveness::drill;
+use crate::liveness::operation::{Operation, at_client};
 use crate::pipeline::chunk::{Chunk, ChunkBuilder};
 use crate::pipeline::event::{self, Event, Seq};
 use crate::pipeline::ingest::{IngestGauges, beginning};
@@ -61,8 +62,6 @@ pub struct FanoutConfig {
     /// Half of what a client's socket takes, so that one chunk never fills it.
     pub chunk_bytes_max: usize,
     pub machine_ttl: Option<Duration>,
-    pub slow_broadcast: Duration,
-    pub slow_snapshot: Duration,
 }
 
 /// The thread's own things.
@@ -86,7 +85,7 @@ pub struct Fanout {
     stop: Stop,
     gauges: Arc<FanoutGauges>,
     ingest: Arc<IngestGauges>,
-    beat: Arc<Beat>,
+    beat: &'static Beat,
 }
 
 impl Fanout {
@@ -98,7 +97,7 @@ impl Fanout {
         state_slot: Option<Slot>,
         gauges: Arc<FanoutGauges>,
         ingest: Arc<IngestGauges>,
-        (beat, stop): (Arc<Beat>, Stop),
+        (beat, stop): (&'static Beat, Stop),
     ) -> Fanout {
         let now = Instant::now();
         let version = machines.version();
@@ -130,7 +129,7 @@ impl Fanout {
         self.beat.adopt();
         let mut deadline = None;
         loop {
-            drill::obey(&self.beat);
+            drill::obey(self.beat);
             if self.stop.requested() && Instant::now() >= *deadline.get_or_insert_with(|| Instant::now() + LAST_EVENTS)
             {
                 self.discard();
@@ -149,7 +148,7 @@ impl Fanout {
         }
         self.hand_over_the_rest();
         self.save();
-        self.beat.enter(Operation::Ended);
+        self.beat.turn_to(Operation::Ended);
     }
 
     /// When the server stops and more events wait than can be handed on in time.
@@ -173,8 +172,9 @@ impl Fanout {
     /// When the server stops: what waits for clients on our side goes to their writers, which flush it.
     fn hand_over_the_rest(&mut self) {
         let deadline = Instant::now() + LAST_HAND_OVER;
+        let _doing = self.beat.begin(Operation::Broadcasting);
         loop {
-            self.beat.enter(Operation::Broadcasting);
+            self.beat.step();
             self.let_go();
             for client in &mut self.clients {
                 client.refill();
@@ -228,7 +228,7 @@ impl Fanout {
 
     /// Blocks until an event or a request is there, at most one turn.
     fn wait(&mut self) {
-        self.beat.enter(Operation::Waiting);
+        let _doing = self.beat.begin(Operation::Waiting);
         if !self.requests.rx.is_empty() {
             return;
         }
@@ -254,9 +254,18 @@ impl Fanout {
 
     /// Checks, numbers, tables and encodes the datagrams, then hands the chunk to everybody.
     fn publish(&mut self, datagrams: &[Box<[u8]>]) {
-        self.beat.enter(Operation::Encoding);
+        let chunk = self.encode(datagrams);
+        self.show_machines();
+        if chunk.frames() > 0 {
+            self.broadcast(&Arc::new(chunk));
+        }
+    }
+
+    fn encode(&mut self, datagrams: &[Box<[u8]>]) -> Chunk {
         let (now, epoch) = (Instant::now(), epoch_seconds());
         let bytes = datagrams.iter().map(|datagram| datagram.len()).sum();
+        let about = (datagrams.len() as u64, bytes as u64);
+        let _doing = self.beat.begin_about(Operation::Encoding, about);
         let mut builder = ChunkBuilder::new(self.next_seq, datagrams.len(), bytes);
         for datagram in datagrams {
             self.beat.step();
@@ -270,13 +279,11 @@ impl Fanout {
             }
         }
         let chunk = builder.finish();
-        self.show_machines();
-        if chunk.frames() == 0 {
-            return;
+        if chunk.frames() > 0 {
+            self.gauges.events.fetch_add(chunk.frames() as u64, Ordering::Relaxed);
+            self.gauges.last_event.store(epoch.to_bits(), Ordering::Relaxed);
         }
-        self.gauges.events.fetch_add(chunk.frames() as u64, Ordering::Relaxed);
-        self.gauges.last_event.store(epoch.to_bits(), Ordering::Relaxed);
-        self.broadcast(&Arc::new(chunk));
+        chunk
     }
 
     fn note(&mut self, event: &Event<'_>, len: usize, now: Instant, epoch: f64) {
@@ -322,14 +329,15 @@ impl Fanout {
 
     /// Hands `chunk` to every client, beginning with another one each time.
     fn broadcast(&mut self, chunk: &Arc<Chunk>) {
-        self.beat.enter(Operation::Broadcasting);
-        let begun = Instant::now();
         let count = self.clients.len();
+        let about = (count as u64, chunk.bytes().len() as u64);
+        let doing = self.beat.begin_about(Operation::Broadcasting, about);
         let (mut ended, mut queued) = (false, 0usize);
         self.first = if count == 0 { 0 } else { (self.first + 1) % count };
         let (before, from) = self.clients.split_at_mut(self.first);
         for client in from.iter_mut().chain(before) {
-            self.beat.step();
+            let link = client.link();
+            self.beat.show(at_client(link.id(), link.queued_bytes()));
             match client.offer(chunk, self.config.limits) {
                 Offered::Sent => {}
                 Offered::Queued => queued += 1,
@@ -339,19 +347,12 @@ impl Fanout {
         if ended {
             self.let_go();
         }
-        let took = begun.elapsed();
         log::debug!(
             "🔊 broadcast of {} events to {count} clients took {:.2}ms",
             chunk.frames(),
-            millis(took)
+            doing.elapsed().as_secs_f64() * 1000.0
         );
-        if took > self.config.slow_broadcast {
-            let kib = chunk.bytes().len() / 1024;
-            log::warn!(
-                "⚠️  SLOW OPERATION: broadcast took {:.2}ms ({count} clients, {kib} KB)",
-                millis(took)
-            );
-        }
+        drop(doing);
         if queued >= 2 {
             self.pace();
         }
@@ -366,6 +367,7 @@ impl Fanout {
         let backlog_from = self.config.limits.queue_bytes_max / PACE_PART;
         let many = (self.clients.len() / PACE_MANY).max(2);
         let begun = Instant::now();
+        let _doing = self.beat.begin(Operation::Pacing);
         loop {
             let backlogs = self.clients.iter().map(|client| client.link().queued_bytes());
             let behind = backlogs.filter(|queued| *queued > backlog_from).count();
@@ -385,7 +387,7 @@ impl Fanout {
             let Ok(request) = self.requests.rx.try_recv() else {
                 return;
             };
-            self.beat.enter(Operation::Answering);
+            let _doing = self.beat.begin(Operation::Answering);
             match request {
                 Request::Nudge => {}
                 Request::CatchUp {
@@ -423,17 +425,9 @@ impl Fanout {
     }
 
     fn snapshot(&mut self) -> Arc<Snapshot> {
-        let begun = Instant::now();
-        let snapshot = self.machines.snapshot(begun, epoch_seconds());
-        let took = begun.elapsed();
-        if took > self.config.slow_snapshot {
-            log::warn!(
-                "⚠️  SLOW OPERATION: snapshot took {:.2}ms ({} machines)",
-                millis(took),
-                snapshot.machines
-            );
-        }
-        snapshot
+        let about = (self.machines.len() as u64, 0);
+        let _doing = self.beat.begin_about(Operation::Snapshot, about);
+        self.machines.snapshot(Instant::now(), epoch_seconds())
     }
 
     /// Removes a machine by hand. Everybody is told as if it had ended, so that no card stays.
@@ -456,7 +450,7 @@ impl Fanout {
         if !self.requests.attention.swap(false, Ordering::Acquire) {
             return;
         }
-        self.beat.enter(Operation::Answering);
+        let _doing = self.beat.begin(Operation::Answering);
         self.let_go();
         for client in &mut self.clients {
             client.refill();
@@ -472,7 +466,8 @@ impl Fanout {
         let snapshot = self.snapshot();
         let mut again = false;
         for client in self.clients.iter_mut().filter(|client| client.wants_refresh()) {
-            self.beat.step();
+            let link = client.link();
+            self.beat.show(at_client(link.id(), link.queued_bytes()));
             again |= client.offer_refresh(&snapshot.chunk, self.config.limits);
         }
         self.refreshed = Instant::now();
@@ -534,8 +529,4 @@ impl Fanout {
 /// A JSON string, or `null`.
 fn json_string(text: Option<&str>) -> String {
     text.map_or("null".to_owned(), |text| serde_json::Value::from(text).to_string())
-}
-
-fn millis(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1000.0
 }

@@ -9,8 +9,9 @@
 //! Ends when: asked to; what the kernel holds then is still taken.
 //! Watched as: `ingest`, a core thread.
 
-use crate::liveness::beat::{Beat, Operation};
+use crate::liveness::beat::Beat;
 use crate::liveness::drill;
+use crate::liveness::operation::Operation;
 use crate::pipeline::event::{DropCause, DropTally};
 use crate::pipeline::event_socket::{BindError, EventSocket, PathLock, PathState};
 use crate::pipeline::intake::{IntakeTx, Pushed};
@@ -77,7 +78,7 @@ pub struct Ingest {
     batch: DatagramBatch,
     intake: IntakeTx,
     gauges: Arc<IngestGauges>,
-    beat: Arc<Beat>,
+    beat: &'static Beat,
     stop: Stop,
     path_looked: Instant,
     reminded: Option<Instant>,
@@ -92,7 +93,7 @@ impl Ingest {
         event_bytes_max: usize,
         intake: IntakeTx,
         gauges: Arc<IngestGauges>,
-        beat: Arc<Beat>,
+        beat: &'static Beat,
         stop: Stop,
     ) -> Ingest {
         Ingest {
@@ -115,7 +116,7 @@ impl Ingest {
     pub fn run(mut self) {
         self.beat.adopt();
         while !self.stop.requested() {
-            drill::obey(&self.beat);
+            drill::obey(self.beat);
             self.wait();
             self.receive(&Ingest::has_another_duty);
             self.intake.settle();
@@ -125,11 +126,11 @@ impl Ingest {
         }
         self.close_the_door();
         self.last_drain();
-        self.beat.enter(Operation::Ended);
+        self.beat.turn_to(Operation::Ended);
     }
 
     fn wait(&self) {
-        self.beat.enter(Operation::Waiting);
+        let _doing = self.beat.begin(Operation::Waiting);
         let sockets = std::iter::once(&self.socket).chain(&self.former);
         let mut fds: Vec<PollFd<'_>> = sockets
             .map(|socket| PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::IN))
@@ -150,7 +151,7 @@ impl Ingest {
     /// Takes what waits until nothing does, every socket has had its share, or `interrupted` says so, which is asked
     /// after every system call that gave something. Gives how many datagrams.
     fn receive(&mut self, interrupted: &dyn Fn(&Ingest) -> bool) -> u64 {
-        self.beat.enter(Operation::Receiving);
+        let _doing = self.beat.begin(Operation::Receiving);
         let before = self.gauges.received.load(Ordering::Relaxed);
         let sockets = 1 + self.former.len();
         for _ in 0..sockets {
@@ -205,8 +206,11 @@ impl Ingest {
                 );
                 continue;
             }
-            let beat = &self.beat;
-            let mut waiting = || beat.enter(Operation::WaitingForRoom);
+            let mut waits = None;
+            let mut waiting = || {
+                waits.get_or_insert_with(|| self.beat.begin(Operation::WaitingForRoom));
+                self.beat.step();
+            };
             match self.intake.push(datagram.bytes, &mut waiting) {
                 Pushed::Queued | Pushed::Closed => {}
                 Pushed::Dropped => {
@@ -219,7 +223,7 @@ impl Ingest {
 
     /// Whoever removed or replaced our file took all new senders from us; takes the path back as soon as it is free.
     fn look_at_path(&mut self) {
-        self.beat.enter(Operation::CheckingPath);
+        let _doing = self.beat.begin(Operation::CheckingPath);
         self.path_looked = Instant::now();
         let before = self.gauges.path_state();
         let mut state = self.socket.path_state();
@@ -314,7 +318,7 @@ impl Ingest {
         let end = Instant::now() + LAST_SETTLE;
         let mut untold = self.intake.settle();
         while untold > 0 && Instant::now() < end {
-            self.beat.enter(Operation::WaitingForRoom);
+            let _doing = self.beat.begin(Operation::WaitingForRoom);
             wait();
             untold = self.intake.settle();
         }
@@ -338,7 +342,7 @@ pub fn beginning(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::liveness::beat::Beats;
+    use crate::liveness::beat::tests::beats;
     use crate::pipeline::event_socket::lock;
     use crate::pipeline::intake::{Entry, INTAKE_LEN_MAX, IntakeRx, intake};
     use std::os::unix::net::UnixDatagram;
@@ -346,13 +350,13 @@ mod tests {
     fn ready() -> (tempfile::TempDir, Ingest, IntakeRx, Stop) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("events.sock");
-        let beats = Beats::default();
+        let beats = beats();
         let stop = Stop::new().unwrap();
         let patience = Duration::from_millis(1);
-        let (tx, rx, _gauge) = intake(Arc::clone(&beats.fanout), patience, stop.clone());
+        let (tx, rx, _gauge) = intake(beats.fanout, patience, stop.clone());
         let sockets = (EventSocket::bind(&path, 0o600).unwrap(), lock(&path).unwrap(), 0o600);
         let gauges = Arc::new(IngestGauges::default());
-        let ingest = Ingest::new(sockets, 1024, tx, gauges, Arc::clone(&beats.ingest), stop.clone());
+        let ingest = Ingest::new(sockets, 1024, tx, gauges, beats.ingest, stop.clone());
         (folder, ingest, rx, stop)
     }
 

@@ -46,7 +46,7 @@ impl Entry {
 pub struct IntakeTx {
     tx: Sender<Entry>,
     room: Arc<Room>,
-    consumer: Arc<Beat>,
+    consumer: &'static Beat,
     patience: Duration,
     stop: Stop,
     /// Set when the stop was noticed: from then on nothing is waited for.
@@ -83,11 +83,16 @@ pub enum Pushed {
 }
 
 /// Makes the queue. `consumer` is the beat of `fanout`, whose progress decides whether waiting makes sense.
-pub fn intake(consumer: Arc<Beat>, patience: Duration, stop: Stop) -> (IntakeTx, IntakeRx, IntakeGauge) {
+pub fn intake(consumer: &'static Beat, patience: Duration, stop: Stop) -> (IntakeTx, IntakeRx, IntakeGauge) {
     intake_of(INTAKE_LEN_MAX, consumer, patience, stop)
 }
 
-fn intake_of(len_max: usize, consumer: Arc<Beat>, patience: Duration, stop: Stop) -> (IntakeTx, IntakeRx, IntakeGauge) {
+fn intake_of(
+    len_max: usize,
+    consumer: &'static Beat,
+    patience: Duration,
+    stop: Stop,
+) -> (IntakeTx, IntakeRx, IntakeGauge) {
     let (tx, rx) = bounded(len_max);
     let room = Arc::new(Room::default());
     let sender = IntakeTx {
@@ -247,13 +252,13 @@ impl IntakeGauge {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::liveness::beat::Beats;
+    use crate::liveness::beat::tests::beats;
 
     const PATIENCE: Duration = Duration::from_millis(2);
 
-    fn small(len: usize) -> (IntakeTx, IntakeRx, Arc<Beat>) {
-        let beat = Beats::default().fanout;
-        let (tx, rx, _gauge) = intake_of(len, Arc::clone(&beat), PATIENCE, Stop::new().unwrap());
+    fn small(len: usize) -> (IntakeTx, IntakeRx, &'static Beat) {
+        let beat = beats().fanout;
+        let (tx, rx, _gauge) = intake_of(len, beat, PATIENCE, Stop::new().unwrap());
         (tx, rx, beat)
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use time::OffsetDateTime;
 
 /// Wall-clock seconds since the Unix epoch, as messages carry them; 0.0 when the clock stands before 1970.
 pub fn epoch_seconds() -> f64 {
@@ -10,12 +11,17 @@ pub fn epoch_seconds() -> f64 {
         .map_or(0.0, |since| since.as_secs_f64())
 }
 
-/// Milliseconds of the monotonic clock since its first use in this process; steps of the wall clock do not move it.
-pub fn monotonic_ms() -> u64 {
+/// Microseconds of the monotonic clock since its first use in this process; steps of the wall clock do not move it.
+pub fn monotonic_us() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
     let elapsed = START.get_or_init(Instant::now).elapsed();
-    // 584 million years fit.
-    elapsed.as_millis() as u64
+    // 584,000 years fit.
+    elapsed.as_micros() as u64
+}
+
+/// As [`monotonic_us`], in milliseconds.
+pub fn monotonic_ms() -> u64 {
+    monotonic_us() / 1000
 }
 
 /// Blocks for `duration`, which every caller states as a named bound. No other code sleeps.
@@ -27,6 +33,29 @@ pub fn pause(duration: Duration) {
 /// A JSON number for a time in seconds, in the shortest form that reads back the same, always with a fraction.
 pub fn json_seconds(seconds: f64) -> String {
     format!("{seconds:?}")
+}
+
+/// A time in seconds since the epoch as RFC 3339 writes it, in UTC with milliseconds; the epoch itself where that
+/// calendar has no such day.
+pub fn rfc3339(epoch: f64) -> String {
+    // Rounded, so that a time which was read back from its digits keeps them.
+    let nanos = i128::from((epoch * 1000.0).round() as i64) * 1_000_000;
+    rfc3339_of(OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH))
+}
+
+/// As [`rfc3339`], of a calendar's time in UTC.
+pub fn rfc3339_of(at: OffsetDateTime) -> String {
+    let (date, time) = (at.date(), at.time());
+    format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
+        date.year(),
+        u8::from(date.month()),
+        date.day(),
+        time.hour(),
+        time.minute(),
+        time.second(),
+        time.millisecond(),
+    )
 }
 
 /// `timeout` as system calls take it, rounded up to a whole millisecond so that a poll never returns just before a deadline.
@@ -46,6 +75,13 @@ mod tests {
     fn whole_seconds_keep_their_fraction() {
         assert_eq!(json_seconds(1_795_393_480.0), "1795393480.0");
         assert_eq!(json_seconds(1_795_393_480.585_657_1), "1795393480.5856571");
+    }
+
+    #[test]
+    fn a_time_is_written_as_rfc_3339() {
+        assert_eq!(rfc3339(0.0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339(1_795_393_480.585), "2026-11-23T00:24:40.585Z");
+        assert_eq!(rfc3339(1e300), "1970-01-01T00:00:00.000Z");
     }
 
     #[test]

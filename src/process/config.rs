@@ -25,6 +25,16 @@ pub enum StateFile {
     Off,
 }
 
+/// What the server does when a core thread hangs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnHang {
+    /// Report, and go on with what moves.
+    #[default]
+    Report,
+    /// Report, then end the process with SIGABRT, so that a supervisor starts it anew.
+    Abort,
+}
+
 /// Every setting of the server, with the values in force.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -48,6 +58,7 @@ pub struct Config {
     pub machine_ttl: Option<Duration>,
     pub allow_origin: Vec<String>,
     pub hang_timeout: Duration,
+    pub on_hang: OnHang,
     pub slow_broadcast: Duration,
     pub slow_snapshot: Duration,
     pub allow_drill: bool,
@@ -81,6 +92,7 @@ impl Default for Config {
             machine_ttl: None,
             allow_origin: Vec::new(),
             hang_timeout: Duration::from_secs(15),
+            on_hang: OnHang::Report,
             slow_broadcast: Duration::from_millis(50),
             slow_snapshot: Duration::from_millis(200),
             allow_drill: false,
@@ -115,6 +127,11 @@ impl Config {
             StateFile::At(path) => Some(path.clone()),
             StateFile::Off => None,
         }
+    }
+
+    /// Where reports of hangs are written.
+    pub fn hang_report_path(&self) -> PathBuf {
+        self.log_dir.join("hang-emergency.log")
     }
 
     /// The path of the log file.
@@ -196,7 +213,7 @@ macro_rules! setting {
 }
 
 /// Every setting, in the order of `--help`.
-pub static SETTINGS: [Setting; 21] = [
+pub static SETTINGS: [Setting; 22] = [
     setting!(
         "host",
         "ADDRESS",
@@ -401,6 +418,20 @@ pub static SETTINGS: [Setting; 21] = [
         |c| show_duration(c.hang_timeout)
     ),
     setting!(
+        "on-hang",
+        "report|abort",
+        "when a core thread hangs: report and go on, or report and end with SIGABRT",
+        |c, v| {
+            c.on_hang = on_hang(v)?;
+            Ok(())
+        },
+        |c| match c.on_hang {
+            OnHang::Report => "report",
+            OnHang::Abort => "abort",
+        }
+        .to_owned()
+    ),
+    setting!(
         "slow-broadcast",
         "TIME",
         "warn about a broadcast that takes longer",
@@ -476,6 +507,14 @@ fn level(text: &str) -> Result<LevelFilter, String> {
     match text.parse() {
         Ok(LevelFilter::Off) | Err(_) => Err("write error, warn, info, debug or trace".to_owned()),
         Ok(level) => Ok(level),
+    }
+}
+
+fn on_hang(text: &str) -> Result<OnHang, String> {
+    match text {
+        "report" => Ok(OnHang::Report),
+        "abort" => Ok(OnHang::Abort),
+        _ => Err("it must be report or abort".to_owned()),
     }
 }
 
@@ -714,6 +753,7 @@ mod tests {
             ("max-event-bytes", "2MiB", "1023KiB"),
             ("socket-mode", "rw", "0660"),
             ("delivery", "fast", "direct or queued"),
+            ("on-hang", "retry", "report or abort"),
             ("log-level", "loud", "debug"),
             ("allow-origin", "dash.example.com/x", "https://"),
             ("event-socket-path", &"x".repeat(108), "107 bytes"),

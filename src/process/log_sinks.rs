@@ -254,7 +254,10 @@ impl Write for RotatingFile {
 
 /// How standard error is written to without waiting for whoever reads it.
 #[derive(Debug)]
-enum Outlet {
+pub struct Outlet(Way);
+
+#[derive(Debug)]
+enum Way {
     /// A terminal or a pipe, opened anew without blocking. O_NONBLOCK on the description that we were given would hold
     /// for everybody who shares it, first of all the shell.
     Reopened(File),
@@ -267,23 +270,49 @@ enum Outlet {
 }
 
 impl Outlet {
-    fn of(stderr: Stderr) -> Outlet {
+    /// The process's standard error.
+    pub fn stderr() -> Outlet {
+        Outlet(Way::of(io::stderr()))
+    }
+
+    /// Writes `bytes`; gives how many were taken within `patience`, which is also how long it blocks at most. Takes no lock,
+    /// not even that of the standard library, and no memory.
+    pub fn write_within(&self, bytes: &[u8], patience: Duration) -> usize {
+        let begun = Instant::now();
+        let mut taken = 0;
+        while taken < bytes.len() {
+            let piece = &bytes[taken..bytes.len().min(taken + PIPE_BUF)];
+            match self.0.try_write(piece) {
+                Ok(count @ 1..) => taken += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock && begun.elapsed() < patience => {
+                    pause(TERMINAL_TRY_AGAIN_AFTER);
+                }
+                _ => break,
+            }
+        }
+        taken
+    }
+}
+
+impl Way {
+    fn of(stderr: Stderr) -> Way {
         let file_type = fstat(&stderr).map(|stat| FileType::from_raw_mode(stat.st_mode));
         match file_type {
-            Ok(FileType::Socket) => Outlet::Socket(stderr),
+            Ok(FileType::Socket) => Way::Socket(stderr),
             // Never a file: its new description would begin at its beginning.
-            Ok(FileType::Fifo) => reopen(stderr.as_fd()).map_or(Outlet::Given(stderr), Outlet::Reopened),
-            _ if stderr.is_terminal() => reopen(stderr.as_fd()).map_or(Outlet::Given(stderr), Outlet::Reopened),
-            _ => Outlet::Given(stderr),
+            Ok(FileType::Fifo) => reopen(stderr.as_fd()).map_or(Way::Given(stderr), Way::Reopened),
+            _ if stderr.is_terminal() => reopen(stderr.as_fd()).map_or(Way::Given(stderr), Way::Reopened),
+            _ => Way::Given(stderr),
         }
     }
 
     /// Writes as much of `piece`, at most [`PIPE_BUF`] bytes, as there is room for; `WouldBlock` when there is none.
     fn try_write(&self, piece: &[u8]) -> io::Result<usize> {
         match self {
-            Outlet::Reopened(file) => Ok(rustix::io::write(file, piece)?),
-            Outlet::Socket(stderr) => Ok(send(stderr, piece, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?),
-            Outlet::Given(stderr) => {
+            Way::Reopened(file) => Ok(rustix::io::write(file, piece)?),
+            Way::Socket(stderr) => Ok(send(stderr, piece, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?),
+            Way::Given(stderr) => {
                 let mut fds = [PollFd::new(stderr, PollFlags::OUT)];
                 match poll(&mut fds, Some(&timespec(Duration::ZERO)))? {
                     0 => Err(ErrorKind::WouldBlock.into()),
@@ -315,7 +344,7 @@ pub struct Terminal {
 impl Terminal {
     /// The process's standard error.
     pub fn new(losses: Arc<SinkLosses>) -> Terminal {
-        Terminal::to(Outlet::of(io::stderr()), losses)
+        Terminal::to(Outlet::stderr(), losses)
     }
 
     fn to(outlet: Outlet, losses: Arc<SinkLosses>) -> Terminal {
@@ -350,20 +379,7 @@ impl Terminal {
     /// How many of `bytes` were taken. Blocks for [`TERMINAL_PATIENCE`] at most, and not at all while it is stuck.
     fn write_in_time(&self, bytes: &[u8]) -> usize {
         let patience = if self.stuck { Duration::ZERO } else { TERMINAL_PATIENCE };
-        let begun = Instant::now();
-        let mut taken = 0;
-        while taken < bytes.len() {
-            let piece = &bytes[taken..bytes.len().min(taken + PIPE_BUF)];
-            match self.outlet.try_write(piece) {
-                Ok(count @ 1..) => taken += count,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock && begun.elapsed() < patience => {
-                    pause(TERMINAL_TRY_AGAIN_AFTER);
-                }
-                _ => break,
-            }
-        }
-        taken
+        self.outlet.write_within(bytes, patience)
     }
 }
 
@@ -511,7 +527,7 @@ mod tests {
         let own = reopen(writer.as_fd()).unwrap();
         drop(writer);
         let losses = Arc::new(SinkLosses::default());
-        let mut terminal = Terminal::to(Outlet::Reopened(own), Arc::clone(&losses));
+        let mut terminal = Terminal::to(Outlet(Way::Reopened(own)), Arc::clone(&losses));
         // No pipe has room for all of it (pipe(7)), and every one for its beginning.
         terminal.write_line(&[vec![b'c'; 2 * 1024 * 1024], b"ut\n".to_vec()].concat());
         terminal.write_line(b"lost\n");

@@ -20,8 +20,8 @@ use simplelog::{CombinedLogger, ConfigBuilder, SharedLogger, WriteLogger};
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, TryLockError};
 use std::time::Duration;
 use time::OffsetDateTime;
 
@@ -37,6 +37,10 @@ const TURN: Duration = Duration::from_millis(250);
 const SITE_LINES_MAX: u32 = 20;
 /// Length of such a window.
 const SITE_WINDOW_MS: u64 = 10_000;
+/// What [`LogControl::leave`] holds for the file. Untouched memory costs nothing, and it is touched in a hang only.
+const LEFT_BYTES_MAX: usize = 512 * 1024;
+/// The target of lines that are on the terminal already.
+const FILE_ONLY: &str = "file-only";
 
 /// A line on its way to the sinks.
 #[derive(Debug)]
@@ -77,6 +81,21 @@ struct Shared {
     /// Bounded by the program's text: keys are compiled in, one for each logging macro and level. Nobody waits for this
     /// lock: who finds it taken writes without a limit.
     sites: Mutex<HashMap<SiteKey, Site>>,
+    /// Finished lines for the file, and whether there are any. Nobody waits for this lock either.
+    left: Mutex<Vec<u8>>,
+    has_left: AtomicBool,
+}
+
+/// The running log's, for [`with_lock_held`].
+static RUNNING: OnceLock<Arc<Shared>> = OnceLock::new();
+
+/// Runs `body` with the log's only lock in its hand, as a thread that hangs in the middle of a line would. For drills: it
+/// shows that nobody else waits for that lock.
+pub fn with_lock_held(body: impl FnOnce()) {
+    let _held = RUNNING
+        .get()
+        .map(|shared| shared.sites.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+    body();
 }
 
 impl Front {
@@ -159,18 +178,8 @@ impl Log for Front {
 }
 
 /// One line without its end: UTC time, level, thread, message with every control character made visible.
-fn compose(level: Level, thread: &str, args: &fmt::Arguments<'_>, at: OffsetDateTime) -> String {
-    let (date, time) = (at.date(), at.time());
-    let mut text = format!(
-        "{}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z {level:<5} [{thread}] ",
-        date.year(),
-        u8::from(date.month()),
-        date.day(),
-        time.hour(),
-        time.minute(),
-        time.second(),
-        time.millisecond(),
-    );
+pub fn compose(level: Level, thread: &str, args: &fmt::Arguments<'_>, at: OffsetDateTime) -> String {
+    let mut text = format!("{} {level:<5} [{thread}] ", clock::rfc3339_of(at));
     let message = args.to_string();
     for character in message.chars() {
         if text.len() >= LINE_BYTES_MAX {
@@ -201,6 +210,8 @@ pub struct LogThread {
     sinks: Box<CombinedLogger>,
     stop_rx: Receiver<()>,
     turn: Duration,
+    /// The other half of what [`LogControl::leave`] fills.
+    left: Vec<u8>,
 }
 
 /// Asks thread `log` to write what is left and end; also counts what was lost.
@@ -215,6 +226,33 @@ impl LogControl {
     /// Makes thread `log` write what waits, then end. Never blocks.
     pub fn stop(&self) {
         let _ = self.stop_tx.try_send(());
+    }
+
+    /// Whether lines wait for thread `log`.
+    pub fn has_waiting(&self) -> bool {
+        self.shared.queued_bytes.load(Ordering::Relaxed) > 0
+    }
+
+    /// Leaves finished lines, each with its end, for the log's file; they are not written to the terminal. For a thread
+    /// that must neither wait nor take memory: never blocks, never allocates. What has no room is counted as lost, by its
+    /// lines.
+    pub fn leave(&self, lines: &str) {
+        let left = match self.shared.left.try_lock() {
+            Ok(left) => Some(left),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        };
+        match left.filter(|left| left.len() + lines.len() <= left.capacity()) {
+            Some(mut left) => {
+                left.extend_from_slice(lines.as_bytes());
+                self.shared.has_left.store(true, Ordering::Release);
+            }
+            None => {
+                let count = lines.lines().count() as u64;
+                self.shared.queue_full.fetch_add(count, Ordering::Relaxed);
+                self.shared.lost_total.fetch_add(count, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Lines lost so far: found the queue full, or were refused by the file or by the terminal.
@@ -232,7 +270,10 @@ impl LogControl {
 pub fn start(level: LevelFilter, file: Option<&Path>) -> Result<(LogThread, LogControl), log::SetLoggerError> {
     let (tx, rx) = bounded(LINES_QUEUE_LEN_MAX);
     let (stop_tx, stop_rx) = bounded(1);
-    let shared = Arc::new(Shared::default());
+    let shared = Arc::new(Shared {
+        left: Mutex::new(Vec::with_capacity(LEFT_BYTES_MAX)),
+        ..Shared::default()
+    });
     let losses = Arc::new(SinkLosses::default());
     log::set_boxed_logger(Box::new(Front {
         level,
@@ -240,19 +281,15 @@ pub fn start(level: LevelFilter, file: Option<&Path>) -> Result<(LogThread, LogC
         shared: Arc::clone(&shared),
     }))?;
     log::set_max_level(level);
+    // There is one logger per process, so this is the first.
+    let _ = RUNNING.set(Arc::clone(&shared));
     let terminal = Terminal::new(Arc::clone(&losses));
-    // Lines come finished, so simplelog adds nothing of its own.
-    let plain = ConfigBuilder::new()
-        .set_time_level(LevelFilter::Off)
-        .set_max_level(LevelFilter::Off)
-        .set_thread_level(LevelFilter::Off)
-        .set_target_level(LevelFilter::Off)
-        .set_location_level(LevelFilter::Off)
-        .build();
-    let mut sinks: Vec<Box<dyn SharedLogger>> = vec![WriteLogger::new(level, plain.clone(), terminal)];
+    let mut not_file_only = plain_lines();
+    not_file_only.add_filter_ignore_str(FILE_ONLY);
+    let mut sinks: Vec<Box<dyn SharedLogger>> = vec![WriteLogger::new(level, not_file_only.build(), terminal)];
     if let Some(path) = file {
         let file = RotatingFile::new(path.to_owned(), Arc::clone(&losses));
-        sinks.push(WriteLogger::new(level, plain, file));
+        sinks.push(WriteLogger::new(level, plain_lines().build(), file));
     }
     let thread = LogThread {
         rx,
@@ -261,6 +298,7 @@ pub fn start(level: LevelFilter, file: Option<&Path>) -> Result<(LogThread, LogC
         sinks: CombinedLogger::new(sinks),
         stop_rx,
         turn: TURN,
+        left: Vec::with_capacity(LEFT_BYTES_MAX),
     };
     let control = LogControl {
         stop_tx,
@@ -268,6 +306,18 @@ pub fn start(level: LevelFilter, file: Option<&Path>) -> Result<(LogThread, LogC
         losses,
     };
     Ok((thread, control))
+}
+
+/// Lines come finished, so simplelog adds nothing of its own.
+fn plain_lines() -> ConfigBuilder {
+    let mut config = ConfigBuilder::new();
+    config
+        .set_time_level(LevelFilter::Off)
+        .set_max_level(LevelFilter::Off)
+        .set_thread_level(LevelFilter::Off)
+        .set_target_level(LevelFilter::Off)
+        .set_location_level(LevelFilter::Off);
+    config
 }
 
 impl fmt::Debug for LogThread {
@@ -280,7 +330,7 @@ impl fmt::Debug for LogThread {
 
 impl LogThread {
     /// Writes lines until [`LogControl::stop`]; `show` is called before every wait and every write.
-    pub fn run(self, mut show: impl FnMut(Phase)) {
+    pub fn run(mut self, mut show: impl FnMut(Phase)) {
         loop {
             show(Phase::Waiting);
             select! {
@@ -295,6 +345,7 @@ impl LogThread {
                 recv(self.stop_rx) -> _ => break,
                 default(self.turn) => {}
             }
+            self.write_left();
             self.report_losses();
             self.report_left_out(false);
         }
@@ -302,6 +353,7 @@ impl LogThread {
             self.write_queued(line);
         }
         self.report_left_out(true);
+        self.write_left();
         self.report_losses();
     }
 
@@ -317,6 +369,25 @@ impl LogThread {
         self.sinks
             .log(&record.level(line.level).args(format_args!("{}", line.text)).build());
         self.sinks.flush();
+    }
+
+    /// Writes to the file what [`LogControl::leave`] took.
+    fn write_left(&mut self) {
+        if !self.shared.has_left.swap(false, Ordering::Acquire) {
+            return;
+        }
+        // Swapped, so that the lock is held for moments and nothing is allocated meanwhile.
+        let mut left = self.shared.left.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        std::mem::swap(&mut *left, &mut self.left);
+        drop(left);
+        for line in String::from_utf8_lossy(&self.left).lines() {
+            let mut record = Record::builder();
+            // The gravest level passes every filter; the line says its own.
+            record.level(Level::Error).target(FILE_ONLY);
+            self.sinks.log(&record.args(format_args!("{line}")).build());
+        }
+        self.sinks.flush();
+        self.left.clear();
     }
 
     fn say(&self, level: Level, message: &str) {
@@ -342,12 +413,12 @@ impl LogThread {
     fn report_left_out(&self, at_end: bool) {
         let now = clock::monotonic_ms();
         let mut messages = Vec::new();
-        // The lock is held for microseconds and only by `admits`, which never waits.
-        let mut sites = self
-            .shared
-            .sites
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        // Held for microseconds; who finds it taken comes back next turn.
+        let mut sites = match self.shared.sites.try_lock() {
+            Ok(sites) => sites,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
         for site in sites.values_mut() {
             let over = now.saturating_sub(site.window_start_ms) >= SITE_WINDOW_MS;
             if site.left_out > 0 && (over || at_end) {
@@ -398,6 +469,7 @@ mod tests {
             sinks: CombinedLogger::new(Vec::new()),
             stop_rx,
             turn: TURN,
+            left: Vec::new(),
         };
         (thread, stop_tx)
     }

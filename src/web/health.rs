@@ -5,7 +5,7 @@
 
 use crate::client::handshake::ClientGauges;
 use crate::client::http::Answer;
-use crate::liveness::beat::{Beat, Beats, Operation};
+use crate::liveness::beat::{Beat, Beats, Verdict};
 use crate::pipeline::event_socket::PathState;
 use crate::pipeline::ingest::IngestGauges;
 use crate::pipeline::intake::IntakeGauge;
@@ -19,22 +19,21 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// A thread that seems to stand still is looked at again after this long, which is more than the longest turn: after
-/// the whole process was stopped for a while, every beat is old and nobody hangs.
+/// The watchdog judges all others, but nobody judges it. Writing a report takes it a second or two.
+const WATCHDOG_STILL: Duration = Duration::from_secs(10);
+/// When it seems to stand still, it is looked at again after this long, which is more than its turn: after the whole
+/// process was stopped for a while, every beat is old and nobody hangs.
 const SECOND_LOOK: Duration = Duration::from_millis(400);
-/// A thread is late after this part of the hang timeout.
-const LATE_PART: u32 = 3;
 
 /// What the verdict is made of.
 #[derive(Debug)]
 pub struct Vitals {
-    pub beats: Arc<Beats>,
+    pub beats: &'static Beats,
     pub ingest: Arc<IngestGauges>,
     pub intake: IntakeGauge,
     pub fanout: Arc<FanoutGauges>,
     pub clients: Arc<ClientGauges>,
     pub log: Option<LogControl>,
-    pub hang_timeout: Duration,
     pub event_socket_path: PathBuf,
     /// Seconds since the epoch.
     pub started: f64,
@@ -48,20 +47,69 @@ enum Status {
     Hung,
 }
 
+/// A thread that makes no progress.
+#[derive(Debug)]
+struct Stall {
+    component: String,
+    verdict: Verdict,
+    operation: String,
+    still: Duration,
+    is_core: bool,
+}
+
+impl Stall {
+    fn of(beat: &'static Beat, verdict: Verdict, still: Duration) -> Stall {
+        Stall {
+            component: beat.name(),
+            verdict,
+            operation: beat.sight().text(),
+            still,
+            is_core: beat.is_core(),
+        }
+    }
+
+    fn finding(&self) -> (Status, String) {
+        let status = match self.is_core && self.verdict == Verdict::Hung {
+            true => Status::Hung,
+            false => Status::Degraded,
+        };
+        let text = format!(
+            "{} is {}: no progress for {:.1} s in {}",
+            self.component,
+            self.verdict.name(),
+            self.still.as_secs_f64(),
+            self.operation
+        );
+        (status, text)
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "component": self.component,
+            "verdict": self.verdict.name(),
+            "operation": self.operation,
+            "seconds": (self.still.as_secs_f64() * 10.0).round() / 10.0,
+        })
+    }
+}
+
 impl Vitals {
-    /// The page. Blocks 400 ms when something seems to stand still; 503 when the data path does.
+    /// The page. Blocks 400 ms when the watchdog seems to stand still; 503 when the data path does.
     pub fn answer(&self) -> Answer {
-        let (status, reasons) = self.verdict();
+        let stalls = self.stalls();
+        let findings = self.findings(&stalls);
+        let status = findings.iter().map(|(status, _)| *status).max().unwrap_or(Status::Ok);
+        let reasons: Vec<String> = findings.into_iter().map(|(_, text)| text).collect();
         let code = if status == Status::Hung { 503 } else { 200 };
         let name = match status {
             Status::Ok => "ok",
             Status::Degraded => "degraded",
             Status::Hung => "hung",
         };
-        Answer::json(code, self.document(name, &reasons).into_bytes())
+        Answer::json(code, self.document(name, &reasons, &stalls).into_bytes())
     }
 
-    fn document(&self, status: &str, reasons: &[String]) -> String {
+    fn document(&self, status: &str, reasons: &[String], stalls: &[Stall]) -> String {
         let last_event = self.fanout.last_event().unwrap_or(self.started);
         let since = (epoch_seconds() - last_event).max(0.0);
         let tally = |counts: &mut dyn Iterator<Item = (&'static str, u64)>| -> Value {
@@ -71,7 +119,7 @@ impl Vitals {
                 .into()
         };
         // The original's five, in its order, then ours.
-        let fields: [(&str, Value); 17] = [
+        let fields: [(&str, Value); 19] = [
             ("status", status.into()),
             ("connections", self.fanout.clients.load(Ordering::Relaxed).into()),
             ("last_event_time", last_event.into()),
@@ -81,6 +129,7 @@ impl Vitals {
                 (self.ingest.path_state() == PathState::Ours).into(),
             ),
             ("reasons", reasons.into()),
+            ("stalls", stalls.iter().map(Stall::json).collect()),
             ("version", env!("CARGO_PKG_VERSION").into()),
             (
                 "uptime_seconds",
@@ -103,6 +152,7 @@ impl Vitals {
                 "connections_refused",
                 self.clients.refused.load(Ordering::Relaxed).into(),
             ),
+            ("slow_operations", self.slow_operations()),
             (
                 "log_lines_lost",
                 self.log.as_ref().map_or(0, LogControl::lines_lost).into(),
@@ -112,45 +162,36 @@ impl Vitals {
         format!("{{{}}}", fields.join(","))
     }
 
-    /// The worst finding, and every finding in words.
-    fn verdict(&self) -> (Status, Vec<String>) {
-        let late_after = self.hang_timeout / LATE_PART;
-        let suspects: Vec<(&Arc<Beat>, u64)> = self
-            .beats
-            .all()
-            .into_iter()
-            .map(|beat| (beat, beat.sight()))
-            .filter(|(beat, sight)| beat.is_core() || sight.operation != Operation::Ended)
-            .filter(|(_, sight)| sight.age >= late_after)
-            .map(|(beat, sight)| (beat, sight.progress))
-            .collect();
-        let mut findings = Vec::new();
-        if !suspects.is_empty() {
-            pause(SECOND_LOOK);
-            let still = suspects.iter().filter(|(beat, progress)| beat.progress() == *progress);
-            findings.extend(still.map(|(beat, _)| self.finding(beat)));
-        }
-        findings.extend(self.path_finding());
-        let status = findings.iter().map(|(status, _)| *status).max().unwrap_or(Status::Ok);
-        (status, findings.into_iter().map(|(_, text)| text).collect())
+    fn slow_operations(&self) -> Value {
+        let row = |(name, count, max): (&str, u64, Duration)| {
+            let max_ms = max.as_micros() as f64 / 1000.0;
+            (name.replace(' ', "_"), json!({ "count": count, "max_ms": max_ms }))
+        };
+        self.beats.slow.rows().map(row).collect::<Map<_, _>>().into()
     }
 
-    fn finding(&self, beat: &Beat) -> (Status, String) {
-        let sight = beat.sight();
-        let hung = sight.age >= self.hang_timeout;
-        let status = if hung && beat.is_core() {
-            Status::Hung
-        } else {
-            Status::Degraded
-        };
-        let text = format!(
-            "{} is {}: {} for {:.1} s without progress",
-            beat.name(),
-            if hung { "hung" } else { "late" },
-            sight.operation.text(),
-            sight.age.as_secs_f64()
-        );
-        (status, text)
+    /// What the watchdog says of the threads, and what nobody but us can say of the watchdog.
+    fn stalls(&self) -> Vec<Stall> {
+        let judged = self.beats.all().map(|beat| (beat, beat.verdict()));
+        let stalled = judged.filter(|(_, (verdict, _))| *verdict != Verdict::Alive);
+        let mut stalls: Vec<Stall> = stalled
+            .map(|(beat, (verdict, still))| Stall::of(beat, verdict, still))
+            .collect();
+        let watchdog = self.beats.watchdog;
+        let seen = watchdog.sight();
+        if seen.age >= WATCHDOG_STILL {
+            pause(SECOND_LOOK);
+            if watchdog.progress() == seen.progress {
+                stalls.push(Stall::of(watchdog, Verdict::Hung, watchdog.sight().age));
+            }
+        }
+        stalls
+    }
+
+    fn findings(&self, stalls: &[Stall]) -> Vec<(Status, String)> {
+        let mut findings: Vec<(Status, String)> = stalls.iter().map(Stall::finding).collect();
+        findings.extend(self.path_finding());
+        findings
     }
 
     fn path_finding(&self) -> Option<(Status, String)> {

@@ -8,11 +8,11 @@ pub mod query;
 
 use crate::client::http::{Answer, Head};
 use crate::liveness::beat::Beats;
-use crate::liveness::drill;
+use crate::liveness::drill::{self, Kind};
 use crate::pipeline::requests::FanoutHandle;
 use crate::web::health::Vitals;
+use serde_json::json;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// The pages.
@@ -20,7 +20,7 @@ use std::time::Duration;
 pub struct Site {
     pub vitals: Vitals,
     pub fanout: FanoutHandle,
-    pub beats: Arc<Beats>,
+    pub beats: &'static Beats,
     pub allow_drill: bool,
 }
 
@@ -74,16 +74,23 @@ impl Site {
             return Answer::detail(400, "the query must be component=NAME&ms=MILLISECONDS");
         };
         let duration = Duration::from_millis(millis).min(drill::DRILL_MAX);
-        if !drill::order(&self.beats, &component, duration) {
-            let names: Vec<&str> = self.beats.all().iter().map(|beat| beat.name()).collect();
-            let text = format!("there is no component {component:?}; there are {}", names.join(", "));
+        let kind = query::value(query, "kind").unwrap_or_else(|| Kind::Sleep.name().to_owned());
+        let Some(kind) = Kind::from_name(&kind) else {
+            let names: Vec<&str> = Kind::names().collect();
+            let text = format!("there is no kind {kind:?}; there are {}", names.join(", "));
+            return Answer::detail(400, &text);
+        };
+        if !drill::order(self.beats, &component, duration, kind) {
+            let names: Vec<String> = self.beats.permanent().iter().map(|beat| beat.name()).collect();
+            let text = format!(
+                "there is no component {component:?}; there are {}, and client-N for each client",
+                names.join(", ")
+            );
             return Answer::detail(404, &text);
         }
-        log::warn!("⚠️ drill: {component} stands still for {duration:?}");
-        Answer::json(
-            200,
-            format!("{{\"component\":\"{component}\",\"ms\":{}}}", duration.as_millis()).into_bytes(),
-        )
+        log::warn!("⚠️ drill: {component} stands still for {duration:?} ({})", kind.name());
+        let answer = json!({ "component": component, "ms": duration.as_millis() as u64, "kind": kind.name() });
+        Answer::json(200, answer.to_string().into_bytes())
     }
 }
 

@@ -103,10 +103,14 @@ fn process_knows_nobody() {
 }
 
 #[test]
-fn the_event_path_knows_of_liveness_only_beat_and_drill() {
+fn the_event_path_knows_of_liveness_only_beats_and_drills() {
     for (path, text) in sources("src/pipeline").into_iter().chain(sources("src/client")) {
         for line in code(&text).lines().filter(|line| line.contains("crate::liveness")) {
-            let known = ["crate::liveness::beat", "crate::liveness::drill"];
+            let known = [
+                "crate::liveness::beat",
+                "crate::liveness::operation",
+                "crate::liveness::drill",
+            ];
             assert!(
                 known.iter().any(|known| line.contains(known)) || line.contains("crate::liveness::drill;"),
                 "{}: {line}",
@@ -156,11 +160,18 @@ fn threads_in_code() -> BTreeSet<String> {
     let mut names = BTreeSet::from(["main".to_owned()]);
     for (_, text) in sources("src") {
         let text = code(&text).replace(['\n', ' '], "");
-        for start in ["start(\"", "spawn(\"", "name=format!(\""] {
+        for start in ["start(\"", "spawn(\"", "letname=format!(\"client-"] {
             let found = text
                 .match_indices(start)
                 .map(|(at, _)| text[at + start.len()..].split('"').next().unwrap());
-            names.extend(found.map(|name| name.replace("{}", "N")));
+            let client = |name: &str| {
+                if start.ends_with('-') {
+                    format!("client-{name}")
+                } else {
+                    name.to_owned()
+                }
+            };
+            names.extend(found.map(|name| client(name).replace("{}", "N")));
         }
     }
     names

@@ -14,7 +14,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use threadcast::liveness::beat::Beats;
+use threadcast::liveness::operation::SlowLimits;
 use threadcast::process::config::{Config, Delivery, StateFile};
+use threadcast::process::limits::{client_room, raise_descriptors};
 use threadcast::serve::Server;
 
 /// Events per run. So small windows make TCP wait for its own timers, so that more of them would take long.
@@ -51,7 +53,13 @@ fn run(delivery: Delivery, mut rng: Rng) {
         ..Config::default()
     };
     let socket_path = config.event_socket_path.clone();
-    let server = Server::start(config, Arc::new(Beats::default()), None).unwrap();
+    let room = client_room(raise_descriptors());
+    let limits = SlowLimits {
+        broadcast: config.slow_broadcast,
+        snapshot: config.slow_snapshot,
+    };
+    let beats = Beats::new(limits, room.clients() + room.spare());
+    let server = Server::start(config, room, beats, None).unwrap();
     let address = server.address();
     let published = Arc::new(AtomicBool::new(false));
     let seen: Vec<Arc<AtomicUsize>> = (0..STEADY).map(|_| Arc::default()).collect();

@@ -1,0 +1,144 @@
+//! The beats of connections' threads, which come and go: places that are made when they are first needed and never go.
+//!
+//! The watchdog reads them without a lock. Threads of clients share one for the list of free places, held for moments at
+//! their beginning and their end.
+
+use crate::liveness::beat::Beat;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+/// Places that are made together: 8 KiB.
+const PART_LEN: usize = 64;
+
+/// All places.
+pub struct ClientBeats {
+    parts: Box<[OnceLock<Box<[Beat]>>]>,
+    free: Mutex<Free>,
+    make: Box<dyn Fn() -> Beat + Send + Sync>,
+}
+
+/// The places that nobody has.
+#[derive(Debug, Default)]
+struct Free {
+    /// Given back.
+    places: Vec<usize>,
+    /// Never taken: from here on.
+    untouched: usize,
+}
+
+impl fmt::Debug for ClientBeats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientBeats")
+            .field("free", &self.free)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One connection's place; given back when dropped.
+#[derive(Debug)]
+pub struct Place {
+    beats: &'static ClientBeats,
+    index: usize,
+    beat: &'static Beat,
+}
+
+impl ClientBeats {
+    pub(super) fn new(connections_max: usize, make: impl Fn() -> Beat + Send + Sync + 'static) -> ClientBeats {
+        let parts = connections_max.max(1).div_ceil(PART_LEN);
+        ClientBeats {
+            parts: (0..parts).map(|_| OnceLock::new()).collect(),
+            free: Mutex::new(Free::default()),
+            make: Box::new(make),
+        }
+    }
+
+    /// How many connections can have one at a time.
+    pub fn room(&self) -> usize {
+        self.parts.len() * PART_LEN
+    }
+
+    /// A place for the calling thread, which serves connection `number` (not 0); `None` when there are more threads than
+    /// there can be connections. Waits for other clients' threads for moments.
+    pub fn take(&'static self, number: u64) -> Option<Place> {
+        let index = {
+            let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+            match free.places.pop() {
+                Some(index) => index,
+                None if free.untouched < self.room() => {
+                    free.untouched += 1;
+                    free.untouched - 1
+                }
+                None => return None,
+            }
+        };
+        let part = self.parts[index / PART_LEN].get_or_init(|| (0..PART_LEN).map(|_| (self.make)()).collect());
+        let beat = &part[index % PART_LEN];
+        beat.take_place(number);
+        Some(Place {
+            beats: self,
+            index,
+            beat,
+        })
+    }
+
+    /// The beats that a connection has right now. Takes no lock.
+    pub fn taken(&'static self) -> impl Iterator<Item = &'static Beat> {
+        self.places().map(|(_, beat)| beat)
+    }
+
+    /// As [`ClientBeats::taken`], with the number of the place, which is less than [`ClientBeats::room`].
+    pub fn places(&'static self) -> impl Iterator<Item = (usize, &'static Beat)> {
+        let parts = self.parts.iter().map_while(OnceLock::get);
+        parts
+            .flat_map(|part| part.iter())
+            .enumerate()
+            .filter(|(_, beat)| beat.number() != 0)
+    }
+}
+
+impl Deref for Place {
+    type Target = &'static Beat;
+
+    fn deref(&self) -> &&'static Beat {
+        &self.beat
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.beat.leave_place();
+        let mut free = self.beats.free.lock().unwrap_or_else(PoisonError::into_inner);
+        free.places.push(self.index);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::liveness::beat::tests::beats;
+
+    #[test]
+    fn places_are_named_found_and_used_again() {
+        let clients = &beats().clients;
+        let first = clients.take(17).unwrap();
+        let second = clients.take(18).unwrap();
+        let names = || -> Vec<String> { clients.taken().map(|beat| beat.name()).collect() };
+        assert_eq!(names(), ["client-17", "client-18"]);
+        drop(first);
+        assert_eq!(names(), ["client-18"]);
+        let third = clients.take(19).unwrap();
+        assert_eq!(names(), ["client-19", "client-18"]);
+        drop((second, third));
+        assert!(names().is_empty());
+    }
+
+    #[test]
+    fn there_are_places_for_all_and_no_more() {
+        let clients = &beats().clients;
+        let places: Vec<_> = (1..=clients.room() as u64)
+            .map(|id| clients.take(id).unwrap())
+            .collect();
+        assert!(clients.take(1000).is_none());
+        assert_eq!(clients.taken().count(), places.len());
+    }
+}

@@ -1,0 +1,138 @@
+//! The file that reports of hangs are written to: opened before it is needed, bounded, written without any library.
+
+use rustix::fs::{CWD, Mode, OFlags, fstat, open, renameat, stat};
+use rustix::io::{Errno, write};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+/// The file is set aside as `.1`, in place of the last one set aside, before it would be longer than this; so at most
+/// twice this much is on the disk.
+const BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// The file. Its path does not change, and nothing here needs the allocator except for paths of more than 256 bytes.
+#[derive(Debug)]
+pub struct EmergencyFile {
+    path: PathBuf,
+    set_aside: PathBuf,
+    bytes_max: u64,
+    file: Option<OwnedFd>,
+}
+
+impl EmergencyFile {
+    /// Not opened yet.
+    pub fn new(path: PathBuf) -> EmergencyFile {
+        let mut set_aside = path.clone().into_os_string();
+        set_aside.push(".1");
+        EmergencyFile {
+            path,
+            set_aside: set_aside.into(),
+            bytes_max: BYTES_MAX,
+            file: None,
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens it, so that later no descriptor need be free; makes its folder when that is missing.
+    ///
+    /// # Errors
+    /// The folder cannot be made or written.
+    pub fn open(&mut self) -> io::Result<()> {
+        if let Some(folder) = self.path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC;
+        self.file = Some(open(&self.path, flags, Mode::from_raw_mode(0o644))?);
+        Ok(())
+    }
+
+    /// Writes all of `bytes` at its end. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The disk is full or failing, or the file can neither be written nor opened anew.
+    pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.is_gone() {
+            self.open()?;
+        }
+        if self.len()? + bytes.len() as u64 > self.bytes_max {
+            // Where that is not allowed, it grows on; the number of reports is bounded too.
+            if renameat(CWD, &self.path, CWD, &self.set_aside).is_ok() {
+                self.open()?;
+            }
+        }
+        let file = self.file.as_ref().ok_or(Errno::BADF)?;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match write(file, rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => rest = &rest[count..],
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        let file = self.file.as_ref().ok_or(Errno::BADF)?;
+        Ok(u64::try_from(fstat(file)?.st_size).unwrap_or(0))
+    }
+
+    /// Whether it was never opened, or somebody has removed or renamed it since.
+    fn is_gone(&self) -> bool {
+        let Some(file) = &self.file else { return true };
+        match (fstat(file), stat(&self.path)) {
+            (Ok(ours), Ok(there)) => (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino),
+            _ => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn file_in(folder: &Path) -> EmergencyFile {
+        EmergencyFile {
+            bytes_max: 10,
+            ..EmergencyFile::new(folder.join("logs/hang-emergency.log"))
+        }
+    }
+
+    #[test]
+    fn what_would_make_it_too_long_sets_the_older_part_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut file = file_in(folder.path());
+        file.open().unwrap();
+        for report in ["one\n", "two\n", "three\n", "four\n"] {
+            file.append(report.as_bytes()).unwrap();
+        }
+        assert_eq!(fs::read_to_string(&file.path).unwrap(), "four\n");
+        assert_eq!(fs::read_to_string(&file.set_aside).unwrap(), "three\n");
+        let names = fs::read_dir(folder.path().join("logs")).unwrap().count();
+        assert_eq!(names, 2);
+    }
+
+    #[test]
+    fn a_file_that_was_removed_is_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut file = file_in(folder.path());
+        file.open().unwrap();
+        fs::remove_dir_all(folder.path().join("logs")).unwrap();
+        file.append(b"after\n").unwrap();
+        assert_eq!(fs::read_to_string(&file.path).unwrap(), "after\n");
+    }
+
+    #[test]
+    fn a_full_disk_is_said() {
+        let mut file = EmergencyFile::new("/dev/full".into());
+        file.open().unwrap();
+        let error = file.append(b"x").unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(Errno::NOSPC.raw_os_error()));
+    }
+}

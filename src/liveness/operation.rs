@@ -1,0 +1,284 @@
+//! What threads do, in words, and which of it has been slow.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// What a thread is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Not begun, or between two operations.
+    Turning = 0,
+    /// Waiting for something to do; never longer than its turn.
+    Waiting,
+    /// Taking datagrams from the socket.
+    Receiving,
+    /// Looking whether the socket's path is still ours.
+    CheckingPath,
+    /// Waiting for room in the event queue.
+    WaitingForRoom,
+    /// Checking, numbering and encoding events.
+    Encoding,
+    /// Sending to clients.
+    Broadcasting,
+    /// Making a snapshot of the machine table.
+    Snapshot,
+    /// Answering requests of clients' threads.
+    Answering,
+    /// Giving clients' threads the processor because most clients have a backlog.
+    Pacing,
+    /// Taking in connections.
+    Accepting,
+    /// Reading from clients.
+    Reading,
+    /// Writing a file or a log line.
+    Writing,
+    /// Composing the heartbeat.
+    Composing,
+    /// Reading the beats of all threads.
+    Watching,
+    /// Writing a report of a hang.
+    Reporting,
+    /// A connection's thread: waiting for the request, at most its deadline.
+    WaitingForRequest,
+    /// A connection's thread: answering a plain HTTP request.
+    AnsweringPage,
+    /// A connection's thread: asking the fan-out and the inbox to take in its client.
+    Joining,
+    /// A client's thread: writing its backlog.
+    Sending,
+    /// A client's thread: waiting until its socket takes a byte, at most the send timeout.
+    WaitingForSocket,
+    /// A client's thread: telling its peer of the end, and waiting for the answer to that.
+    Closing,
+    /// Stopping the server in order.
+    Stopping,
+    /// Held by a drill.
+    Drill,
+    /// Over.
+    Ended,
+}
+
+/// How many operations there are.
+const COUNT: usize = Operation::Ended as usize + 1;
+
+/// From when on an operation is slow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Slow {
+    /// `--slow-broadcast`.
+    Broadcast,
+    /// `--slow-snapshot`.
+    Snapshot,
+    /// [`SLOW_OTHER`].
+    Other,
+    /// It takes as long as somebody else wants.
+    Never,
+}
+
+/// What the two numbers of an operation mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum About {
+    Nothing,
+    Clients,
+    Events,
+    Machines,
+    Queued,
+}
+
+/// The longest that an operation without a setting of its own may take before it is called slow.
+pub const SLOW_OTHER: Duration = Duration::from_millis(100);
+
+/// In the first number of an operation: it names one client, at which the operation is right now.
+const AT_CLIENT: u64 = 1 << 63;
+
+type Row = (Operation, &'static str, Slow, About);
+
+const TABLE: [Row; COUNT] = {
+    use Operation::*;
+    [
+        (Turning, "a turn", Slow::Never, About::Nothing),
+        (Waiting, "a wait for work", Slow::Never, About::Nothing),
+        (Receiving, "receive", Slow::Other, About::Nothing),
+        (CheckingPath, "path check", Slow::Other, About::Nothing),
+        (
+            WaitingForRoom,
+            "a wait for room in the event queue",
+            Slow::Never,
+            About::Nothing,
+        ),
+        (Encoding, "encode", Slow::Other, About::Events),
+        (Broadcasting, "broadcast", Slow::Broadcast, About::Clients),
+        (Snapshot, "snapshot", Slow::Snapshot, About::Machines),
+        (Answering, "answer", Slow::Other, About::Nothing),
+        (Pacing, "pacing", Slow::Other, About::Nothing),
+        (Accepting, "accept", Slow::Other, About::Nothing),
+        (Reading, "read", Slow::Other, About::Nothing),
+        (Writing, "write", Slow::Other, About::Nothing),
+        (Composing, "heartbeat line", Slow::Other, About::Nothing),
+        (Watching, "watch", Slow::Never, About::Nothing),
+        (Reporting, "report", Slow::Never, About::Nothing),
+        (WaitingForRequest, "a wait for the request", Slow::Never, About::Nothing),
+        (AnsweringPage, "page", Slow::Never, About::Nothing),
+        (Joining, "join", Slow::Other, About::Nothing),
+        (Sending, "send", Slow::Never, About::Queued),
+        (WaitingForSocket, "a wait for the socket", Slow::Never, About::Queued),
+        (Closing, "close", Slow::Never, About::Nothing),
+        (Stopping, "stop", Slow::Never, About::Nothing),
+        (Drill, "a drill", Slow::Never, About::Nothing),
+        (Ended, "nothing: it has ended", Slow::Never, About::Nothing),
+    ]
+};
+
+impl Operation {
+    /// The operation with this number, as [`Operation::number`] gave it.
+    pub(super) fn from_number(number: u8) -> Operation {
+        TABLE.get(usize::from(number)).map_or(Operation::Turning, |row| row.0)
+    }
+
+    pub(super) fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// Its name, as it stands in log lines and reports: "no progress in ...".
+    pub fn name(self) -> &'static str {
+        TABLE[self as usize].1
+    }
+
+    /// Whether it is declared to be a wait: for work, for a peer, for another thread, each with a bound of its own. A wait
+    /// is never a hang. (Pages and joining clients wait for the fan-out, at most twice 2 s.)
+    pub fn is_wait(self) -> bool {
+        use Operation::*;
+        matches!(
+            self,
+            Waiting
+                | WaitingForRoom
+                | Stopping
+                | WaitingForRequest
+                | AnsweringPage
+                | Joining
+                | WaitingForSocket
+                | Closing
+                | Ended
+        )
+    }
+
+    /// What the two numbers say, in parentheses behind a space; nothing when they say nothing.
+    pub fn about(self, (a, b): Numbers) -> String {
+        let kb = b / 1024;
+        if a & AT_CLIENT != 0 {
+            return format!(" (client {}, {kb} KB queued)", a & !AT_CLIENT);
+        }
+        match TABLE[self as usize].3 {
+            About::Clients => format!(" ({a} clients, {kb} KB)"),
+            About::Events => format!(" ({a} events, {kb} KB)"),
+            About::Machines => format!(" ({a} machines)"),
+            About::Queued => format!(" ({kb} KB queued)"),
+            About::Nothing => String::new(),
+        }
+    }
+}
+
+/// What an operation is about: how many, and how many bytes.
+pub type Numbers = (u64, u64);
+
+/// The numbers of an operation that is at client `id` right now, for which so many bytes are queued.
+pub fn at_client(id: u64, queued_bytes: usize) -> Numbers {
+    (id | AT_CLIENT, queued_bytes as u64)
+}
+
+/// From when on operations are slow.
+#[derive(Clone, Copy, Debug)]
+pub struct SlowLimits {
+    pub broadcast: Duration,
+    pub snapshot: Duration,
+}
+
+/// How slow operations have been, those of all threads together. Counters only: relaxed.
+#[derive(Debug)]
+pub struct SlowTally {
+    limits_us: [u64; COUNT],
+    rows: [SlowRow; COUNT],
+}
+
+#[derive(Debug, Default)]
+struct SlowRow {
+    count: AtomicU64,
+    max_us: AtomicU64,
+}
+
+impl SlowTally {
+    pub(super) fn new(limits: SlowLimits) -> SlowTally {
+        let micros = |limit: Duration| limit.as_micros() as u64;
+        let limits_us = TABLE.map(|(_, _, slow, _)| match slow {
+            Slow::Broadcast => micros(limits.broadcast),
+            Slow::Snapshot => micros(limits.snapshot),
+            Slow::Other => micros(SLOW_OTHER),
+            Slow::Never => u64::MAX,
+        });
+        SlowTally {
+            limits_us,
+            rows: std::array::from_fn(|_| SlowRow::default()),
+        }
+    }
+
+    /// Notes that `operation` took so long; whether that is slow.
+    pub(super) fn note(&self, operation: Operation, took_us: u64) -> bool {
+        let index = operation as usize;
+        let row = &self.rows[index];
+        // The look first: almost always nothing is to be written, and the line is shared by all threads.
+        if took_us > row.max_us.load(Ordering::Relaxed) {
+            row.max_us.fetch_max(took_us, Ordering::Relaxed);
+        }
+        let slow = took_us > self.limits_us[index];
+        if slow {
+            row.count.fetch_add(1, Ordering::Relaxed);
+        }
+        slow
+    }
+
+    /// For each operation that can be slow and has been seen: its name, how often it was slow, and its longest.
+    pub fn rows(&self) -> impl Iterator<Item = (&'static str, u64, Duration)> {
+        let rows = TABLE.iter().zip(&self.rows).zip(self.limits_us);
+        rows.filter(|(_, limit)| *limit != u64::MAX)
+            .map(|(((_, name, ..), row), _)| {
+                let max = Duration::from_micros(row.max_us.load(Ordering::Relaxed));
+                (*name, row.count.load(Ordering::Relaxed), max)
+            })
+            .filter(|(_, _, max)| !max.is_zero())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_in_the_order_of_the_enum() {
+        for (index, (operation, ..)) in TABLE.iter().enumerate() {
+            assert_eq!(*operation as usize, index);
+            assert_eq!(Operation::from_number(operation.number()), *operation);
+        }
+    }
+
+    #[test]
+    fn the_numbers_are_said_as_people_read_them() {
+        assert_eq!(Operation::Broadcasting.about((50, 48 * 1024)), " (50 clients, 48 KB)");
+        let at = at_client(17, 212 * 1024);
+        assert_eq!(Operation::Broadcasting.about(at), " (client 17, 212 KB queued)");
+        assert_eq!(Operation::Accepting.about((0, 0)), "");
+    }
+
+    #[test]
+    fn slow_ones_are_counted_and_the_longest_is_kept() {
+        let limits = SlowLimits {
+            broadcast: Duration::from_millis(50),
+            snapshot: Duration::from_millis(200),
+        };
+        let tally = SlowTally::new(limits);
+        assert!(!tally.note(Operation::Broadcasting, 50_000));
+        assert!(tally.note(Operation::Broadcasting, 61_000));
+        assert!(tally.note(Operation::Broadcasting, 51_000));
+        assert!(!tally.note(Operation::Waiting, 10_000_000));
+        let rows: Vec<_> = tally.rows().collect();
+        assert_eq!(rows, [("broadcast", 2, Duration::from_micros(61_000))]);
+    }
+}

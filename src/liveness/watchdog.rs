@@ -1,0 +1,294 @@
+//! Reads every thread's beat, and says who is late, who hangs and who moves again.
+//!
+//! Runs on: `watchdog`, one.
+//! Owns: what it remembers of each beat, and the ways on which it speaks.
+//! Blocks on: the clock (250 ms); a stuck terminal (50 ms a line); the disk under the emergency file.
+//! Can be stalled by: that disk, and only when a report is due. Not by a lock: it takes none that others wait for.
+//! Full queue means: a line that the log's file has no room for is on the terminal only, and counted as lost.
+//! Ends when: asked to.
+//! Watched as: `watchdog`; when it stands still, `/health` says so, and the service manager is told nothing more.
+//!
+//! It must speak when every lock of the process is held by somebody who hangs, the allocator's included. So it works in
+//! memory of its own, writes nothing through the `log` macros, and looks at beats instead of asking threads.
+
+use crate::liveness::beat::{Beat, Beats, Role, Verdict};
+use crate::liveness::drill;
+use crate::liveness::judge::{Change, Limits, Seen, Watched};
+use crate::liveness::operation::Operation;
+use crate::liveness::report::{Finding, Reporter};
+use crate::liveness::stacks::arena;
+use crate::liveness::standstill::{Sample, Standstill};
+use crate::liveness::voice::Voice;
+use crate::process::clock::timespec;
+use crate::process::config::OnHang;
+use crate::process::stop::Stop;
+use log::Level;
+use rustix::event::{PollFd, PollFlags, poll};
+use std::fmt;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+/// How often beats are read.
+const TURN: Duration = Duration::from_millis(250);
+/// A round that took so much longer than a turn says more about the host, or about whoever suspended this process, than
+/// about the threads: it is void.
+const OVERSLEPT: Duration = Duration::from_millis(500);
+/// Threads that begin to hang within so many rounds of each other are told of together.
+const SETTLE_ROUNDS: u32 = 2;
+/// Clients named one by one in a line; a fault that stalls one often stalls many.
+const CLIENTS_NAMED_MAX: usize = 20;
+
+/// Something that waits for a thread: with it, the thread's own wait is not idleness.
+pub struct Backlog {
+    pub beat: &'static Beat,
+    /// Whether anything waits. Reads atomics only.
+    pub is_waiting: Box<dyn Fn() -> bool + Send>,
+}
+
+impl fmt::Debug for Backlog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backlog").field("beat", &self.beat.name()).finish()
+    }
+}
+
+/// Settings of the watchdog.
+#[derive(Debug)]
+pub struct WatchdogConfig {
+    pub hang_timeout: Duration,
+    pub on_hang: OnHang,
+}
+
+/// What is remembered of one beat.
+#[derive(Clone, Copy, Debug, Default)]
+struct Entry {
+    watched: Watched,
+    /// The kernel's figures when it became late.
+    sample: Option<Sample>,
+    /// Round in which it began to hang, as long as that is not reported.
+    unreported: Option<u64>,
+}
+
+/// The thread's own things.
+#[derive(Debug)]
+pub struct Watchdog {
+    beats: &'static Beats,
+    limits: Limits,
+    on_hang: OnHang,
+    backlogs: Vec<Backlog>,
+    permanent: Vec<Entry>,
+    /// By place; has room for all places from the beginning, so that it never grows.
+    clients: Vec<Entry>,
+    round: u64,
+    looked: Instant,
+    voice: Voice,
+    reporter: Reporter,
+    stop: Stop,
+}
+
+/// A change, and of whom.
+type Changed = (&'static Beat, Change);
+
+impl Watchdog {
+    /// Ready to run.
+    pub fn new(
+        config: &WatchdogConfig,
+        beats: &'static Beats,
+        backlogs: Vec<Backlog>,
+        (voice, reporter): (Voice, Reporter),
+        stop: Stop,
+    ) -> Watchdog {
+        let mut clients = Vec::new();
+        clients.reserve_exact(beats.clients.room());
+        Watchdog {
+            beats,
+            limits: Limits::new(config.hang_timeout),
+            on_hang: config.on_hang,
+            backlogs,
+            permanent: vec![Entry::default(); beats.permanent().len()],
+            clients,
+            round: 0,
+            looked: Instant::now(),
+            voice,
+            reporter,
+            stop,
+        }
+    }
+
+    /// The thread's body.
+    pub fn run(mut self) {
+        self.beats.watchdog.adopt();
+        self.reporter.prepare(&mut self.voice);
+        self.looked = Instant::now();
+        while !self.stop.requested() {
+            drill::obey(self.beats.watchdog);
+            self.wait();
+            let _doing = self.beats.watchdog.begin(Operation::Watching);
+            arena::scope(|| self.turn());
+        }
+        self.beats.watchdog.turn_to(Operation::Ended);
+    }
+
+    /// Blocks for a turn, or until asked to end.
+    fn wait(&self) {
+        let _doing = self.beats.watchdog.begin(Operation::Waiting);
+        let mut fds = [PollFd::from_borrowed_fd(self.stop.as_fd(), PollFlags::IN)];
+        // Interrupted, the round is a short one.
+        let _ = poll(&mut fds, Some(&timespec(TURN)));
+    }
+
+    fn turn(&mut self) {
+        let now = Instant::now();
+        let took = now.saturating_duration_since(self.looked);
+        self.looked = now;
+        self.round += 1;
+        if took > TURN + OVERSLEPT {
+            self.void(took);
+            return;
+        }
+        let changes = self.look(took);
+        self.tell(&changes);
+        self.report_if_settled();
+    }
+
+    /// A round that says nothing.
+    fn void(&mut self, took: Duration) {
+        for entry in self.permanent.iter_mut().chain(&mut self.clients) {
+            entry.watched.void(took);
+        }
+    }
+
+    /// Looks at every beat.
+    fn look(&mut self, took: Duration) -> Vec<Changed> {
+        let mut changes = Vec::new();
+        for (index, beat) in self.beats.permanent().into_iter().enumerate() {
+            // Of itself it can only say that it moves; a thread that has not begun cannot stand still.
+            if !std::ptr::eq(beat, self.beats.watchdog) && beat.thread_id() != 0 {
+                let owes = self.owes(beat);
+                let change = self.permanent[index].look(beat, owes, took, self.limits, self.round);
+                changes.extend(change.map(|change| (beat, change)));
+            }
+        }
+        for (place, beat) in self.beats.clients.places() {
+            if place >= self.clients.len() {
+                self.clients.resize(place + 1, Entry::default());
+            }
+            let change = self.clients[place].look(beat, false, took, self.limits, self.round);
+            changes.extend(change.map(|change| (beat, change)));
+        }
+        changes
+    }
+
+    /// Whether something waits for this thread.
+    fn owes(&self, beat: &'static Beat) -> bool {
+        let mut own = self.backlogs.iter().filter(|backlog| std::ptr::eq(backlog.beat, beat));
+        own.any(|backlog| (backlog.is_waiting)())
+    }
+
+    /// Says who is late and who moves again, one line each; clients only so many.
+    fn tell(&mut self, changes: &[Changed]) {
+        let mut clients = 0;
+        for (beat, change) in changes {
+            let (level, line) = match change {
+                Change::Hung => continue,
+                Change::Late => (Level::Warn, late_line(beat)),
+                Change::Recovered { after, hung } => (Level::Warn, recovery_line(beat, *after, *hung)),
+            };
+            if beat.role() == Role::Client {
+                clients += 1;
+                if clients > CLIENTS_NAMED_MAX {
+                    continue;
+                }
+            }
+            self.voice.say(level, &line);
+        }
+        if clients > CLIENTS_NAMED_MAX {
+            let more = clients - CLIENTS_NAMED_MAX;
+            self.voice
+                .say(Level::Warn, &format!("⚠️  the same holds for {more} more clients"));
+        }
+    }
+
+    /// Reports those who hang, once all that began to hang together are known.
+    fn report_if_settled(&mut self) {
+        let entries = self.permanent.iter().chain(&self.clients);
+        let first = entries.filter_map(|entry| entry.unreported).min();
+        if first.is_none_or(|first| self.round < first + u64::from(SETTLE_ROUNDS)) {
+            return;
+        }
+        let findings = self.take_findings();
+        if findings.is_empty() {
+            return;
+        }
+        let _doing = self.beats.watchdog.begin(Operation::Reporting);
+        self.reporter.report(&findings, self.beats, &mut self.voice);
+        if self.on_hang == OnHang::Abort && findings.iter().any(|finding| finding.beat.is_core()) {
+            self.voice.say(Level::Error, "🛑 aborting, as --on-hang abort asks");
+            std::process::abort();
+        }
+        // The time that the report took says nothing about the others, which it has interrupted.
+        self.looked = Instant::now();
+    }
+
+    /// Everybody whose hang is not reported yet, if it still hangs.
+    fn take_findings(&mut self) -> Vec<Finding> {
+        let permanent = self.beats.permanent().into_iter().zip(&mut self.permanent);
+        let clients = &mut self.clients;
+        let mut findings: Vec<Finding> = permanent.filter_map(|(beat, entry)| entry.finding(beat)).collect();
+        for (place, beat) in self.beats.clients.places() {
+            findings.extend(clients.get_mut(place).and_then(|entry| entry.finding(beat)));
+        }
+        // Of a client that is gone meanwhile there is nothing to report.
+        for entry in clients {
+            entry.unreported = None;
+        }
+        findings
+    }
+}
+
+impl Entry {
+    fn look(&mut self, beat: &'static Beat, owes: bool, took: Duration, limits: Limits, round: u64) -> Option<Change> {
+        let sight = beat.sight();
+        let seen = Seen {
+            number: beat.number(),
+            progress: sight.progress,
+            waits: sight.operation.is_wait() && !owes,
+        };
+        let change = self.watched.look(seen, took, limits);
+        beat.judge(self.watched.verdict(), self.watched.since());
+        match change {
+            Some(Change::Late) => self.sample = Sample::of(beat.thread_id()),
+            Some(Change::Hung) => self.unreported = Some(round),
+            Some(Change::Recovered { .. }) => self.unreported = None,
+            None => {}
+        }
+        change
+    }
+
+    fn finding(&mut self, beat: &'static Beat) -> Option<Finding> {
+        self.unreported.take()?;
+        (self.watched.verdict() == Verdict::Hung).then(|| Finding {
+            beat,
+            still: self.watched.since(),
+            standstill: Standstill::of(beat.thread_id(), self.sample.as_ref()),
+        })
+    }
+}
+
+fn late_line(beat: &'static Beat) -> String {
+    let (_, still) = beat.verdict();
+    format!(
+        "⚠️  {} is late: no progress for {:.1}s in {}",
+        beat.name(),
+        still.as_secs_f64(),
+        beat.sight().text()
+    )
+}
+
+fn recovery_line(beat: &'static Beat, after: Duration, hung: bool) -> String {
+    let was = if hung { "hung" } else { "late" };
+    format!(
+        "✅ {} moves again after {:.1}s without progress (it was {was})",
+        beat.name(),
+        after.as_secs_f64()
+    )
+}
