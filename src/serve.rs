@@ -11,6 +11,7 @@ use crate::client::origin::OriginRules;
 use crate::client::outbox::OfferLimits;
 use crate::client::writer::Timing;
 use crate::liveness::beat::{Beat, Beats};
+use crate::liveness::demand::Demand;
 use crate::liveness::drill;
 use crate::liveness::emergency_file::EmergencyFile;
 use crate::liveness::operation::{Operation, SlowLimits};
@@ -143,8 +144,12 @@ fn start_log(config: &Config, beats: &'static Beats) -> Result<(ThreadHandle<()>
         );
     }));
     let beat = beats.log;
-    let handle = threads::spawn("log", CORE_STACK_BYTES, None, move || thread.run(shown_by(beat)))
-        .map_err(resource("thread log"))?;
+    let body = move || {
+        beat.adopt();
+        thread.run(shown_by(beat));
+        beat.turn_to(Operation::Ended);
+    };
+    let handle = threads::spawn("log", CORE_STACK_BYTES, None, body).map_err(resource("thread log"))?;
     Ok((handle, control))
 }
 
@@ -266,7 +271,9 @@ impl Server {
         if vitals.log.is_none() {
             beats.log.turn_to(Operation::Ended);
         }
-        let watchdog = start_watchdog(&config, beats, vitals.log.clone(), vitals.intake.clone())?;
+        let demand = Demand::new().map_err(resource("a descriptor"))?;
+        let (log, intake) = (vitals.log.clone(), vitals.intake.clone());
+        let watchdog = start_watchdog(&config, beats, log, intake, demand.clone())?;
         let (machines, state_lock, state_path) = state_file::restore(config.state_path());
         let (state_slot, files) = start_files(state_path, beats)?;
 
@@ -306,6 +313,7 @@ impl Server {
                 vitals,
                 fanout: fanout_handle,
                 beats,
+                demand,
                 allow_drill: config.allow_drill,
             },
             stop: accept_stop.clone(),
@@ -470,6 +478,7 @@ fn start_files(
     let (slot, content) = files::slot();
     let beat = beats.files;
     let body = move || {
+        beat.adopt();
         files::keep(&path, &content, shown_by(beat));
         beat.turn_to(Operation::Ended);
     };
@@ -482,6 +491,7 @@ fn start_watchdog(
     beats: &'static Beats,
     log: Option<LogControl>,
     intake: IntakeGauge,
+    demand: Demand,
 ) -> Result<(Stop, ThreadHandle<()>), StartError> {
     let settings = WatchdogConfig {
         hang_timeout: config.hang_timeout,
@@ -500,7 +510,7 @@ fn start_watchdog(
     let reporter = Reporter::new(EmergencyFile::new(config.hang_report_path()));
     let ways = (Voice::new(log, config.log_level), reporter);
     let stop = new_stop()?;
-    let watchdog = Watchdog::new(&settings, beats, backlogs, ways, stop.clone());
+    let watchdog = Watchdog::new(&settings, beats, backlogs, ways, (demand, stop.clone()));
     let handle = threads::spawn("watchdog", WATCHDOG_STACK_BYTES, None, move || watchdog.run())
         .map_err(resource("thread watchdog"))?;
     Ok((stop, handle))

@@ -71,6 +71,14 @@ impl Answer {
         }
     }
 
+    /// An answer for people.
+    pub fn text(status: u16, body: Vec<u8>) -> Answer {
+        Answer {
+            content_type: "text/plain; charset=utf-8",
+            ..Answer::json(status, body)
+        }
+    }
+
     /// The form in which the original says what is wrong: `{"detail":"..."}`.
     pub fn detail(status: u16, text: &str) -> Answer {
         let text = serde_json::Value::from(text);

@@ -22,4 +22,6 @@ pub mod report;
 
 pub mod emergency_file;
 
+pub mod demand;
+
 pub mod stacks;

@@ -86,9 +86,14 @@ impl Reporter {
             );
             return;
         }
-        let mut text = self.head(findings, beats);
+        let mut text = self.title(&format!("hang report {} since the start", self.count));
+        for finding in findings {
+            let _ = writeln!(text, "{}", finding_line(finding));
+        }
+        list_components(beats, &mut text);
         let shown = text.find("📍").unwrap_or(0);
-        self.write_stacks(findings, &mut text);
+        let first: Vec<i32> = findings.iter().map(|finding| finding.beat.thread_id()).collect();
+        self.write_stacks(&first, &mut text);
         let written = self.file.append(text.as_bytes());
         let (shown, cut) = cut_at_line(&text[shown..], TERMINAL_BYTES_MAX);
         voice.put(shown);
@@ -105,36 +110,33 @@ impl Reporter {
         }
     }
 
-    /// Findings, then where every component is.
-    fn head(&self, findings: &[Finding], beats: &'static Beats) -> String {
-        let mut text = String::new();
-        let _ = writeln!(
-            text,
-            "==== threadcast {} (process {}), {}, up {:.0} s: hang report {} since the start",
+    /// What everybody does right now, for somebody who asks.
+    pub fn on_demand(&mut self, beats: &'static Beats) -> String {
+        let mut text = self.title("a report on demand");
+        list_components(beats, &mut text);
+        let still = beats.all().filter(|beat| beat.verdict().0 != Verdict::Alive);
+        let first: Vec<i32> = still.map(Beat::thread_id).collect();
+        self.write_stacks(&first, &mut text);
+        text
+    }
+
+    fn title(&self, what: &str) -> String {
+        format!(
+            "==== threadcast {} (process {}), {}, up {:.0} s: {what}\n",
             env!("CARGO_PKG_VERSION"),
             std::process::id(),
             rfc3339(epoch_seconds()),
             self.started.elapsed().as_secs_f64(),
-            self.count,
-        );
-        for finding in findings {
-            let _ = writeln!(text, "{}", finding_line(finding));
-        }
-        for beat in beats.permanent().into_iter().filter(|beat| beat.thread_id() != 0) {
-            let _ = writeln!(text, "{}", place_line(beat));
-        }
-        list_clients(beats, &mut text);
-        text
+        )
     }
 
-    fn write_stacks(&mut self, findings: &[Finding], text: &mut String) {
+    fn write_stacks(&mut self, first: &[i32], text: &mut String) {
         let Some(dumper) = &mut self.dumper else {
             text.push_str("(no stacks: see the first lines of the log)\n");
             return;
         };
         text.push_str("---- all threads, those that hang first\n");
-        let first: Vec<i32> = findings.iter().map(|finding| finding.beat.thread_id()).collect();
-        dumper.dump(&first, &mut |piece| text.push_str(&String::from_utf8_lossy(piece)));
+        dumper.dump(first, &mut |piece| text.push_str(&String::from_utf8_lossy(piece)));
     }
 }
 
@@ -147,6 +149,14 @@ fn finding_line(finding: &Finding) -> String {
         finding.beat.sight().text(),
         finding.standstill
     )
+}
+
+/// Where every component is.
+fn list_components(beats: &'static Beats, text: &mut String) {
+    for beat in beats.permanent().into_iter().filter(|beat| beat.thread_id() != 0) {
+        let _ = writeln!(text, "{}", place_line(beat));
+    }
+    list_clients(beats, text);
 }
 
 fn place_line(beat: &'static Beat) -> String {
@@ -179,7 +189,7 @@ fn list_clients(beats: &'static Beats, text: &mut String) {
 }
 
 /// The beginning of `text`, whole lines, at most `most` bytes; and how many bytes are left out.
-fn cut_at_line(text: &str, most: usize) -> (&str, usize) {
+pub(super) fn cut_at_line(text: &str, most: usize) -> (&str, usize) {
     if text.len() <= most {
         return (text, 0);
     }

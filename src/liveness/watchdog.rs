@@ -12,6 +12,7 @@
 //! memory of its own, writes nothing through the `log` macros, and looks at beats instead of asking threads.
 
 use crate::liveness::beat::{Beat, Beats, Role, Verdict};
+use crate::liveness::demand::Demand;
 use crate::liveness::drill;
 use crate::liveness::judge::{Change, Limits, Seen, Watched};
 use crate::liveness::operation::Operation;
@@ -82,6 +83,7 @@ pub struct Watchdog {
     looked: Instant,
     voice: Voice,
     reporter: Reporter,
+    demand: Demand,
     stop: Stop,
 }
 
@@ -95,7 +97,7 @@ impl Watchdog {
         beats: &'static Beats,
         backlogs: Vec<Backlog>,
         (voice, reporter): (Voice, Reporter),
-        stop: Stop,
+        (demand, stop): (Demand, Stop),
     ) -> Watchdog {
         let mut clients = Vec::new();
         clients.reserve_exact(beats.clients.room());
@@ -110,6 +112,7 @@ impl Watchdog {
             looked: Instant::now(),
             voice,
             reporter,
+            demand,
             stop,
         }
     }
@@ -124,14 +127,18 @@ impl Watchdog {
             self.wait();
             let _doing = self.beats.watchdog.begin(Operation::Watching);
             arena::scope(|| self.turn());
+            arena::scope(|| self.answer());
         }
         self.beats.watchdog.turn_to(Operation::Ended);
     }
 
-    /// Blocks for a turn, or until asked to end.
+    /// Blocks for a turn, or until asked to end or to report.
     fn wait(&self) {
         let _doing = self.beats.watchdog.begin(Operation::Waiting);
-        let mut fds = [PollFd::from_borrowed_fd(self.stop.as_fd(), PollFlags::IN)];
+        let mut fds = [
+            PollFd::from_borrowed_fd(self.stop.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.demand.as_fd(), PollFlags::IN),
+        ];
         // Interrupted, the round is a short one.
         let _ = poll(&mut fds, Some(&timespec(TURN)));
     }
@@ -148,6 +155,20 @@ impl Watchdog {
         let changes = self.look(took);
         self.tell(&changes);
         self.report_if_settled();
+    }
+
+    /// Makes the report that somebody asks for.
+    fn answer(&mut self) {
+        let (reporter, beats) = (&mut self.reporter, self.beats);
+        let mut made = false;
+        self.demand.answer(|| {
+            made = true;
+            let _doing = beats.watchdog.begin(Operation::Reporting);
+            reporter.on_demand(beats)
+        });
+        if made {
+            self.looked = Instant::now();
+        }
     }
 
     /// A round that says nothing.

@@ -8,6 +8,7 @@ pub mod query;
 
 use crate::client::http::{Answer, Head};
 use crate::liveness::beat::Beats;
+use crate::liveness::demand::{Demand, NoReport};
 use crate::liveness::drill::{self, Kind};
 use crate::pipeline::requests::FanoutHandle;
 use crate::web::health::Vitals;
@@ -15,12 +16,16 @@ use serde_json::json;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+/// How long a report on demand may take; of 1,000 threads it takes a second or two.
+const DIAGNOSE_MAX: Duration = Duration::from_secs(10);
+
 /// The pages.
 #[derive(Debug)]
 pub struct Site {
     pub vitals: Vitals,
     pub fanout: FanoutHandle,
     pub beats: &'static Beats,
+    pub demand: Demand,
     pub allow_drill: bool,
 }
 
@@ -29,7 +34,7 @@ impl Site {
     pub fn answer(&self, head: &Head, peer: SocketAddr) -> Answer {
         let wanted = match head.path.as_str() {
             "/health" | "/initial" => "GET",
-            "/forget" | "/drill" => "POST",
+            "/forget" | "/drill" | "/diagnose" => "POST",
             _ => return Answer::detail(404, "Not Found"),
         };
         if head.method != wanted {
@@ -41,6 +46,7 @@ impl Site {
             command => match by_hand(head, peer) {
                 Err(refusal) => refusal,
                 Ok(()) if command == "/forget" => self.forget(&head.query),
+                Ok(()) if command == "/diagnose" => self.diagnose(),
                 Ok(()) => self.drill(&head.query),
             },
         }
@@ -61,6 +67,15 @@ impl Site {
             Ok(true) => Answer::json(200, b"{\"forgotten\":true}".to_vec()),
             Ok(false) => Answer::detail(404, &format!("there is no machine {machine:?}")),
             Err(why) => Answer::detail(503, &why.to_string()),
+        }
+    }
+
+    /// Where every thread is. Blocks until the watchdog has made the report, at most [`DIAGNOSE_MAX`].
+    fn diagnose(&self) -> Answer {
+        match self.demand.ask(DIAGNOSE_MAX) {
+            Ok(report) => Answer::text(200, report),
+            Err(NoReport::Taken) => Answer::detail(503, "another report is being made; ask again"),
+            Err(NoReport::Late) => Answer::detail(503, "the watchdog did not make the report in time"),
         }
     }
 
