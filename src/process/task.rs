@@ -5,6 +5,7 @@
 
 use rustix::fs::{CWD, Mode, OFlags, RawDir, openat};
 use rustix::io::{Errno, read};
+use std::borrow::Cow;
 use std::io;
 use std::mem::MaybeUninit;
 use std::time::Duration;
@@ -89,17 +90,17 @@ impl TaskFacts {
     /// Reads the facts of thread `id` of this process; `None` when there is no such thread (any more). Some 50 µs. A
     /// thread that reads its own finds itself in the system call that reads.
     pub fn read(id: i32) -> Option<TaskFacts> {
-        let stat = read_file(id, "stat")?;
+        let mut buffer = [0; FILE_BYTES_MAX];
         let mut facts = TaskFacts {
             id,
             state: '?',
             ..TaskFacts::default()
         };
-        facts.take_stat(&stat);
-        facts.take_schedstat(&read_file(id, "schedstat").unwrap_or_default());
-        facts.take_wchan(&read_file(id, "wchan").unwrap_or_default());
-        facts.at = place(&read_file(id, "syscall").unwrap_or_default());
-        facts.blocked_signals = blocked_signals(&read_file(id, "status").unwrap_or_default());
+        facts.take_stat(&read_file(id, "stat", &mut buffer)?);
+        facts.take_schedstat(&read_file(id, "schedstat", &mut buffer).unwrap_or_default());
+        facts.take_wchan(&read_file(id, "wchan", &mut buffer).unwrap_or_default());
+        facts.at = place(&read_file(id, "syscall", &mut buffer).unwrap_or_default());
+        facts.blocked_signals = blocked_signals(&read_file(id, "status", &mut buffer).unwrap_or_default());
         Some(facts)
     }
 
@@ -169,24 +170,21 @@ fn blocked_signals(status: &str) -> u64 {
         .unwrap_or(0)
 }
 
-fn read_file(id: i32, name: &str) -> Option<String> {
-    let mut path = String::with_capacity(48);
-    path.push_str("/proc/self/task/");
-    path.push_str(&id.to_string());
-    path.push('/');
-    path.push_str(name);
+/// Reads a file into `buffer`, which is on the caller's stack: with thousands of threads, memory would add up.
+fn read_file<'a>(id: i32, name: &str, buffer: &'a mut [u8; FILE_BYTES_MAX]) -> Option<Cow<'a, str>> {
+    let path = format!("/proc/self/task/{id}/{name}");
     let file = openat(CWD, path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-    let mut content = vec![0; FILE_BYTES_MAX];
+    drop(path);
     let mut len = 0;
-    while len < content.len() {
-        match read(&file, &mut content[len..]) {
+    while len < buffer.len() {
+        match read(&file, &mut buffer[len..]) {
             Ok(0) => break,
             Ok(count) => len += count,
             Err(Errno::INTR) => {}
             Err(_) => return None,
         }
     }
-    Some(String::from_utf8_lossy(&content[..len]).into_owned())
+    Some(String::from_utf8_lossy(&buffer[..len]))
 }
 
 /// The name of system call `number` on this architecture, for those that a server waits in.

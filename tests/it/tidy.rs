@@ -50,9 +50,17 @@ fn code(text: &str) -> String {
 }
 
 /// The modules that may contain `unsafe`, and what for; ARCHITECTURE.md says the same.
-const UNSAFE: [(&str, &str); 2] = [
+const UNSAFE: [(&str, &str); 4] = [
     ("src/process/recvmmsg.rs", "recvmmsg(2), which rustix lacks"),
     ("src/liveness/stacks/arena.rs", "the allocator"),
+    (
+        "src/liveness/stacks/capture.rs",
+        "a handler of a signal, and the slot that it fills",
+    ),
+    (
+        "src/liveness/stacks/memory.rs",
+        "process_vm_readv(2), which rustix lacks",
+    ),
 ];
 
 #[test]

@@ -10,7 +10,7 @@
 //! - Memory of the system that is freed inside a scope is not freed, because that would take the lock; it is leaked and
 //!   counted ([`leaked`]). Who runs inside a scope must not drop what was made outside; the dump does not (a test looks).
 //! - Memory of the system that grows inside a scope moves to the arena, and its old place is leaked in the same way.
-//! - When the arena is full, an allocation fails, which ends the process. So whoever fills it asks [`room`] between two
+//! - When the arena is full, an allocation fails, which ends the process. So whoever fills it asks [`has_room`] between two
 //!   steps and stops in time; the dump does, and says what it left out.
 #![allow(unsafe_code, reason = "an allocator cannot be written without")]
 
@@ -91,6 +91,12 @@ pub fn scope<R>(work: impl FnOnce() -> R) -> R {
 /// Bytes of the arena that are still free; all there are outside of any scope.
 pub fn room() -> usize {
     SIZE.load(Ordering::Relaxed) - USED.load(Ordering::Relaxed)
+}
+
+/// Whether there is room for another step: more than three quarters are free. The rest is for the step in work, which
+/// cannot be stopped.
+pub fn has_room() -> bool {
+    room() > SIZE.load(Ordering::Relaxed) / 4 * 3
 }
 
 /// Allocations of the system's allocator that were dropped inside a scope and so are lost for good, in this process.

@@ -42,24 +42,28 @@ impl Session {
         })
     }
 
-    pub(super) fn symbols(&mut self) -> Symbols {
+    pub(super) fn symbols(&self) -> Symbols {
         Symbols::ModulesOnly
     }
 
-    /// What every reader of such a dump must know.
-    pub(super) fn note(&self) -> Option<String> {
+    /// What every reader of this dump must know.
+    pub(super) fn note(&self) -> Option<&'static str> {
         Some(
             "note: this build has no stacks, only the address where each waiting thread entered the kernel; \
-             a build for x86_64 with the feature `stacks`, which is on by default, has them\n"
-                .to_owned(),
+             a build for x86_64 with the feature `stacks`, which is on by default, has them",
         )
+    }
+
+    /// What only shows at the end.
+    pub(super) fn last_note(&self) -> Option<&'static str> {
+        None
     }
 
     /// Appends the lines for one address, without their numbers.
     pub(super) fn describe(&mut self, pc: u64, lines: &mut Vec<String>) {
         let mut line = String::new();
         // Writing to a string does not fail.
-        let _ = match maps::find(&self.modules, pc) {
+        let _ = match self.modules.iter().find(|module| module.contains(pc)) {
             Some(module) => write!(line, "{}+{:#x}", module.name(), pc - module.start),
             None => write!(line, "{pc:#x}, in no module"),
         };

@@ -13,8 +13,23 @@ pub mod arena;
 mod maps;
 mod text;
 
-#[path = "listing.rs"]
-mod source;
+#[cfg(all(feature = "stacks", target_arch = "x86_64"))]
+mod capture;
+#[cfg(all(feature = "stacks", target_arch = "x86_64"))]
+mod memory;
+#[cfg(all(feature = "stacks", target_arch = "x86_64"))]
+mod symbols;
+#[cfg(all(feature = "stacks", target_arch = "x86_64"))]
+mod unwind;
+#[cfg(all(feature = "stacks", target_arch = "x86_64"))]
+mod whole;
+#[cfg(all(feature = "stacks", target_arch = "x86_64"))]
+use whole as source;
+
+#[cfg(not(all(feature = "stacks", target_arch = "x86_64")))]
+mod listing;
+#[cfg(not(all(feature = "stacks", target_arch = "x86_64")))]
+use listing as source;
 
 use crate::process::task::{self, TaskFacts, TaskPlace};
 use std::fmt::Write as _;
@@ -91,11 +106,16 @@ impl Dumper {
         };
         let mut writer = Writer { out, written: 0 };
         if let Some(note) = session.note() {
-            writer.write(&note);
+            writer.write(&format!("{note}\n"));
         }
         for group in text::fold(entries) {
             writer.write_group(&group, &mut session);
         }
+        if let Some(note) = session.last_note() {
+            writer.write(&format!("{note}\n"));
+        }
+        // Unloading is part of it.
+        drop(session);
         summary.took = began.elapsed();
         writer.write(&last_line(&summary));
         summary

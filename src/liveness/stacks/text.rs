@@ -27,6 +27,8 @@ pub(super) struct Stack {
     pub(super) unanswered: bool,
     /// What to know about this stack.
     pub(super) note: Option<&'static str>,
+    /// What follows from it.
+    pub(super) hint: Option<&'static str>,
 }
 
 /// One thread.
@@ -95,7 +97,8 @@ impl Writer<'_> {
         let mut text = head(group);
         let stack = &group[0].stack;
         if let Some(note) = stack.note {
-            let _ = writeln!(text, "  ({note})");
+            let comma = if stack.hint.is_some() { ", " } else { "" };
+            let _ = writeln!(text, "  ({note}{comma}{})", stack.hint.unwrap_or_default());
         }
         if self.written > FRAMES_BYTES_MAX {
             text.push_str("  (stack left out: the dump has reached 1 MiB)\n");

@@ -1,0 +1,316 @@
+//! Asks a thread, by a signal, to copy its registers and its stack into a slot, and waits for it with a bound.
+//!
+//! The handler does no more than that: it may have interrupted its thread anywhere, inside the allocator or with a lock
+//! held. A thread that answers late, when nobody waits any more, finds that the slot is not for it and does nothing; one
+//! that is stopped in the middle of copying keeps its slot, and the next question uses another.
+#![allow(
+    unsafe_code,
+    reason = "a handler of a signal, and a slot that it shares with the thread that asks"
+)]
+
+use super::memory;
+use rustix::thread::futex;
+use std::cell::UnsafeCell;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// Of a deeper stack only so much is copied, from its innermost end.
+const STACK_BYTES_MAX: usize = memory::CALL_BYTES_MAX;
+/// Bytes below the stack pointer that a function without calls may use (System V ABI for x86_64, 3.2.2).
+const RED_ZONE: u64 = 128;
+/// One is used; the others are for threads that are stopped while they copy.
+const SLOTS: usize = 4;
+/// A thread that has begun to copy gets this much longer: it needs microseconds of processor time.
+const COPYING_GRACE: Duration = Duration::from_millis(500);
+
+/// The signal. Real-time, so that its number is free by convention; the fifth, because C libraries take the first ones.
+pub(super) fn signal() -> i32 {
+    libc::SIGRTMIN() + 5
+}
+
+/// Where one thread leaves its copy.
+struct Slot {
+    /// The number of the question in the upper 30 bits, the phase in the lower 2.
+    state: AtomicU32,
+    copy: UnsafeCell<Copy>,
+}
+
+/// Registers and stack of a thread at one moment.
+struct Copy {
+    pc: u64,
+    sp: u64,
+    bp: u64,
+    len: usize,
+    stack: [u8; STACK_BYTES_MAX],
+}
+
+const FREE: u32 = 0;
+const ASKED: u32 = 1;
+const COPYING: u32 = 2;
+const DONE: u32 = 3;
+const PHASE: u32 = 3;
+
+// SAFETY: `copy` is written by the one handler that moved `state` from ASKED to COPYING, until it stores DONE (release).
+// It is read by the one holder of `Asker` that has seen this DONE (acquire) and that alone begins the next question.
+unsafe impl Sync for Slot {}
+
+/// All zero, so it takes neither space in the file nor memory before it is used.
+static SLOT: [Slot; SLOTS] = [const {
+    Slot {
+        state: AtomicU32::new(FREE),
+        copy: UnsafeCell::new(Copy {
+            pc: 0,
+            sp: 0,
+            bp: 0,
+            len: 0,
+            stack: [0; STACK_BYTES_MAX],
+        }),
+    }
+}; SLOTS];
+
+/// Who may send the signal.
+static OWN_PROCESS: AtomicI32 = AtomicI32::new(0);
+/// Whether an `Asker` exists.
+static ASKING: AtomicBool = AtomicBool::new(false);
+
+/// Installs the handler.
+///
+/// # Errors
+/// What sigaction(2) reports.
+pub(super) fn install() -> io::Result<()> {
+    // SAFETY: getpid cannot fail. An all-zero sigaction is valid; the handler has the signature that SA_SIGINFO asks
+    // for, is async-signal-safe, and stays for the life of the process.
+    let installed = unsafe {
+        OWN_PROCESS.store(libc::getpid(), Ordering::Relaxed);
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = on_question as *const () as usize;
+        // On the alternate stack where a thread has one: its own may be all but used up.
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_ONSTACK;
+        libc::sigfillset(&raw mut action.sa_mask);
+        libc::sigaction(signal(), &raw const action, std::ptr::null_mut())
+    };
+    if installed == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+extern "C" fn on_question(_signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    // SAFETY: the kernel gives both pointers, valid while the handler runs (SA_SIGINFO), and errno belongs to this
+    // thread, which must find it as it was.
+    unsafe {
+        let errno = libc::__errno_location();
+        let before = *errno;
+        answer(&*info, &*context.cast::<libc::ucontext_t>());
+        *errno = before;
+    }
+}
+
+/// Copies, if it is this thread that is asked. No allocation, no lock, no panic.
+fn answer(info: &libc::siginfo_t, context: &libc::ucontext_t) {
+    // SAFETY: with SI_QUEUE the kernel has filled in who sent the signal and the value that came with it.
+    let (sender, value) = unsafe { (info.si_pid(), info.si_value().sival_ptr as usize) };
+    if info.si_code != libc::SI_QUEUE || sender != OWN_PROCESS.load(Ordering::Relaxed) {
+        return;
+    }
+    let question = value as u32 & !PHASE;
+    let slot = &SLOT[value & (SLOTS - 1)];
+    let (asked, copying) = (question | ASKED, question | COPYING);
+    if slot
+        .state
+        .compare_exchange(asked, copying, Ordering::Acquire, Ordering::Relaxed)
+        .is_err()
+    {
+        return;
+    }
+    // SAFETY: whoever made the step to COPYING has the copy for itself until DONE.
+    let copy = unsafe { &mut *slot.copy.get() };
+    let registers = &context.uc_mcontext.gregs;
+    copy.pc = registers[libc::REG_RIP as usize] as u64;
+    copy.sp = registers[libc::REG_RSP as usize] as u64;
+    copy.bp = registers[libc::REG_RBP as usize] as u64;
+    copy.len = memory::read(copy.sp.saturating_sub(RED_ZONE), &mut copy.stack);
+    slot.state.store(question | DONE, Ordering::Release);
+    let _ = futex::wake(&slot.state, futex::Flags::PRIVATE, 1);
+}
+
+/// The right to ask; there is one.
+#[derive(Debug)]
+pub(super) struct Asker {
+    question: u32,
+}
+
+/// What came of a question.
+#[derive(Debug)]
+pub(super) enum Answer<'a> {
+    /// The thread as it was when the signal reached it.
+    Copied(StackCopy<'a>),
+    /// It did not answer within the bound, or could not be asked.
+    Silent,
+    /// There is no such thread any more.
+    Gone,
+}
+
+/// Registers and stack of a thread at one moment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StackCopy<'a> {
+    pub(super) pc: u64,
+    pub(super) sp: u64,
+    pub(super) bp: u64,
+    /// The address of the first byte.
+    pub(super) start: u64,
+    pub(super) bytes: &'a [u8],
+}
+
+impl StackCopy<'_> {
+    /// Whether the stack may go on behind the copy.
+    pub(super) fn is_cut(&self) -> bool {
+        self.bytes.len() == STACK_BYTES_MAX
+    }
+
+    /// The address behind the last byte.
+    pub(super) fn end(&self) -> u64 {
+        self.start.saturating_add(self.bytes.len() as u64)
+    }
+
+    /// Whether the copy has the byte at `address`.
+    pub(super) fn has(&self, address: u64) -> bool {
+        (self.start..self.end()).contains(&address)
+    }
+}
+
+impl Asker {
+    /// `None` while another one exists.
+    pub(super) fn new() -> Option<Asker> {
+        // Questions go on where the last asker ended, so that no late answer fits a later question.
+        static LAST_QUESTION: AtomicU32 = AtomicU32::new(0);
+        let free = ASKING.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed);
+        free.ok().map(|_| Asker {
+            question: LAST_QUESTION.fetch_add(1 << 20, Ordering::Relaxed),
+        })
+    }
+
+    /// Asks thread `id` of this process. Blocks until it has answered, at most `bound`, and half a second more if it
+    /// was stopped while copying. The calling thread may ask itself.
+    pub(super) fn ask(&mut self, id: i32, bound: Duration) -> Answer<'_> {
+        let is_usable = |slot: &&Slot| slot.state.load(Ordering::Acquire) & PHASE != COPYING;
+        let Some((index, slot)) = SLOT.iter().enumerate().find(|(_, slot)| is_usable(slot)) else {
+            return Answer::Silent;
+        };
+        // The phase and the slot's index share two bits of the value that travels with the signal.
+        self.question = self.question.wrapping_add(PHASE + 1) & !PHASE;
+        slot.state.store(self.question | ASKED, Ordering::Release);
+        if let Err(error) = send(id, self.question as usize | index) {
+            slot.state.store(FREE, Ordering::Release);
+            return match error.raw_os_error() {
+                Some(libc::ESRCH) => Answer::Gone,
+                _ => Answer::Silent,
+            };
+        }
+        if !self.wait(&slot.state, bound) {
+            return Answer::Silent;
+        }
+        // SAFETY: DONE was seen for this question; nobody writes before the next one, which needs `self` mutably, so
+        // not while the answer lives.
+        let copy = unsafe { &*slot.copy.get() };
+        Answer::Copied(StackCopy {
+            pc: copy.pc,
+            sp: copy.sp,
+            bp: copy.bp,
+            start: copy.sp.saturating_sub(RED_ZONE),
+            bytes: &copy.stack[..copy.len],
+        })
+    }
+
+    /// Whether the answer came. If not, the question is withdrawn, or its slot left to the thread that is copying.
+    fn wait(&self, state: &AtomicU32, bound: Duration) -> bool {
+        let mut deadline = Instant::now() + bound;
+        let mut grace = Some(COPYING_GRACE);
+        loop {
+            let now = state.load(Ordering::Acquire);
+            if now == self.question | DONE {
+                return true;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let asked = self.question | ASKED;
+                if state
+                    .compare_exchange(asked, FREE, Ordering::Relaxed, Ordering::Relaxed)
+                    .is_ok()
+                {
+                    return false;
+                }
+                // It has begun to copy, or is done since we looked.
+                match grace.take() {
+                    Some(grace) => deadline = Instant::now() + grace,
+                    None => return state.load(Ordering::Acquire) == self.question | DONE,
+                }
+                continue;
+            }
+            let timeout = futex::Timespec {
+                tv_sec: left.as_secs() as i64,
+                tv_nsec: left.subsec_nanos().into(),
+            };
+            // Woken, interrupted, timed out or too late to sleep: in each case the loop looks again.
+            let _ = futex::wait(state, futex::Flags::PRIVATE, now, Some(&timeout));
+        }
+    }
+}
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        for slot in &SLOT {
+            if slot.state.load(Ordering::Acquire) & PHASE != COPYING {
+                forget(slot);
+            }
+        }
+        ASKING.store(false, Ordering::Release);
+    }
+}
+
+/// Gives the pages of a copy back to the kernel, so that a process that once dumped is as small as before.
+fn forget(slot: &Slot) {
+    const PAGE: usize = 4096;
+    let start = (slot.copy.get() as usize).next_multiple_of(PAGE);
+    let end = (slot.copy.get() as usize + size_of::<Copy>()) / PAGE * PAGE;
+    // SAFETY: whole pages inside the copy, which nobody is writing to or reading from: its phase is not COPYING, and
+    // it cannot become so without a question. They read as zero afterwards, which is a valid `Copy`.
+    unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) };
+}
+
+/// Sends the signal with `value` to thread `id`. The C library has no function for it that takes a value.
+fn send(id: i32, value: usize) -> io::Result<()> {
+    /// siginfo_t as the kernel takes it for a queued signal (its `_rt` member), 128 bytes.
+    #[repr(C)]
+    struct QueuedSignal {
+        signal: libc::c_int,
+        errno: libc::c_int,
+        code: libc::c_int,
+        padding: libc::c_int,
+        sender: libc::pid_t,
+        user: libc::uid_t,
+        value: usize,
+        rest: [u64; 12],
+    }
+    const { assert!(size_of::<QueuedSignal>() == size_of::<libc::siginfo_t>()) };
+    let process = OWN_PROCESS.load(Ordering::Relaxed);
+    let queued = QueuedSignal {
+        signal: signal(),
+        errno: 0,
+        code: libc::SI_QUEUE,
+        padding: 0,
+        sender: process,
+        user: rustix::process::getuid().as_raw(),
+        value,
+        rest: [0; 12],
+    };
+    // SAFETY: the kernel reads one siginfo_t of the right size and writes nothing.
+    let sent = unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, process, id, signal(), &raw const queued) };
+    if sent == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
