@@ -314,3 +314,126 @@ fn send(id: i32, value: usize) -> io::Result<()> {
         Err(io::Error::last_os_error())
     }
 }
+
+/// What tests need of signals and the standard library does not have.
+#[cfg(test)]
+pub(super) mod trial {
+    use std::sync::atomic::{AtomicPtr, Ordering};
+
+    /// Blocks the signal that asks for the calling thread, or lets it through again.
+    pub(in super::super) fn block_question(block: bool) {
+        let how = if block { libc::SIG_BLOCK } else { libc::SIG_UNBLOCK };
+        // SAFETY: an all-zero signal set is valid; the call changes the mask of this thread only.
+        unsafe {
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            libc::sigaddset(&raw mut set, super::signal());
+            assert_eq!(libc::pthread_sigmask(how, &raw const set, std::ptr::null_mut()), 0);
+        }
+    }
+
+    /// Runs `work` in a handler of SIGUSR2 on the calling thread, on its alternate stack or on its own.
+    #[inline(never)]
+    pub(in super::super) fn in_a_handler(work: fn(), alternate_stack: bool) {
+        static WORK: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
+        extern "C" fn handler(_signal: libc::c_int) {
+            // SAFETY: stored below, before the signal is raised.
+            let work: fn() = unsafe { std::mem::transmute(WORK.load(Ordering::Relaxed)) };
+            work();
+        }
+        WORK.store(work as *mut (), Ordering::Relaxed);
+        // SAFETY: an all-zero sigaction is valid, the handler has the right signature.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = handler as *const () as usize;
+            action.sa_flags = if alternate_stack { libc::SA_ONSTACK } else { 0 };
+            assert_eq!(
+                libc::sigaction(libc::SIGUSR2, &raw const action, std::ptr::null_mut()),
+                0
+            );
+            libc::raise(libc::SIGUSR2);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::one_at_a_time;
+    use super::*;
+    use crate::process::threads::spawn;
+    use crossbeam_channel::bounded;
+
+    const BOUND: Duration = Duration::from_secs(30);
+
+    fn own_id() -> i32 {
+        rustix::thread::gettid().as_raw_nonzero().get()
+    }
+
+    #[test]
+    fn a_late_answer_is_for_nobody() {
+        let _alone = one_at_a_time();
+        install().unwrap();
+        let (id_tx, id_rx) = bounded(1);
+        let (unblock_tx, unblock_rx) = bounded::<()>(1);
+        let (unblocked_tx, unblocked_rx) = bounded(1);
+        let (end_tx, end_rx) = bounded::<()>(1);
+        let thread = spawn("late", 262_144, None, move || {
+            trial::block_question(true);
+            id_tx.send(own_id()).unwrap();
+            let _ = unblock_rx.recv();
+            // The handler of the question that was withdrawn runs here.
+            trial::block_question(false);
+            unblocked_tx.send(()).unwrap();
+            let _ = end_rx.recv();
+        })
+        .unwrap();
+        let id = id_rx.recv_timeout(BOUND).unwrap();
+        let mut asker = Asker::new().unwrap();
+        assert!(matches!(asker.ask(id, Duration::from_millis(20)), Answer::Silent));
+        let question = asker.question;
+        unblock_tx.send(()).unwrap();
+        unblocked_rx.recv_timeout(BOUND).unwrap();
+        assert!(
+            SLOT.iter()
+                .all(|slot| slot.state.load(Ordering::Acquire) != question | DONE)
+        );
+        let Answer::Copied(copy) = asker.ask(id, BOUND) else {
+            panic!("no answer")
+        };
+        assert!(copy.has(copy.sp) && !copy.is_cut());
+        drop(end_tx);
+        thread.join_within(BOUND).unwrap();
+        // Whoever joins a thread may be a moment ahead of the kernel's own end of it.
+        let deadline = Instant::now() + BOUND;
+        while !matches!(asker.ask(id, Duration::from_millis(1)), Answer::Gone) {
+            assert!(Instant::now() < deadline);
+        }
+    }
+
+    #[test]
+    fn a_slot_that_is_being_filled_is_left_alone() {
+        let _alone = one_at_a_time();
+        install().unwrap();
+        let mut asker = Asker::new().unwrap();
+        let stuck = |count| {
+            for slot in &SLOT[..count] {
+                slot.state.store(COPYING, Ordering::Release);
+            }
+        };
+        stuck(SLOTS - 1);
+        assert!(matches!(asker.ask(own_id(), BOUND), Answer::Copied(_)));
+        stuck(SLOTS);
+        assert!(matches!(asker.ask(own_id(), BOUND), Answer::Silent));
+        for slot in &SLOT {
+            slot.state.store(FREE, Ordering::Release);
+        }
+    }
+
+    #[test]
+    fn there_is_one_asker_at_a_time() {
+        let _alone = one_at_a_time();
+        let first = Asker::new().unwrap();
+        assert!(Asker::new().is_none());
+        drop(first);
+        assert!(Asker::new().is_some());
+    }
+}

@@ -171,30 +171,4 @@ pub(crate) fn one_at_a_time() -> std::sync::MutexGuard<'static, ()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A dump as text.
-    fn dump(first: &[i32]) -> (String, DumpSummary) {
-        let mut text = Vec::with_capacity(16 << 20);
-        let mut dumper = Dumper::install().unwrap();
-        let before = arena::leaked();
-        let summary = dumper.dump(first, &mut |lines| text.extend_from_slice(lines));
-        assert_eq!(
-            arena::leaked(),
-            before,
-            "a dump drops nothing of the system's allocator"
-        );
-        (String::from_utf8(text).unwrap(), summary)
-    }
-
-    #[test]
-    fn this_thread_is_there_and_marked() {
-        let _alone = one_at_a_time();
-        let own = rustix::thread::gettid().as_raw_nonzero().get();
-        let (text, summary) = dump(&[]);
-        let head = text.lines().find(|line| line.contains(&format!("(id {own})"))).unwrap();
-        assert!(head.ends_with("this thread makes the report"), "{head}");
-        assert!(summary.threads >= 1);
-    }
-}
+mod tests;

@@ -8,6 +8,8 @@ use framehop::{ExplicitModuleSectionInfo, FrameAddress, Unwinder as _};
 
 /// Deeper is a runaway recursion.
 const FRAMES_MAX: usize = 4096;
+/// Places that are tried as the frame pointer, when it is not known.
+const SEARCH_TRIES_MAX: usize = 200;
 /// Handlers inside handlers that are followed.
 const HANDLERS_MAX: usize = 4;
 /// `mov $15, %rax; syscall`: rt_sigreturn(2), to which every handler of a signal returns.
@@ -85,14 +87,9 @@ impl Unwinder {
     /// stack; `scratch` takes what of that one can be read.
     pub(super) fn calls(&mut self, copy: StackCopy<'_>, scratch: &mut Vec<u8>) -> Calls {
         let mut calls = self.plain_calls(copy);
-        if !calls.complete
-            && calls.pcs.len() < 3
-            && let Some(bp) = self.find_frame(copy)
-        {
-            let found = self.plain_calls(StackCopy { bp, ..copy });
-            if found.pcs.len() > calls.pcs.len() {
-                calls = found;
-            }
+        // Code without unwind tables ends the walk at once; such code often has frame pointers.
+        if !calls.complete && calls.pcs.len() < 3 {
+            calls = self.search(copy, calls);
         }
         let mut current = copy;
         let mut from = 0;
@@ -134,8 +131,29 @@ impl Unwinder {
             start: sp,
             bytes: scratch.as_slice(),
         };
-        let bp = self.find_frame(copy).unwrap_or(0);
-        self.plain_calls(StackCopy { bp, ..copy })
+        let without = self.plain_calls(copy);
+        self.search(copy, without)
+    }
+
+    /// Tries what may be the frame pointer: the lowest place above which a return address lies and from which the walk
+    /// reaches the thread's beginning. Lowest, because from a caller's frame it would too, with the frames between
+    /// missing; a place that only looks like a frame does not lead to the beginning. If none does, the longest walk.
+    fn search(&mut self, copy: StackCopy<'_>, without: Calls) -> Calls {
+        let mut best = without;
+        let mut tries = 0;
+        for bp in (copy.sp.next_multiple_of(8)..copy.end()).step_by(8) {
+            if best.complete || tries == SEARCH_TRIES_MAX {
+                break;
+            }
+            if word(copy, bp + 8).is_some_and(|address| self.is_code(address)) {
+                tries += 1;
+                let calls = self.plain_calls(StackCopy { bp, ..copy });
+                if calls.complete || calls.pcs.len() > best.pcs.len() {
+                    best = calls;
+                }
+            }
+        }
+        best
     }
 
     fn plain_calls(&mut self, copy: StackCopy<'_>) -> Calls {
@@ -144,7 +162,8 @@ impl Unwinder {
             return calls;
         }
         let mut read_stack = |address| word(copy, address).ok_or(());
-        let registers = UnwindRegsX86_64::new(copy.pc, copy.sp, copy.bp);
+        // To the walk, 0 is the end of a chain of frame pointers; in a register it may be any function's number.
+        let registers = UnwindRegsX86_64::new(copy.pc, copy.sp, copy.bp.max(1));
         let mut frames = self
             .tables
             .iter_frames(copy.pc, registers, &mut self.cache, &mut read_stack);
@@ -160,20 +179,6 @@ impl Unwinder {
         // The walk also ends, as if at the beginning, in code that no module has.
         calls.complete = ended && calls.pcs.len() > 1 && calls.pcs.last().is_some_and(|pc| self.is_code(*pc));
         calls
-    }
-
-    /// The lowest address that looks like a frame: a saved frame pointer, which leads to another frame further up, and
-    /// a return address behind it.
-    fn find_frame(&self, copy: StackCopy<'_>) -> Option<u64> {
-        let frame = |address: u64| Some((word(copy, address)?, word(copy, address.checked_add(8)?)?));
-        let is_frame = |address: u64| {
-            let (saved, ret) = frame(address)?;
-            let (next, next_ret) = (saved > address && saved % 8 == 0).then(|| frame(saved))??;
-            Some(self.is_code(ret) && self.is_code(next_ret) && (next > saved || next == 0))
-        };
-        (copy.sp.next_multiple_of(8)..copy.end())
-            .step_by(8)
-            .find(|address| is_frame(*address) == Some(true))
     }
 
     /// Address, stack pointer and frame pointer that a handler has interrupted, given where the handler returns to.
