@@ -5,6 +5,8 @@
 
 use crate::liveness::beat::{Beat, Beats};
 use crate::liveness::operation::Operation;
+#[cfg(debug_assertions)]
+use crate::liveness::stacks::arena;
 use crate::process::clock::{monotonic_ms, pause};
 use crate::process::logging;
 use std::time::Duration;
@@ -103,5 +105,7 @@ fn stand_spinning(beat: &Beat) {
 #[cfg(debug_assertions)]
 #[inline(never)]
 fn stand_without_memory(beat: &Beat) {
+    arena::hold_malloc_until(beat.held().0);
     stand_asleep(beat);
+    arena::hold_malloc_until(0);
 }

@@ -27,4 +27,5 @@ mod state_file;
 mod stopping;
 mod tail;
 mod tidy;
+mod watchdog;
 mod wire_property;

@@ -1,0 +1,540 @@
+//! No hang is silent: whoever stands still is named once, with its operation and its stack, and its return is said; and
+//! nobody who merely waits is accused.
+
+use crate::support::client::{Options, PONG};
+use crate::support::server::{in_shell, mounting_shell};
+use crate::support::{TestClient, TestServer, eventually, numbered, pause, within};
+use rustix::process::Signal;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+const FLAGS: [&str; 5] = ["--allow-drill", "--hang-timeout", "1s", "--ping-interval", "200ms"];
+/// Long enough to be reported at a hang timeout of 1 s on a busy machine.
+const DRILL: Duration = Duration::from_secs(4);
+/// Every thread that lives as long as the server and is watched by the watchdog.
+const COMPONENTS: [&str; 7] = ["ingest", "fanout", "accept", "inbox", "main", "files", "log"];
+
+#[track_caller]
+fn drill(server: &TestServer, component: &str, duration: Duration, kind: &str) {
+    let target = format!("/drill?component={component}&ms={}&kind={kind}", duration.as_millis());
+    let answer = server.http("POST", &target, &[]);
+    assert_eq!(answer.status, 200, "{}", answer.body);
+}
+
+/// Lines in which `component` is said to be late, to hang, to move again.
+fn said_of(server: &TestServer, component: &str) -> [Vec<String>; 3] {
+    [
+        format!("⚠️  {component} is late: "),
+        format!("🚨 SERVER HANG DETECTED: {component}: "),
+        format!("✅ {component} moves again "),
+    ]
+    .map(|part| server.lines().with(&part))
+}
+
+fn report(server: &TestServer) -> String {
+    std::fs::read_to_string(server.path("logs/hang-emergency.log")).unwrap_or_default()
+}
+
+/// The seconds in `... no progress for 1.2s in ...`.
+#[track_caller]
+fn seconds(line: &str) -> f64 {
+    let rest = line
+        .split("no progress for ")
+        .nth(1)
+        .unwrap_or_else(|| panic!("{line}"));
+    rest.split('s').next().unwrap().parse().unwrap()
+}
+
+/// The entry of the thread called `name` in a report: its line and its frames.
+fn stack_of<'a>(report: &'a str, name: &str) -> Option<&'a str> {
+    let mut entries = report.split("\nthread ").skip(1);
+    entries.find(|entry| entry.starts_with(&format!("{name} (id ")))
+}
+
+/// The lines of `src/liveness/drill.rs` that function `name` takes.
+fn lines_of_function(name: &str) -> std::ops::RangeInclusive<usize> {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/liveness/drill.rs")).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let first = lines
+        .iter()
+        .position(|line| line.starts_with(&format!("fn {name}(")))
+        .unwrap();
+    let len = lines[first..].iter().position(|line| *line == "}").unwrap();
+    first + 1..=first + len + 1
+}
+
+/// Whether the stack shows `function` of the drill, at one of its lines.
+#[track_caller]
+fn expect_frame(stack: &str, function: &str) {
+    if !cfg!(all(feature = "stacks", target_arch = "x86_64")) {
+        eprintln!("left out: frames, because this build has no stacks");
+        return;
+    }
+    let name = format!("threadcast::liveness::drill::{function}");
+    let frame = stack
+        .lines()
+        .find(|line| line.contains(&name))
+        .unwrap_or_else(|| panic!("no {name} in {stack}"));
+    let line = frame
+        .split("src/liveness/drill.rs:")
+        .nth(1)
+        .unwrap_or_else(|| panic!("{frame}"));
+    let line: usize = line.trim().parse().unwrap();
+    assert!(lines_of_function(function).contains(&line), "{frame}");
+}
+
+/// One row of the table: `component` stands still in the way of `kind`; what is said of it.
+#[track_caller]
+fn expect_one_hang(server: &TestServer, component: &str, kind: &str) {
+    let ordered = Instant::now();
+    drill(server, component, DRILL, kind);
+    let hung = eventually("the hang is said", || said_of(server, component)[1].pop());
+    assert!(ordered.elapsed() >= Duration::from_secs(1), "said before its limit");
+    assert!((1.0..4.5).contains(&seconds(&hung)), "{hung}");
+    assert!(hung.contains("s in a drill; "), "{hung}");
+    let verdict = if kind == "spin" {
+        "busy: it computes"
+    } else {
+        "blocked: it waits"
+    };
+    assert!(hung.contains(verdict), "{hung}");
+    let place = format!("📍 {component:<10} a drill, no progress for ");
+    let report = eventually("the report is in its file", || {
+        Some(report(server)).filter(|report| report.contains(&place) && report.contains("made in "))
+    });
+    let function = if kind == "spin" {
+        "stand_spinning"
+    } else {
+        "stand_asleep"
+    };
+    // The kernel calls the first thread by the program's name.
+    let thread = if component == "main" { "threadcast" } else { component };
+    let stack = stack_of(&report, thread).unwrap_or_else(|| panic!("{thread} is not in {report}"));
+    expect_frame(stack, function);
+    let threads: Vec<&str> = report.split("\nthread ").skip(1).collect();
+    assert!(
+        threads[0].starts_with(&format!("{thread} (id ")),
+        "the hung one is first: {report}"
+    );
+
+    eventually("its return is said", || said_of(server, component)[2].pop());
+    for said in said_of(server, component) {
+        assert_eq!(said.len(), 1, "said once: {said:?}");
+    }
+}
+
+/// A table: every component, in every way of standing still. Each has a server of its own.
+fn every_component_stands_still(kind: &'static str, at_once: usize) {
+    for components in COMPONENTS.chunks(at_once) {
+        std::thread::scope(|scope| {
+            for component in components {
+                scope.spawn(move || {
+                    let server = TestServer::start(&FLAGS);
+                    let mut client = server.client();
+                    server.send(numbered(0, 100));
+                    client.expect_numbers(0..1);
+                    let pings = is_pinged(&mut client);
+                    assert!(pings, "the client is served before");
+                    std::thread::scope(|inner| {
+                        let others = inner.spawn(|| expect_service(&server, component, &mut client));
+                        expect_one_hang(&server, component, kind);
+                        others.join().unwrap();
+                    });
+                    assert_eq!(report(&server).matches("==== threadcast").count(), 1, "one report");
+                    server.send(numbered(1000, 100));
+                    client.expect_numbers(1000..1001);
+                    expect_ok(&server);
+                });
+            }
+        });
+    }
+}
+
+fn is_pinged(client: &mut TestClient) -> bool {
+    client.frame().is_keepalive()
+}
+
+/// What must go on while `component` stands still: pings, and events unless they pass by it.
+#[track_caller]
+fn expect_service(server: &TestServer, component: &str, client: &mut TestClient) {
+    eventually("it stands still", || said_of(server, component)[1].pop());
+    if matches!(component, "ingest" | "fanout") {
+        for _ in 0..3 {
+            assert!(is_pinged(client));
+        }
+    } else {
+        for number in 1..20 {
+            server.send(numbered(number, 100));
+        }
+        client.expect_numbers(1..20);
+    }
+}
+
+#[track_caller]
+fn expect_ok(server: &TestServer) {
+    eventually("health says ok again", || {
+        (server.health()["status"] == "ok").then_some(())
+    });
+}
+
+#[test]
+fn whoever_sleeps_is_named_once_with_its_stack_and_its_return_is_said() {
+    every_component_stands_still("sleep", COMPONENTS.len());
+}
+
+#[test]
+fn whoever_computes_without_end_is_named_as_busy() {
+    every_component_stands_still("spin", 2);
+}
+
+#[test]
+fn whoever_stands_still_with_the_logs_lock_holds_up_nobody() {
+    every_component_stands_still("log", COMPONENTS.len());
+}
+
+#[test]
+fn a_clients_thread_that_stands_still_with_its_socket_is_named_and_hurts_nobody_else() {
+    let server = TestServer::start(&FLAGS);
+    let mut stuck = server.client();
+    let joined = server.wait_for_line(" joined after event");
+    let id = joined
+        .split("client ")
+        .nth(1)
+        .unwrap()
+        .split(' ')
+        .next()
+        .unwrap()
+        .to_owned();
+    let component = format!("client-{id}");
+    let mut other = server.client();
+    std::thread::scope(|scope| {
+        scope.spawn(|| expect_one_hang(&server, &component, "sleep"));
+        eventually("it stands still", || said_of(&server, &component)[0].pop());
+        for number in 0..50 {
+            server.send(numbered(number, 100));
+        }
+        other.expect_numbers(0..50);
+        let health = eventually("health names it", || {
+            let health = server.health();
+            (health["stalls"][0]["verdict"] == "hung").then_some(health)
+        });
+        assert_eq!(health["status"], "degraded", "no core thread hangs: {health}");
+        assert_eq!(health["stalls"][0]["component"], component.as_str(), "{health}");
+    });
+    // Its events waited for it.
+    stuck.expect_numbers(0..50);
+    expect_ok(&server);
+}
+
+#[test]
+fn two_that_hang_at_once_are_two_findings_in_one_report() {
+    let server = TestServer::start(&FLAGS);
+    drill(&server, "inbox", DRILL, "sleep");
+    drill(&server, "fanout", DRILL, "sleep");
+    for component in ["fanout", "inbox"] {
+        eventually("its return is said", || said_of(&server, component)[2].pop());
+    }
+    let report = report(&server);
+    assert_eq!(report.matches("==== threadcast").count(), 1, "{report}");
+    let findings: Vec<&str> = report
+        .lines()
+        .filter(|line| line.contains("SERVER HANG DETECTED"))
+        .collect();
+    assert_eq!(findings.len(), 2, "{report}");
+    let first: Vec<&str> = report.split("\nthread ").skip(1).take(2).collect();
+    assert!(
+        first
+            .iter()
+            .all(|entry| entry.starts_with("fanout (id ") || entry.starts_with("inbox (id ")),
+        "{report}"
+    );
+}
+
+#[test]
+fn a_core_hang_is_503_with_component_operation_and_age_and_another_is_degraded() {
+    let server = TestServer::start(&FLAGS);
+    for (component, status, word) in [("fanout", 503, "hung"), ("files", 200, "degraded")] {
+        drill(&server, component, DRILL, "sleep");
+        let answer = eventually("health says it", || {
+            let answer = server.http("GET", "/health", &[]);
+            (answer.json()["stalls"][0]["verdict"] == "hung").then_some(answer)
+        });
+        let health = answer.json();
+        assert_eq!(
+            (answer.status, health["status"].as_str()),
+            (status, Some(word)),
+            "{health}"
+        );
+        let stall = &health["stalls"][0];
+        assert_eq!(
+            (&stall["component"], &stall["operation"]),
+            (&component.into(), &"a drill".into())
+        );
+        assert!((1.0..5.0).contains(&stall["seconds"].as_f64().unwrap()), "{health}");
+        expect_ok(&server);
+    }
+}
+
+/// The watchdog judges all others; who judges it is `/health`.
+#[test]
+fn a_watchdog_that_stands_still_is_said_by_health() {
+    let server = TestServer::start(&FLAGS);
+    drill(&server, "watchdog", Duration::from_secs(20), "sleep");
+    let health = eventually("health says it", || {
+        let health = server.health();
+        (health["status"] == "degraded").then_some(health)
+    });
+    assert_eq!(health["stalls"][0]["component"], "watchdog", "{health}");
+    drill(&server, "watchdog", Duration::ZERO, "sleep");
+    expect_ok(&server);
+    // It has not taken its own absence for everybody's.
+    assert_eq!(server.lines().with("SERVER HANG"), [""; 0]);
+}
+
+/// Debug builds only: the drill holds what every allocation needs.
+#[test]
+fn a_hang_with_the_allocators_lock_is_reported_and_its_end_is_said() {
+    if !cfg!(debug_assertions) {
+        return eprintln!("left out: only a build with debug assertions has this drill");
+    }
+    let server = TestServer::start(&FLAGS);
+    let mut client = server.client();
+    drill(&server, "fanout", DRILL, "malloc");
+    let report = eventually("the report is there while nobody gets memory", || {
+        Some(report(&server)).filter(|report| report.contains("made in "))
+    });
+    assert_eq!(
+        said_of(&server, "fanout")[2],
+        [""; 0],
+        "the drill was over before the report"
+    );
+    assert!(
+        report.contains("SERVER HANG DETECTED: fanout: no progress for "),
+        "{report}"
+    );
+    expect_frame(stack_of(&report, "fanout").unwrap(), "stand_asleep");
+    eventually("its return is said", || said_of(&server, "fanout")[2].pop());
+    for number in 0..20 {
+        server.send(numbered(number, 100));
+    }
+    client.expect_numbers(0..20);
+    expect_ok(&server);
+}
+
+#[test]
+fn on_hang_abort_ends_the_process_after_the_report() {
+    let mut server = TestServer::start(&[&FLAGS[..], &["--on-hang", "abort"]].concat());
+    drill(&server, "files", DRILL, "sleep");
+    eventually("a hang of no core thread is survived", || {
+        said_of(&server, "files")[2].pop()
+    });
+    drill(&server, "ingest", Duration::from_secs(60), "sleep");
+    let status = server.wait_for_end(Duration::from_secs(30));
+    let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+    assert_eq!(signal, Some(Signal::ABORT.as_raw()), "{status}");
+    let report = report(&server);
+    assert!(report.contains("SERVER HANG DETECTED: ingest: "), "{report}");
+    assert_eq!(report.matches("made in ").count(), 2, "both were whole: {report}");
+    eventually("it says so", || {
+        server.lines().with("aborting, as --on-hang abort asks").pop()
+    });
+}
+
+#[test]
+fn a_report_goes_to_the_terminal_the_logs_file_and_its_own_file() {
+    let server = TestServer::start(&FLAGS);
+    drill(&server, "files", DRILL, "sleep");
+    let written = server.wait_for_line("💾 the whole report was written to ");
+    assert!(written.contains("logs/hang-emergency.log"), "{written}");
+    let log = server.path("logs/websocket-server.log");
+    let in_log = eventually("it is in the log's file", || {
+        std::fs::read_to_string(&log)
+            .ok()
+            .filter(|log| log.contains("💾 the whole report"))
+    });
+    for part in [
+        "SERVER HANG DETECTED: files: ",
+        "📍 fanout ",
+        "thread files (id ",
+        "made in ",
+    ] {
+        assert!(
+            server.lines().with(part).len() == 1,
+            "{part} is not once on the terminal"
+        );
+        assert_eq!(in_log.matches(part).count(), 1, "{part} is not once in the log's file");
+        assert_eq!(
+            report(&server).matches(part).count(),
+            1,
+            "{part} is not once in the report's file"
+        );
+    }
+}
+
+#[test]
+fn a_report_is_made_on_a_full_disk_and_says_that_it_could_not_be_written() {
+    let Some(shell) = mounting_shell() else { return };
+    let folder = Arc::new(tempfile::Builder::new().prefix("threadcast-").tempdir().unwrap());
+    let script = "mkdir logs && mount -t tmpfs -o size=64k tmpfs logs && { dd if=/dev/zero of=logs/fill bs=4k 2>/dev/null; true; }";
+    let server = TestServer::start_command(folder, &FLAGS, |command| in_shell(command, shell, script));
+    let mut client = server.client();
+    drill(&server, "fanout", DRILL, "sleep");
+    server.wait_for_line("💾 the report could not be written to logs/hang-emergency.log");
+    for part in ["SERVER HANG DETECTED: fanout: ", "📍 fanout ", "thread fanout (id "] {
+        assert_eq!(server.lines().with(part).len(), 1, "{part}: {}", server.lines().all());
+    }
+    eventually("its return is said", || said_of(&server, "fanout")[2].pop());
+    server.send(numbered(0, 100));
+    client.expect_numbers(0..1);
+}
+
+/// Ends a helper process, whatever happens.
+struct Reaped(Child);
+
+impl Drop for Reaped {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn busy_processors_are_nobodys_hang() {
+    let server = TestServer::start(&["--hang-timeout", "3s"]);
+    let mut client = server.client();
+    let spinners: Vec<Reaped> = (0..2 * std::thread::available_parallelism().unwrap().get())
+        .map(|_| {
+            let mut command = Command::new("sh");
+            command.args(["-c", "while :; do :; done"]).stdin(Stdio::null());
+            Reaped(command.spawn().unwrap())
+        })
+        .collect();
+    // Two limits long; that nothing is said in this time is the subject.
+    pause(Duration::from_secs(6));
+    drop(spinners);
+    server.send(numbered(0, 100));
+    client.expect_numbers(0..1);
+    for accused in ["is late: ", "SERVER HANG"] {
+        assert_eq!(server.lines().with(accused), [""; 0]);
+    }
+}
+
+#[test]
+fn a_server_that_was_stopped_and_goes_on_accuses_nobody() {
+    let server = TestServer::start(&["--hang-timeout", "1s"]);
+    let mut client = server.client();
+    server.signal(Signal::STOP);
+    // Three limits long.
+    pause(Duration::from_secs(3));
+    server.signal(Signal::CONT);
+    let begun = Instant::now();
+    // Two more: whoever was wrongly counted as still would be said by then.
+    let mut number = 0;
+    while begun.elapsed() < Duration::from_secs(2) {
+        server.send(numbered(number, 100));
+        client.expect_numbers(number..number + 1);
+        number += 1;
+        pause(Duration::from_millis(20));
+    }
+    for accused in ["is late: ", "SERVER HANG", "moves again"] {
+        assert_eq!(server.lines().with(accused), [""; 0]);
+    }
+    assert_eq!(server.health()["status"], "ok");
+}
+
+#[test]
+fn clients_that_read_little_or_nothing_are_nobodys_hang() {
+    let flags = ["--hang-timeout", "1s", "--send-timeout", "60s", "--pong-timeout", "60s"];
+    let server = TestServer::start(&flags);
+    let small = Options {
+        receive_buffer: Some(4096),
+        ..Options::default()
+    };
+    let nothing = TestClient::try_with(server.address, &small).unwrap();
+    let little = TestClient::try_with(server.address, &small).unwrap();
+    let sender = server.sender();
+    for number in 0..900 {
+        sender.send(&numbered(number, 1024)).unwrap();
+    }
+    let (mut socket, _) = little.into_parts();
+    let begun = Instant::now();
+    let mut scrap = [0; 1024];
+    while begun.elapsed() < Duration::from_secs(4) {
+        let _ = std::io::Read::read(&mut socket, &mut scrap).unwrap();
+        pause(Duration::from_millis(100));
+    }
+    for accused in ["is late: ", "SERVER HANG"] {
+        assert_eq!(server.lines().with(accused), [""; 0]);
+    }
+    assert_eq!(server.health()["status"], "ok");
+    drop(nothing);
+}
+
+fn mappings(server: &TestServer) -> usize {
+    let maps = std::fs::read_to_string(format!("/proc/{}/maps", server.pid())).unwrap();
+    maps.lines().count()
+}
+
+/// Reports on demand, one after the other, beside clients that read, ask and come and go.
+#[test]
+fn three_hundred_reports_under_load_leave_nothing_behind_and_interrupt_nobody() {
+    const REPORTS: usize = 300;
+    let server = TestServer::start(&["--ping-interval", "50ms"]);
+    let mut client = server.client();
+    let quiet: Vec<TestClient> = (0..20).map(|_| server.client()).collect();
+    let diagnose = || {
+        let answer = server.http("POST", "/diagnose", &[]);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        for thread in ["thread fanout (id ", "thread ingest (id ", "thread watchdog (id "] {
+            assert!(answer.body.contains(thread), "no {thread} in {}", answer.body);
+        }
+    };
+    // What is made once is made.
+    for _ in 0..10 {
+        diagnose();
+    }
+    let settled = || (server.descriptors(), mappings(&server), server.threads());
+    let before = settled();
+    let memory = server.resident_bytes();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let load = scope.spawn(|| {
+            let sender = server.sender();
+            let mut number = 0;
+            while !over.load(Ordering::Relaxed) {
+                for _ in 0..50 {
+                    sender.send(&numbered(number, 2000)).unwrap();
+                    number += 1;
+                }
+                client.expect_numbers(number - 50..number);
+                client.send(PONG, b"");
+            }
+            number
+        });
+        for _ in 0..REPORTS {
+            diagnose();
+        }
+        over.store(true, Ordering::Relaxed);
+        let events = load.join().unwrap();
+        eprintln!("{REPORTS} reports beside {events} events");
+    });
+    within(
+        Duration::from_secs(30),
+        "descriptors, mappings and threads come back",
+        || {
+            let after = settled();
+            (after.0 <= before.0 && after.1 <= before.1 + 4 && after.2 <= before.2).then_some(())
+        },
+    );
+    let grown = server.resident_bytes().saturating_sub(memory);
+    assert!(grown < 8 * 1024 * 1024, "{grown} bytes more resident");
+    let health = server.health();
+    assert_eq!(health["status"], "ok", "{health}");
+    assert_eq!(health["connections"], quiet.len() + 1, "{health}");
+    for (reason, count) in health["clients_ended"].as_object().unwrap() {
+        assert_eq!(count, 0, "{reason}: {health}");
+    }
+}
