@@ -293,7 +293,7 @@ Exit status: 0 all sent, 1 some refused, 2 wrong usage.
 fn tail_help() -> String {
     format!(
         "\
-Shows events as they come, and connects again when the server was away. Ctrl-C ends it.
+Shows events as they come, and connects again when the server was away. Ctrl-C or SIGTERM ends it.
 
 Usage: threadcast tail [FLAGS]
 
@@ -314,7 +314,8 @@ Exit status: 0 ended as asked, 1 failed, 2 wrong usage.
 fn demo_help() -> String {
     format!(
         "\
-Five machines that work, fail, retry, end and come back until Ctrl-C; their events go to a running server.
+Five machines that work, fail, retry, end and come back; their events go to a running server.
+Ctrl-C or SIGTERM ends them, and the server is told.
 
 Usage: threadcast demo [FLAGS]
 

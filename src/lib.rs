@@ -22,6 +22,7 @@
 //! | `files` | 1 | the state file | content, 250 ms | yes |
 //! | `watchdog` | 1 | what it remembers of every beat; the emergency file | the clock, 250 ms | by `/health` |
 //! | `log` | 1 | simplelog and its sinks | a line, 250 ms | yes |
+//! | `signals` | 1, in `tail` only | ending `tail` when its reader has stopped reading | a signal, 60 s | no |
 //!
 //! There is no async runtime. No component waits for another without a bound. Modules, in reading order:
 

@@ -1,14 +1,13 @@
-//! `threadcast demo`: five machines that live beside a running server until Ctrl-C, so that there is something to see.
+//! `threadcast demo`: five machines that live beside a running server until Ctrl-C or SIGTERM, so that there is something
+//! to see.
 
-use crate::commands::complain;
 use crate::commands::emit::envelope;
 use crate::commands::sender::{EventSender, Refusal};
+use crate::commands::{complain, end_signals};
 use crate::process::clock::{epoch_seconds, json_seconds, pause};
 use crate::process::exit::ExitStatus;
 use fastrand::Rng;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// A demonstration must not hold itself up.
@@ -114,13 +113,7 @@ struct Machine {
 
 /// The command.
 pub fn run(path: &Path) -> ExitStatus {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&interrupted);
-    if let Err(error) = ctrlc::try_set_handler(move || flag.store(true, Ordering::Relaxed)) {
-        complain(&format!(
-            "threadcast: cannot catch Ctrl-C: {error}; it will end this command at once\n"
-        ));
-    }
+    let signals = end_signals();
     let mut stage = Stage {
         sender: EventSender::new(path),
         rng: Rng::new(),
@@ -146,7 +139,7 @@ pub fn run(path: &Path) -> ExitStatus {
         "threadcast: five machines send events to {}; Ctrl-C ends them\n",
         path.display()
     ));
-    while !interrupted.load(Ordering::Relaxed) {
+    while !signals.as_ref().is_some_and(|signals| signals.requested()) {
         for machine in machines.iter_mut().filter(|machine| Instant::now() >= machine.until) {
             stage.turn(machine);
         }

@@ -9,8 +9,10 @@ pub mod tail_lines;
 
 use crate::process::config::Config;
 use crate::process::exit::ExitStatus;
+use crate::process::signals::EndSignals;
 use crate::serve;
 use std::io::Write;
+use std::sync::Arc;
 
 /// Prints `text` to standard output. A closed pipe is the reader's choice, not a fault.
 pub fn print(text: &str) -> ExitStatus {
@@ -23,6 +25,19 @@ pub fn print(text: &str) -> ExitStatus {
 /// Prints `text` to standard error. If even that is gone, there is nobody to tell.
 pub fn complain(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// Takes over the signals that ask a command to end. Without them it ends at once, and not well: `None`, said.
+fn end_signals() -> Option<Arc<EndSignals>> {
+    match EndSignals::install() {
+        Ok(signals) => Some(Arc::new(signals)),
+        Err(error) => {
+            complain(&format!(
+                "threadcast: cannot catch signals: {error}; Ctrl-C will end this command at once\n"
+            ));
+            None
+        }
+    }
 }
 
 /// Runs the server until it is told to stop.

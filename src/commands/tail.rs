@@ -1,9 +1,11 @@
 //! `threadcast tail`: shows events as they come, and stays with the server through its restarts.
 
-use crate::commands::complain;
 use crate::commands::tail_lines::{Format, Lines, visible};
+use crate::commands::{complain, end_signals};
 use crate::process::clock::{pause, timespec};
 use crate::process::exit::ExitStatus;
+use crate::process::signals::EndSignals;
+use crate::process::threads::{self, ThreadHandle};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::fmt;
 use std::io::{self, Write};
@@ -11,7 +13,6 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::AsFd;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tungstenite::client::client_with_config;
 use tungstenite::http::Uri;
@@ -22,11 +23,15 @@ use wildmatch::WildMatch;
 
 /// Time for a connection, and for its handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How soon Ctrl-C, the end of `--duration` and of our reader are noticed.
+/// How soon a signal, the end of `--duration` and of our reader are noticed.
 const LOOK: Duration = Duration::from_millis(250);
-/// How long after Ctrl-C we may take to end well. A name that does not resolve or a reader that has stopped reading holds
-/// us in a system call that nothing else ends.
+/// How long after a signal we may take to end well. A reader that has stopped reading holds us in a system call that
+/// nothing else ends.
 const GRACE: Duration = Duration::from_secs(1);
+/// A thread that only waits must have a bound too.
+const SIGNAL_LOOK: Duration = Duration::from_secs(60);
+/// Stack of the threads beside the main one; resolving a name may take most of it.
+const STACK_BYTES: usize = 256 * 1024;
 /// The server pings every 10 s by default; after several of them it is as good as gone.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// The first delay before connecting again, and the longest.
@@ -85,7 +90,7 @@ impl fmt::Display for StreamUrl {
 /// Why the showing of events came to an end.
 #[derive(Debug)]
 enum Halt {
-    /// Asked to: Ctrl-C, `--count`, `--duration`, or the reader of our output is gone.
+    /// Asked to: a signal, `--count`, `--duration`, or the reader of our output is gone.
     Done,
     /// It makes no sense to try again.
     Hopeless(String),
@@ -104,20 +109,11 @@ impl fmt::Display for Halt {
 
 /// The command.
 pub fn run(tail: &Tail) -> ExitStatus {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    // The offset of local time can only be asked for while there is one thread; the handler starts another.
+    // The offset of local time can only be asked for while there is one thread.
     let lines = Lines::new(tail.format);
-    let flag = Arc::clone(&interrupted);
-    let interrupt = move || {
-        flag.store(true, Ordering::Relaxed);
-        pause(GRACE);
-        std::process::exit(ExitStatus::Fine as i32);
-    };
-    if let Err(error) = ctrlc::try_set_handler(interrupt) {
-        complain(&format!(
-            "threadcast: cannot catch Ctrl-C: {error}; it will end this command at once\n"
-        ));
-    }
+    let signals = end_signals();
+    // Not joined: it ends with the process.
+    let _last_resort = signals.clone().map(end_after_grace);
     let mut session = Session {
         tail,
         lines,
@@ -125,7 +121,7 @@ pub fn run(tail: &Tail) -> ExitStatus {
         kind: tail.kind.as_deref().map(WildMatch::new),
         shown: 0,
         end: tail.duration.map(|duration| Instant::now() + duration),
-        interrupted,
+        signals,
         connected: false,
     };
     let halt = session.run();
@@ -138,6 +134,15 @@ pub fn run(tail: &Tail) -> ExitStatus {
     }
 }
 
+/// Ends the process if it has not ended by itself [`GRACE`] after a signal.
+fn end_after_grace(signals: Arc<EndSignals>) -> io::Result<ThreadHandle<()>> {
+    threads::spawn("signals", STACK_BYTES, None, move || {
+        while !signals.wait(SIGNAL_LOOK) {}
+        pause(GRACE);
+        std::process::exit(ExitStatus::Fine as i32);
+    })
+}
+
 struct Session<'a> {
     tail: &'a Tail,
     lines: Lines,
@@ -145,7 +150,7 @@ struct Session<'a> {
     kind: Option<WildMatch>,
     shown: u64,
     end: Option<Instant>,
-    interrupted: Arc<AtomicBool>,
+    signals: Option<Arc<EndSignals>>,
     /// Whether there was a connection since the last delay.
     connected: bool,
 }
@@ -182,7 +187,7 @@ impl Session<'_> {
 
     /// Whether it is time to end.
     fn is_over(&self) -> bool {
-        self.interrupted.load(Ordering::Relaxed)
+        self.signals.as_ref().is_some_and(|signals| signals.requested())
             || self.end.is_some_and(|end| Instant::now() >= end)
             || reader_is_gone()
     }

@@ -1,9 +1,10 @@
-//! SIGTERM and SIGINT: the first asks for an ordered stop, the second ends the process at once.
+//! Signals that ask to end: [`StopSignals`] for the server, where a second one ends the process at once, and
+//! [`EndSignals`] for the short commands. A process uses one of them.
 
 use crate::process::clock::timespec;
 use crate::process::exit::ExitStatus;
 use rustix::event::{PollFd, PollFlags, poll};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -53,5 +54,72 @@ impl StopSignals {
             SIGINT => Some("SIGINT"),
             _ => Some("SIGTERM"),
         }
+    }
+}
+
+/// Ctrl-C (SIGINT), SIGTERM and SIGHUP as a wish to end, for a command that stays for a while but is no server. One per
+/// process.
+#[derive(Debug)]
+pub struct EndSignals {
+    wake: UnixStream,
+    requested: Arc<AtomicBool>,
+}
+
+impl EndSignals {
+    /// Takes over those of the three signals that the process was not started to ignore.
+    ///
+    /// A shell starts `command &` in a script with SIGINT ignored, and nohup(1) starts its command with SIGHUP ignored;
+    /// this wish of whoever started us stays in force.
+    ///
+    /// # Errors
+    /// Out of descriptors, or the kernel refuses a handler.
+    pub fn install() -> io::Result<EndSignals> {
+        let (wake, sender) = UnixStream::pair()?;
+        sender.set_nonblocking(true)?;
+        let requested = Arc::new(AtomicBool::new(false));
+        let ignored = ignored_signals();
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            if ignored & (1 << (signal - 1)) != 0 {
+                continue;
+            }
+            signal_hook::flag::register(signal, Arc::clone(&requested))?;
+            signal_hook::low_level::pipe::register(signal, sender.try_clone()?)?;
+        }
+        Ok(EndSignals { wake, requested })
+    }
+
+    /// Whether one of them has come; from then on always.
+    pub fn requested(&self) -> bool {
+        self.requested.load(Ordering::Acquire)
+    }
+
+    /// Blocks until one of them has come, at most `bound`. Whether one has.
+    pub fn wait(&self, bound: Duration) -> bool {
+        let mut fds = [PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN)];
+        // What is there to read stays, so everybody who waits is woken. An interrupted poll costs nothing.
+        let _ = poll(&mut fds, Some(&timespec(bound)));
+        self.requested()
+    }
+}
+
+/// The signals that this process ignores, one bit each, the lowest for signal 1 (proc_pid_status(5)); none where /proc
+/// cannot be read.
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use signal_hook::consts::SIGPIPE;
+
+    #[test]
+    fn ignored_signals_are_known() {
+        // The standard library ignores SIGPIPE before `main`; nobody ignores SIGSEGV.
+        assert_ne!(ignored_signals() & (1 << (SIGPIPE - 1)), 0);
+        assert_eq!(ignored_signals() & (1 << (libc::SIGSEGV - 1)), 0);
     }
 }

@@ -28,12 +28,18 @@ impl Running {
     }
 
     fn with(arguments: &[&str], change: impl FnOnce(&mut Command)) -> Running {
+        // A test run in the background of a script ignores Ctrl-C, one under nohup the end of its terminal; its
+        // children would inherit that.
+        Running::under("--default-signal=INT,HUP", arguments, change)
+    }
+
+    /// The same with `signals` as env(1) sets them for a command that it starts.
+    fn under(signals: &str, arguments: &[&str], change: impl FnOnce(&mut Command)) -> Running {
         let folder = tempfile::Builder::new().prefix("threadcast-").tempdir().unwrap();
         let file = |name| File::create(folder.path().join(name)).unwrap();
-        // A test run in the background of a script ignores Ctrl-C, and its children would inherit that.
         let mut command = Command::new("env");
         command
-            .args(["--default-signal=INT", env!("CARGO_BIN_EXE_threadcast")])
+            .args([signals, env!("CARGO_BIN_EXE_threadcast")])
             .args(arguments)
             .env("TZ", "UTC")
             .env_remove("NO_COLOR")
@@ -59,7 +65,11 @@ impl Running {
     }
 
     fn interrupt(&self) {
-        kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
+        self.signal(Signal::INT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// Its status when it ends by itself.
@@ -332,6 +342,37 @@ fn ctrl_c_ends_it_wherever_it_waits() {
 }
 
 #[test]
+fn sigterm_and_the_end_of_its_terminal_end_it_well() {
+    let server = TestServer::start(&[]);
+    for signal in [Signal::TERM, Signal::HUP] {
+        let mut running = tail(&server, &["--format", "json"]);
+        wait_for_clients(&server, 1);
+        running.signal(signal);
+        assert_eq!(running.status(INTERRUPT_MAX), 0, "{signal:?}: {}", running.said());
+        assert_eq!(running.said(), "");
+        wait_for_clients(&server, 0);
+    }
+}
+
+#[test]
+fn a_script_that_ignores_ctrl_c_for_it_is_obeyed() {
+    let server = TestServer::start(&[]);
+    let mut running = Running::under(
+        "--ignore-signal=INT,HUP",
+        &["tail", "--format", "json", "--url", &url(server.address)],
+        |_| (),
+    );
+    wait_for_clients(&server, 1);
+    running.signal(Signal::INT);
+    running.signal(Signal::HUP);
+    server.send(b"{}");
+    eventually("it goes on", || (running.out() == "{}\n").then_some(()));
+    running.signal(Signal::TERM);
+    assert_eq!(running.status(INTERRUPT_MAX), 0, "{}", running.said());
+    assert_eq!(running.said(), "", "nothing of it is worth a word");
+}
+
+#[test]
 fn ctrl_c_ends_it_although_its_reader_has_stopped_reading() {
     let server = TestServer::start(&[]);
     let mut running = Running::with(
@@ -555,6 +596,28 @@ fn the_demonstration_has_five_machines_and_leaves_none() {
     assert_eq!(demo.status(DEADLINE), 0, "{}", demo.said());
     eventually("all are gone", || machines(&server).is_empty().then_some(()));
     assert!(demo.said().contains(" events sent, 0 refused"), "{}", demo.said());
+}
+
+#[test]
+fn the_demonstration_leaves_none_however_it_is_asked_to_end() {
+    let server = TestServer::start(&[]);
+    let path = server.socket_path();
+    let arguments = ["demo", "--event-socket-path", path.to_str().unwrap()];
+    for (signals, ignored, ending) in [
+        ("--default-signal=INT,HUP", None, Signal::TERM),
+        ("--default-signal=INT,HUP", None, Signal::HUP),
+        ("--ignore-signal=INT", Some(Signal::INT), Signal::TERM),
+    ] {
+        let mut demo = Running::under(signals, &arguments, |_| ());
+        eventually("a machine", || (!machines(&server).is_empty()).then_some(()));
+        if let Some(ignored) = ignored {
+            demo.signal(ignored);
+        }
+        demo.signal(ending);
+        assert_eq!(demo.status(DEADLINE), 0, "{ending:?}: {}", demo.said());
+        eventually("all are gone", || machines(&server).is_empty().then_some(()));
+        assert!(!demo.said().contains("signals"), "{}", demo.said());
+    }
 }
 
 #[test]
