@@ -27,6 +27,8 @@ struct Stay {
 /// A kind of machine: its first state comes first.
 struct Kind {
     config_type: &'static str,
+    /// What begins a job: one of these triggers, or being started ([`STARTED`]).
+    job_begins: &'static [&'static str],
     machines: &'static [&'static str],
     stays: &'static [Stay],
 }
@@ -35,12 +37,16 @@ const fn stay(state: &'static str, seconds: (f64, f64), next: &'static [(u32, &'
     Stay { state, seconds, next }
 }
 
+/// Stands for the start of a machine where triggers are named.
+const STARTED: &str = "started";
+
 /// The end of a machine; it comes back after a while.
 const ENDED: &str = "completed";
 
 const KINDS: [Kind; 3] = [
     Kind {
         config_type: "image_worker",
+        job_begins: &["new_job"],
         machines: &["image_worker_001", "image_worker_002", "image_worker_003"],
         stays: &[
             stay(
@@ -68,6 +74,7 @@ const KINDS: [Kind; 3] = [
     },
     Kind {
         config_type: "mail_queue",
+        job_begins: &["mail_waiting", "next_mail"],
         machines: &["mail_queue"],
         stays: &[
             stay("idle", (1.0, 4.0), &[(1, "mail_waiting", "sending")]),
@@ -85,6 +92,7 @@ const KINDS: [Kind; 3] = [
     },
     Kind {
         config_type: "nightly_report",
+        job_begins: &[STARTED],
         machines: &["nightly_report"],
         stays: &[
             stay("collecting", (1.0, 3.0), &[(1, "collected", "rendering")]),
@@ -111,16 +119,18 @@ struct Machine {
     jobs: u32,
 }
 
+impl Machine {
+    fn count_job(&mut self, trigger: &str) {
+        if self.kind.job_begins.contains(&trigger) {
+            self.jobs += 1;
+        }
+    }
+}
+
 /// The command.
 pub fn run(path: &Path) -> ExitStatus {
     let signals = end_signals();
-    let mut stage = Stage {
-        sender: EventSender::new(path),
-        rng: Rng::new(),
-        sent: 0,
-        refused: 0,
-        complained: None,
-    };
+    let mut stage = Stage::new(path);
     let now = Instant::now();
     let kinds = KINDS
         .iter()
@@ -168,15 +178,27 @@ struct Stage {
 }
 
 impl Stage {
+    fn new(path: &Path) -> Stage {
+        Stage {
+            sender: EventSender::new(path),
+            rng: Rng::new(),
+            sent: 0,
+            refused: 0,
+            complained: None,
+        }
+    }
+
     /// What happens when a machine's time in its state is over.
     fn turn(&mut self, machine: &mut Machine) {
         let Some(stay) = machine.at else {
             let first = &machine.kind.stays[0];
             self.register(machine, first);
+            machine.count_job(STARTED);
             return self.enter(machine, first);
         };
         let (trigger, state) = self.choose(stay.next);
         self.change(machine, stay.state, state, trigger);
+        machine.count_job(trigger);
         self.remark(machine, trigger);
         match machine.kind.stays.iter().find(|stay| stay.state == state) {
             Some(next) => self.enter(machine, next),
@@ -243,11 +265,10 @@ impl Stage {
     }
 
     /// Jobs and errors are told besides the change of state, as engines do.
-    fn remark(&mut self, machine: &mut Machine, trigger: &str) {
+    fn remark(&mut self, machine: &Machine, trigger: &str) {
         let job = format!("{}-{}", machine.name, machine.jobs);
         match trigger {
             "new_job" | "mail_waiting" => {
-                machine.jobs += 1;
                 let text = format!(
                     r#"{{"message": "Received {trigger}", "level": "info", "type": "{trigger}", "payload_keys": ["job_id"]}}"#
                 );
@@ -298,6 +319,7 @@ fn now() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::net::UnixDatagram;
 
     #[test]
     fn every_way_leads_to_a_state_or_to_the_end() {
@@ -308,5 +330,42 @@ mod tests {
             }
         }
         assert_eq!(KINDS.iter().map(|kind| kind.machines.len()).sum::<usize>(), 5);
+    }
+
+    #[test]
+    fn every_job_has_a_number_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.sock");
+        let events = UnixDatagram::bind(&path).unwrap();
+        events.set_nonblocking(true).unwrap();
+        let mut stage = Stage::new(&path);
+        for kind in &KINDS {
+            let mut machine = Machine {
+                name: kind.machines[0],
+                kind,
+                at: None,
+                until: Instant::now(),
+                jobs: 0,
+            };
+            let mut completed = Vec::new();
+            for _ in 0..1000 {
+                stage.turn(&mut machine);
+                // A turn is at most three events, and the kernel holds ten.
+                let mut bytes = [0; 1000];
+                while let Ok(len) = events.recv(&mut bytes) {
+                    let event: serde_json::Value = serde_json::from_slice(&bytes[..len]).unwrap();
+                    if event["type"] == "job_completed" {
+                        completed.push(event["payload"]["job_id"].as_str().unwrap().to_owned());
+                    }
+                }
+            }
+            assert!(machine.jobs > 10, "{}: {}", machine.name, machine.jobs);
+            let numbers: Vec<u32> = completed
+                .iter()
+                .map(|job| job.rsplit('-').next().unwrap().parse().unwrap())
+                .collect();
+            assert!(numbers.iter().all(|number| *number >= 1), "{completed:?}");
+            assert!(numbers.is_sorted_by(|a, b| a < b), "{completed:?}");
+        }
     }
 }
