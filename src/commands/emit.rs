@@ -4,7 +4,7 @@ use crate::commands::complain;
 use crate::commands::sender::{EventSender, Refusal};
 use crate::pipeline::event::{self, DropCause};
 use crate::process::exit::ExitStatus;
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -26,7 +26,8 @@ pub enum Source {
 pub struct Emit {
     pub source: Source,
     pub path: PathBuf,
-    /// How long each event may wait for room in the server's queue.
+    /// How long each event may wait for room in the server's queue; after one that waited in vain, the next lines of
+    /// standard input do not wait until one has gone through.
     pub timeout: Duration,
 }
 
@@ -97,6 +98,9 @@ fn send(sender: &mut EventSender, event: &[u8], timeout: Duration) -> Result<(),
     sender.send(event, timeout)
 }
 
+/// Longest line that is held in memory: more than the largest `--max-event-bytes`, so no server would take it.
+const LINE_BYTES_MAX: usize = 1024 * 1024;
+
 /// Sends each line that is not empty.
 fn send_lines(
     sender: &mut EventSender,
@@ -104,18 +108,63 @@ fn send_lines(
     timeout: Duration,
     tally: &mut Tally,
 ) -> io::Result<()> {
+    let mut patience = Patience::new(timeout);
     let mut line = Vec::new();
     let mut number = 0;
     loop {
         line.clear();
-        if input.read_until(b'\n', &mut line)? == 0 {
+        // One byte more than a line may have, and its end.
+        let mut start = input.by_ref().take(LINE_BYTES_MAX as u64 + 2);
+        if start.read_until(b'\n', &mut line)? == 0 {
             return Ok(());
         }
         number += 1;
+        let whole = line.ends_with(b"\n");
+        if !whole {
+            input.skip_until(b'\n')?;
+        }
         let event = line.strip_suffix(b"\n").unwrap_or(&line);
         let event = event.strip_suffix(b"\r").unwrap_or(event);
-        if !event.trim_ascii().is_empty() {
-            tally.count(number, send(sender, event, timeout));
+        if event.len() > LINE_BYTES_MAX {
+            tally.count(number, Err(Refusal::TooLarge));
+        } else if !event.trim_ascii().is_empty() {
+            let sent = send(sender, event, patience.wait());
+            patience.learn(&sent);
+            tally.count(number, sent);
+        }
+    }
+}
+
+/// How long the next line may wait for room: once one has waited in vain, those after it do not wait any more, so that
+/// a server that hangs does not hold whoever writes to us; until one goes through again.
+#[derive(Debug)]
+struct Patience {
+    timeout: Duration,
+    exhausted: bool,
+}
+
+impl Patience {
+    fn new(timeout: Duration) -> Patience {
+        Patience {
+            timeout,
+            exhausted: false,
+        }
+    }
+
+    fn wait(&self) -> Duration {
+        match self.exhausted {
+            true => Duration::ZERO,
+            false => self.timeout,
+        }
+    }
+
+    fn learn(&mut self, sent: &Result<(), Refusal>) {
+        match sent {
+            Err(Refusal::QueueFull) => self.exhausted = true,
+            // A server that is gone leaves no queue; the next one deserves the whole time.
+            Ok(()) | Err(Refusal::NoServer) => self.exhausted = false,
+            // These say nothing about the server.
+            Err(_) => {}
         }
     }
 }
@@ -155,5 +204,29 @@ impl Tally {
             text.push_str(&format!("  {count}: {why}{place}\n"));
         }
         complain(&text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_first_line_waits_in_vain() {
+        let timeout = Duration::from_secs(1);
+        let mut patience = Patience::new(timeout);
+        for (sent, next) in [
+            (Ok(()), timeout),
+            (Err(Refusal::QueueFull), Duration::ZERO),
+            (Err(Refusal::TooLarge), Duration::ZERO),
+            (Err(Refusal::QueueFull), Duration::ZERO),
+            (Ok(()), timeout),
+            (Err(Refusal::TooLarge), timeout),
+            (Err(Refusal::QueueFull), Duration::ZERO),
+            (Err(Refusal::NoServer), timeout),
+        ] {
+            patience.learn(&sent);
+            assert_eq!(patience.wait(), next, "{sent:?}");
+        }
     }
 }

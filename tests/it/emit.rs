@@ -281,6 +281,63 @@ fn a_full_queue_holds_nobody_longer_than_the_timeout() {
 }
 
 #[test]
+fn a_hung_server_holds_a_stream_for_one_timeout_only() {
+    let folder = folder();
+    let (_socket, path) = unread(&folder);
+    fill(&path);
+    let begun = Instant::now();
+    let (status, said) = emit_lines(&path, &["--timeout", "2s"], &b"{}\n".repeat(30));
+    assert_eq!(status, 1, "{said}");
+    assert!(
+        said.contains("  30: the server's queue was full all the time"),
+        "{said}"
+    );
+    assert!(begun.elapsed() >= Duration::from_secs(2), "the first one waits");
+    assert!(begun.elapsed() < Duration::from_secs(30), "each of 30 lines waited");
+}
+
+/// Most memory that process `id` ever had resident, in bytes.
+fn resident_bytes_max(id: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+}
+
+#[test]
+fn a_line_without_end_is_refused_and_not_held_in_memory() {
+    const MIB: usize = 1024 * 1024;
+    let folder = folder();
+    let (socket, path) = unread(&folder);
+    let mut child = start(&path, &["--stdin", "--timeout", "20s"]);
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(b"{\"n\":1}\n{\"pad\":\"").unwrap();
+    for _ in 0..64 {
+        input.write_all(&vec![b'x'; MIB]).unwrap();
+    }
+    // A pipe holds 64 KiB, so nearly all of it was read.
+    let most = resident_bytes_max(child.id());
+    assert!(most < 32 * MIB, "{most} bytes were resident");
+    input.write_all(b"\"}\n{\"n\":2}\nnonsense\n").unwrap();
+    drop(input);
+    let (status, said) = end(child);
+    assert_eq!(status, 1, "{said}");
+    assert!(said.starts_with("threadcast: 2 sent, 2 refused"), "{said}");
+    assert!(
+        said.contains("  1: larger than a datagram can be here (first: line 2)\n"),
+        "{said}"
+    );
+    assert!(
+        said.contains("(first: line 4)"),
+        "the lines after it keep their numbers: {said}"
+    );
+    let mut bytes = [0; 100];
+    for event in [&b"{\"n\":1}"[..], b"{\"n\":2}"] {
+        let len = socket.recv(&mut bytes).unwrap();
+        assert_eq!(&bytes[..len], event);
+    }
+}
+
+#[test]
 fn an_event_waits_for_room_and_is_sent_when_there_is() {
     let folder = folder();
     let (socket, path) = unread(&folder);
