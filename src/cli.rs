@@ -50,6 +50,35 @@ impl fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
+/// The arguments cannot be followed, and which page of help would have told.
+#[derive(Debug)]
+pub struct WrongUsage {
+    error: UsageError,
+    /// The command that was meant, if there is one of that name.
+    command: Option<&'static str>,
+}
+
+impl fmt::Display for WrongUsage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.error)
+    }
+}
+
+impl std::error::Error for WrongUsage {}
+
+impl WrongUsage {
+    /// What a person can do about it.
+    pub fn hint(&self) -> String {
+        match self.command {
+            Some(command) => format!("`threadcast {command} --help` tells what it takes"),
+            None => "`threadcast --help` tells what commands there are".to_owned(),
+        }
+    }
+}
+
+/// The commands that have help of their own.
+const COMMANDS: [&str; 5] = ["serve", "forget", "emit", "tail", "demo"];
+
 impl From<lexopt::Error> for UsageError {
     fn from(error: lexopt::Error) -> Self {
         UsageError::Arguments(error)
@@ -60,12 +89,22 @@ impl From<lexopt::Error> for UsageError {
 ///
 /// # Errors
 /// They cannot be followed; the text says which one and what would be right.
-pub fn parse<I>(arguments: I) -> Result<Command, UsageError>
+pub fn parse<I>(arguments: I) -> Result<Command, WrongUsage>
 where
     I: IntoIterator,
     I::Item: Into<OsString>,
 {
-    let mut parser = Parser::from_args(arguments);
+    let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+    let first = arguments.first().cloned();
+    follow(&mut Parser::from_args(arguments)).map_err(|error| WrongUsage {
+        error,
+        command: COMMANDS
+            .into_iter()
+            .find(|command| first.as_deref() == Some(command.as_ref())),
+    })
+}
+
+fn follow(parser: &mut Parser) -> Result<Command, UsageError> {
     match parser.next()? {
         None => Err(UsageError::NoCommand),
         Some(Arg::Long("help") | Arg::Short('h')) => Ok(Command::Print(overview())),
@@ -73,12 +112,12 @@ where
             Ok(Command::Print(format!("threadcast {}\n", env!("CARGO_PKG_VERSION"))))
         }
         Some(Arg::Value(name)) => match name.to_string_lossy().as_ref() {
-            "serve" => serve(&mut parser),
-            "forget" => forget(&mut parser),
-            "emit" => emit(&mut parser),
-            "tail" => tail(&mut parser),
-            "demo" => demo(&mut parser),
-            "help" => help(&mut parser),
+            "serve" => serve(parser),
+            "forget" => forget(parser),
+            "emit" => emit(parser),
+            "tail" => tail(parser),
+            "demo" => demo(parser),
+            "help" => help(parser),
             other => Err(UsageError::UnknownCommand(other.to_owned())),
         },
         Some(other) => Err(other.unexpected().into()),
@@ -274,7 +313,8 @@ fn demo(parser: &mut Parser) -> Result<Command, UsageError> {
 fn emit_help() -> String {
     format!(
         "\
-Sends an event to a server, and says so if it was not taken. Never waits longer than --timeout for a server that is busy.
+Sends an event to a server, and says so if it was not taken. Never waits longer than --timeout for a server that is busy;
+with --stdin, once a line has waited that long in vain, those after it are tried without waiting until one goes through.
 
 Usage: threadcast emit TYPE MACHINE [FLAGS]
        threadcast emit --stdin [FLAGS]
@@ -464,6 +504,21 @@ mod tests {
         let config = served(&["serve", "--port", "2", "--config", path, "--allow-origin", "https://b"]);
         assert_eq!((config.host.as_str(), config.port), ("::1", 2));
         assert_eq!(config.allow_origin, ["https://b"]);
+    }
+
+    #[test]
+    fn every_command_has_help_and_is_named_by_the_hint() {
+        for command in COMMANDS {
+            for arguments in [[command, "--help"], ["help", command]] {
+                assert!(matches!(parse(arguments), Ok(Command::Print(text)) if text.contains(command)));
+            }
+            let hint = parse([command, "--no-such-flag"]).unwrap_err().hint();
+            assert!(hint.starts_with(&format!("`threadcast {command} --help`")), "{hint}");
+            assert!(overview().contains(&format!("\n  {command} ")));
+        }
+        for arguments in [&[][..], &["sevre"], &["help", "sevre"]] {
+            assert!(parse(arguments).unwrap_err().hint().starts_with("`threadcast --help`"));
+        }
     }
 
     #[test]

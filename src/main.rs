@@ -1,7 +1,7 @@
 //! Arguments, then a command, then an exit status.
 
 use std::process::ExitCode;
-use threadcast::cli::{self, Command, UsageError};
+use threadcast::cli::{self, Command, WrongUsage};
 use threadcast::commands;
 use threadcast::process::exit::ExitStatus;
 
@@ -21,9 +21,7 @@ fn main() -> ExitCode {
     status.into()
 }
 
-fn wrong_usage(error: &UsageError) -> ExitCode {
-    commands::complain(&format!(
-        "threadcast: {error}\nhint: `threadcast --help` and `threadcast serve --help` tell what there is\n"
-    ));
+fn wrong_usage(error: &WrongUsage) -> ExitCode {
+    commands::complain(&format!("threadcast: {error}\nhint: {}\n", error.hint()));
     ExitStatus::Usage.into()
 }
