@@ -23,6 +23,7 @@
 //! | `watchdog` | 1 | what it remembers of every beat; the emergency file | the clock, 250 ms | by `/health` |
 //! | `log` | 1 | simplelog and its sinks | a line, 250 ms | yes |
 //! | `signals` | 1, in `tail` only | ending `tail` when its reader has stopped reading | a signal, 60 s | no |
+//! | `lookup` | 1, in `tail` only | nothing | the system's answer to a name | no |
 //!
 //! There is no async runtime. No component waits for another without a bound. Modules, in reading order:
 

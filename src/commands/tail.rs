@@ -5,11 +5,12 @@ use crate::commands::{complain, end_signals};
 use crate::process::clock::{pause, timespec};
 use crate::process::exit::ExitStatus;
 use crate::process::signals::EndSignals;
-use crate::process::threads::{self, ThreadHandle};
+use crate::process::threads::{self, CORE_STACK_BYTES, ThreadHandle};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::fmt;
 use std::io::{self, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::AsFd;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -30,8 +31,6 @@ const LOOK: Duration = Duration::from_millis(250);
 const GRACE: Duration = Duration::from_secs(1);
 /// A thread that only waits must have a bound too.
 const SIGNAL_LOOK: Duration = Duration::from_secs(60);
-/// Stack of the threads beside the main one; resolving a name may take most of it.
-const STACK_BYTES: usize = 256 * 1024;
 /// The server pings every 10 s by default; after several of them it is as good as gone.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// The first delay before connecting again, and the longest.
@@ -123,6 +122,7 @@ pub fn run(tail: &Tail) -> ExitStatus {
         end: tail.duration.map(|duration| Instant::now() + duration),
         signals,
         connected: false,
+        lookup: None,
     };
     let halt = session.run();
     match halt {
@@ -136,7 +136,7 @@ pub fn run(tail: &Tail) -> ExitStatus {
 
 /// Ends the process if it has not ended by itself [`GRACE`] after a signal.
 fn end_after_grace(signals: Arc<EndSignals>) -> io::Result<ThreadHandle<()>> {
-    threads::spawn("signals", STACK_BYTES, None, move || {
+    threads::spawn("signals", CORE_STACK_BYTES, None, move || {
         while !signals.wait(SIGNAL_LOOK) {}
         pause(GRACE);
         std::process::exit(ExitStatus::Fine as i32);
@@ -153,7 +153,12 @@ struct Session<'a> {
     signals: Option<Arc<EndSignals>>,
     /// Whether there was a connection since the last delay.
     connected: bool,
+    /// The look-up that is still under way.
+    lookup: Option<Receiver<Lookup>>,
 }
+
+/// The answer to a name.
+type Lookup = io::Result<Vec<SocketAddr>>;
 
 impl Session<'_> {
     fn run(&mut self) -> Halt {
@@ -205,12 +210,43 @@ impl Session<'_> {
         true
     }
 
-    fn connect(&self) -> Result<WebSocket<TcpStream>, Halt> {
+    /// The addresses of the server's host. Blocks until they are known or it is time to end, at most until `deadline`.
+    ///
+    /// Nothing ends a look-up that hangs, so another thread does it. One is under way at a time: if it takes longer, the
+    /// next call waits for its answer too.
+    fn resolve(&mut self, deadline: Instant) -> io::Result<Vec<SocketAddr>> {
+        let url = &self.tail.url;
+        if let Ok(address) = url.host.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(address, url.port)]);
+        }
+        let answer = match self.lookup.take() {
+            Some(answer) => answer,
+            None => look_up(url.host.clone(), url.port)?,
+        };
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match answer.recv_timeout(left.min(LOOK)) {
+                Ok(addresses) => return addresses,
+                Err(RecvTimeoutError::Disconnected) => return Err(io::Error::other("the look-up of the name failed")),
+                Err(RecvTimeoutError::Timeout) if left.is_zero() || self.is_over() => {
+                    self.lookup = Some(answer);
+                    return Err(io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        "the look-up of the name takes too long",
+                    ));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    fn connect(&mut self) -> Result<WebSocket<TcpStream>, Halt> {
         let url = &self.tail.url;
         let lost = |why: &dyn fmt::Display| Halt::Lost(format!("cannot connect to {url}: {why}"));
         let deadline = Instant::now() + CONNECT_TIMEOUT;
         let deadline = self.end.map_or(deadline, |end| end.min(deadline));
-        let stream = open(url, deadline).map_err(|error| lost(&error))?;
+        let addresses = self.resolve(deadline).map_err(|error| lost(&error))?;
+        let stream = open(&addresses, deadline).map_err(|error| lost(&error))?;
         let config = WebSocketConfig::default().read_buffer_size(64 * 1024);
         let mut shaken = client_with_config(url.uri.clone(), stream, Some(config));
         loop {
@@ -322,12 +358,24 @@ fn reader_is_gone() -> bool {
     looked.is_ok() && fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
 }
 
-fn open(url: &StreamUrl, deadline: Instant) -> io::Result<TcpStream> {
+/// Starts thread `lookup`; its answer comes through the queue, which holds one.
+fn look_up(host: String, port: u16) -> io::Result<Receiver<Lookup>> {
+    let (answer, answers) = bounded(1);
+    // Not joined: nothing ends it before the system answers, and it holds nothing that matters.
+    threads::spawn("lookup", CORE_STACK_BYTES, None, move || {
+        let addresses = (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
+        // Nobody may wait for it any more.
+        let _ = answer.try_send(addresses);
+    })?;
+    Ok(answers)
+}
+
+fn open(addresses: &[SocketAddr], deadline: Instant) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in (url.host.as_str(), url.port).to_socket_addrs()? {
+    for address in addresses {
         let left = deadline.saturating_duration_since(Instant::now());
         // Zero is not a timeout.
-        match TcpStream::connect_timeout(&address, left.max(Duration::from_millis(1))) {
+        match TcpStream::connect_timeout(address, left.max(Duration::from_millis(1))) {
             Ok(stream) => {
                 stream.set_read_timeout(Some(LOOK))?;
                 stream.set_write_timeout(Some(CONNECT_TIMEOUT))?;

@@ -214,6 +214,52 @@ fn its_duration_ends_it_with_or_without_a_server() {
     }
 }
 
+#[test]
+fn a_name_that_does_not_resolve_keeps_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("aliases");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &fifo,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        0,
+    )
+    .unwrap();
+    // The resolver reads the aliases of host names from this file (hostname(7)), and waits for a writer.
+    let start = |flags: &[&str]| {
+        Running::with(
+            &[&["tail", "--url", "ws://nosuchhost:1/ws/events"], flags].concat(),
+            |command| {
+                command.env("HOSTALIASES", &fifo);
+            },
+        )
+    };
+    let lookup_waits = || {
+        let open = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::NONBLOCK;
+        rustix::fs::open(&fifo, open, rustix::fs::Mode::empty()).ok()
+    };
+    let mut running = start(&[]);
+    let waits = eventually("it looks the name up", || {
+        lookup_waits()
+            .map(Some)
+            .or_else(|| running.said().contains("connecting again").then_some(None))
+    });
+    let Some(_writer) = waits else {
+        eprintln!("left out: a look-up that hangs, because this host's resolver does not read HOSTALIASES");
+        return;
+    };
+    running.ends_on_interrupt();
+    let begun = Instant::now();
+    let mut running = start(&["--duration", "500ms"]);
+    assert_eq!(running.status(DEADLINE), 0, "{}", running.said());
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    // Without an end of its own it tells what it waits for, and goes on trying.
+    let mut running = start(&[]);
+    running.wait_until_said("the look-up of the name takes too long; connecting again in");
+    running.ends_on_interrupt();
+}
+
 /// An address at which nobody listens.
 fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
