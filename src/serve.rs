@@ -1,8 +1,8 @@
 //! The wiring: every channel and every thread of the server is born here, and ended here, in written order.
 //!
-//! Start: settings, log, TCP port, then the datagram socket, so that a taken port leaves no trace of us; then the
-//! threads from the last of the path to the first. Stop: `accept`, `ingest`, `fanout`, clients, `inbox`, `files`,
-//! `watchdog`, `log`.
+//! Start: what the service manager passes, settings, log, TCP port, then the datagram socket, so that a taken port
+//! leaves no trace of us; then the threads from the last of the path to the first. Stop: `accept`, `ingest`, `fanout`,
+//! clients, `inbox`, `files`, `watchdog`, `log`.
 
 use crate::client::accept::Accept;
 use crate::client::handshake::{ClientGauges, Reception};
@@ -30,8 +30,10 @@ use crate::process::exit::ExitStatus;
 use crate::process::files::{self, LockFile, Phase, Slot};
 use crate::process::limits::{self, ClientRoom};
 use crate::process::logging::{self, LogControl};
+use crate::process::passed_sockets::{PassedError, PassedSockets};
 use crate::process::signals::StopSignals;
 use crate::process::stop::Stop;
+use crate::process::systemd::Notifier;
 use crate::process::threads::{self, CORE_STACK_BYTES, JoinError, Obituaries, ThreadHandle};
 use crate::web::Site;
 use crate::web::health::Vitals;
@@ -40,6 +42,7 @@ use rustix::net::{listen, sockopt};
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -66,6 +69,7 @@ const LOG_DEADLINE: Duration = Duration::from_millis(300);
 /// Why the server could not start.
 #[derive(Debug)]
 pub enum StartError {
+    Passed(PassedError),
     Listen { address: String, error: io::Error },
     Socket(BindError),
     Resource { what: &'static str, error: io::Error },
@@ -74,6 +78,7 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            StartError::Passed(error) => write!(f, "{error}"),
             StartError::Listen { address, error } => write!(f, "cannot listen on {address}: {error}"),
             StartError::Socket(error) => write!(f, "{error}"),
             StartError::Resource { what, error } => write!(f, "cannot make {what}: {error}"),
@@ -97,6 +102,7 @@ impl StartError {
                 }
                 _ => "--host must be an address of this machine".to_owned(),
             },
+            StartError::Passed(error) => error.hint().to_owned(),
             StartError::Socket(error) => error.hint(),
             StartError::Resource { .. } => {
                 "raise the limits of this user or service (ulimit -n, ulimit -u, TasksMax=)".to_owned()
@@ -114,6 +120,8 @@ fn resource(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
 /// # Errors
 /// It could not start.
 pub fn run(config: Config) -> Result<ExitStatus, StartError> {
+    // First of all, because nothing may be open yet but what was passed.
+    let passed = PassedSockets::from_environment().map_err(StartError::Passed)?;
     let room = limits::client_room(limits::raise_descriptors());
     let slow_limits = SlowLimits {
         broadcast: config.slow_broadcast,
@@ -121,10 +129,16 @@ pub fn run(config: Config) -> Result<ExitStatus, StartError> {
     };
     let beats = Beats::new(slow_limits, connections_max(&config, room));
     let (log_thread, log) = start_log(&config, beats)?;
+    let notifier = Notifier::from_environment().unwrap_or_else(|error| {
+        log::warn!("⚠️ the service manager will not learn from us that we serve: {error}");
+        Notifier::silent()
+    });
     let outcome = StopSignals::install()
         .map_err(resource("the signal handlers"))
-        .and_then(|signals| Server::start(config, room, beats, Some(log.clone())).map(|server| (signals, server)))
-        .map(|(signals, server)| run_until_stopped(&signals, server, beats.main));
+        .and_then(|signals| {
+            Server::start(config, passed, room, beats, Some(log.clone())).map(|server| (signals, server))
+        })
+        .map(|(signals, server)| run_until_stopped(&signals, server, beats.main, &notifier));
     log.stop();
     // Whatever it could not write in time is lost with the process; there is nobody left to tell.
     let _ = log_thread.join_within(LOG_DEADLINE);
@@ -164,9 +178,11 @@ fn shown_by(beat: &'static Beat) -> impl FnMut(Phase) {
     }
 }
 
-fn run_until_stopped(signals: &StopSignals, server: Server, beat: &'static Beat) -> ExitStatus {
+fn run_until_stopped(signals: &StopSignals, server: Server, beat: &'static Beat, notifier: &Notifier) -> ExitStatus {
     beat.adopt();
+    let mut told = false;
     let cause = loop {
+        told = told || tell_ready(notifier, &server.status);
         let doing = beat.begin(Operation::Waiting);
         let signal = signals.wait(LOOK);
         drop(doing);
@@ -182,6 +198,8 @@ fn run_until_stopped(signals: &StopSignals, server: Server, beat: &'static Beat)
             break Some(name);
         }
     };
+    // It only shows; without it the manager waits for our end all the same.
+    let _ = notifier.stopping();
     let begun = Instant::now();
     let _doing = beat.begin(Operation::Stopping);
     let faults = server.stop();
@@ -195,10 +213,22 @@ fn run_until_stopped(signals: &StopSignals, server: Server, beat: &'static Beat)
     }
 }
 
+/// Tells the service manager that we serve; `false` if its queue is full now, and only then.
+fn tell_ready(notifier: &Notifier, status: &str) -> bool {
+    match notifier.ready(status) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+        Err(error) => log::warn!("⚠️ cannot tell the service manager that we serve: {error}"),
+        Ok(()) => {}
+    }
+    true
+}
+
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
+    /// Where it serves, in a line for people.
+    status: String,
     accept: (Stop, ThreadHandle<Vec<ThreadHandle<()>>>),
     ingest: (Stop, ThreadHandle<()>),
     fanout: (Stop, ThreadHandle<()>),
@@ -231,18 +261,20 @@ struct Queues {
 const CORE_THREADS: usize = 4;
 
 impl Server {
-    /// Starts a server and returns as soon as it serves. `log` is only asked for its losses.
+    /// Starts a server and returns as soon as it serves, with the sockets that were `passed` instead of its own. `log` is
+    /// only asked for its losses.
     ///
     /// # Errors
     /// A socket is taken or not allowed, or the host is out of something. Nothing is left behind then.
     pub fn start(
-        config: Config,
+        mut config: Config,
+        passed: PassedSockets,
         room: ClientRoom,
         beats: &'static Beats,
         log: Option<LogControl>,
     ) -> Result<Server, StartError> {
         let clients_max = clients_max(&config, room);
-        let sockets = open_sockets(&config)?;
+        let sockets = open_sockets(&mut config, passed)?;
         announce(&config, &sockets, clients_max, room);
         let (obituaries, ended) = bounded(CORE_THREADS);
         let (accept_stop, ingest_stop) = (new_stop()?, new_stop()?);
@@ -330,6 +362,11 @@ impl Server {
         );
         let ingest = start("ingest", &obituaries, move || ingest.run())?;
         Ok(Server {
+            status: format!(
+                "serving http://{}, events at {}",
+                sockets.address,
+                config.event_socket_path.display()
+            ),
             address: sockets.address,
             accept: (accept_stop, accept),
             ingest: (ingest_stop, ingest),
@@ -413,10 +450,20 @@ fn start<T: Send + 'static>(
     threads::spawn(name, CORE_STACK_BYTES, Some(obituaries.clone()), body).map_err(resource("a core thread"))
 }
 
-fn open_sockets(config: &Config) -> Result<Sockets, StartError> {
-    let (listener, address) = bind_listener(config)?;
-    let path_lock = event_socket::lock(&config.event_socket_path).map_err(StartError::Socket)?;
-    let event_socket = EventSocket::bind(&config.event_socket_path, config.socket_mode).map_err(StartError::Socket)?;
+/// Opens what was not passed. What was passed takes the place of the settings that name it.
+fn open_sockets(config: &mut Config, passed: PassedSockets) -> Result<Sockets, StartError> {
+    let (listener, address) = match passed.listener {
+        Some(listener) => adopt_listener(listener, config)?,
+        None => bind_listener(config)?,
+    };
+    let (event_socket, path_lock) = match passed.datagrams {
+        Some((socket, path)) => (adopt_event_socket(socket, path, config), PathLock::of_the_manager()),
+        None => {
+            let lock = event_socket::lock(&config.event_socket_path).map_err(StartError::Socket)?;
+            let socket = EventSocket::bind(&config.event_socket_path, config.socket_mode);
+            (socket.map_err(StartError::Socket)?, lock)
+        }
+    };
     // Linux gives twice what was asked for, the second half for its own bookkeeping (socket(7)).
     let send_buffer_bytes =
         sockopt::socket_send_buffer_size(&listener).map_or(config.send_buffer_bytes, |size| size / 2);
@@ -427,6 +474,34 @@ fn open_sockets(config: &Config) -> Result<Sockets, StartError> {
         event_socket,
         path_lock,
     })
+}
+
+/// Serves at a listener that was passed, wherever it listens.
+fn adopt_listener(listener: TcpListener, config: &mut Config) -> Result<(TcpListener, SocketAddr), StartError> {
+    let (listener, address) = prepare(listener, config).map_err(resource("the passed TCP socket ready"))?;
+    let (host, port) = (address.ip().to_string(), address.port());
+    if (host.as_str(), port) != (config.host.as_str(), config.port) {
+        log::info!(
+            "🔌 the service manager passed a socket that listens on {address}; --host {} and --port {} do not matter",
+            config.host,
+            config.port
+        );
+    }
+    (config.host, config.port) = (host, port);
+    Ok((listener, address))
+}
+
+/// Receives from a datagram socket that was passed, whatever its path.
+fn adopt_event_socket(socket: OwnedFd, path: PathBuf, config: &mut Config) -> EventSocket {
+    if path != config.event_socket_path {
+        log::info!(
+            "🔌 the service manager passed an event socket at {}; --event-socket-path {} does not matter",
+            path.display(),
+            config.event_socket_path.display()
+        );
+    }
+    config.event_socket_path.clone_from(&path);
+    EventSocket::passed(socket, path)
 }
 
 /// Listens with the options that every accepted socket inherits (tcp(7)).

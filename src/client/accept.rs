@@ -17,7 +17,7 @@ use crate::process::clock::{pause, timespec};
 use crate::process::stop::Stop;
 use crate::process::threads::{self, ThreadHandle};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{RecvFlags, SendFlags, recv, send, sockopt};
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
@@ -42,6 +42,8 @@ const NAMES: u64 = 100_000_000;
 #[derive(Debug)]
 pub struct Accept {
     listener: TcpListener,
+    /// SO_SNDBUF of every connection, in bytes as given to setsockopt(2).
+    send_buffer_bytes: Option<usize>,
     reception: Arc<Reception>,
     connections_max: usize,
     threads: Vec<ThreadHandle<()>>,
@@ -55,6 +57,8 @@ impl Accept {
     /// Ready to run. `listener` must be non-blocking.
     pub fn new(listener: TcpListener, reception: Arc<Reception>, beat: &'static Beat, stop: Stop) -> Accept {
         Accept {
+            // Linux gives twice what was asked for (socket(7)).
+            send_buffer_bytes: sockopt::socket_send_buffer_size(&listener).ok().map(|size| size / 2),
             listener,
             connections_max: reception.connections_max,
             reception,
@@ -123,6 +127,7 @@ impl Accept {
         if self.threads.len() >= self.connections_max {
             return self.refuse(&socket, "too many connections");
         }
+        self.set_options(&socket);
         let id = self.next_id;
         self.next_id += 1;
         let socket = Arc::new(socket);
@@ -145,6 +150,16 @@ impl Accept {
                 );
                 self.refuse(&socket, "the server cannot start another thread");
             }
+        }
+    }
+
+    /// Connections inherit these from the listener (tcp(7)), but one that a passed listener took before our start has
+    /// not: the listener had no options then.
+    fn set_options(&self, socket: &TcpStream) {
+        // Neither can fail for a TCP socket that we hold; if one did, the handshake would still be answered.
+        let _ = sockopt::set_tcp_nodelay(socket, true);
+        if let Some(bytes) = self.send_buffer_bytes {
+            let _ = sockopt::set_socket_send_buffer_size(socket, bytes);
         }
     }
 

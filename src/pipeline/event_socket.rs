@@ -1,8 +1,8 @@
 //! The Unix datagram socket: taking its path without hurting a live owner, noticing when somebody else takes it from
-//! us, and leaving nothing behind.
+//! us, and leaving nothing behind; or one that the service manager passes us, whose file is not ours to touch.
 
 use crate::process::files::{LockError, LockFile, lock_path};
-use crate::process::procfs::{ProcessName, unix_socket_owner};
+use crate::process::procfs::{ProcessName, is_bound_by_another_socket, unix_socket_owner};
 use rustix::fs::Mode;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with};
 use std::fmt;
@@ -13,13 +13,15 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
-/// A bound socket and the identity of its file. Dropping it removes the file if it is still ours.
+/// A bound socket and the identity of its file. Dropping it removes the file if it is still ours and we have made it.
 #[derive(Debug)]
 pub struct EventSocket {
     socket: OwnedFd,
     path: PathBuf,
-    // Stays unique while we hold the socket: the kernel keeps the inode of a bound socket (unix(7)).
-    identity: (u64, u64),
+    // Stays unique while we hold the socket: the kernel keeps the inode of a bound socket (unix(7)). `None`: of a
+    // passed socket whose file was lost before we came.
+    identity: Option<(u64, u64)>,
+    passed: bool,
 }
 
 /// What stands at a socket's path.
@@ -44,6 +46,8 @@ pub enum BindError {
     Closed { path: PathBuf, uid: u32, mode: u32 },
     /// Something that is no socket stands there.
     NotASocket { path: PathBuf },
+    /// The socket was passed to us, and only who made it may make it anew.
+    Passed { path: PathBuf },
     /// A system call failed.
     Io {
         path: PathBuf,
@@ -72,6 +76,13 @@ impl fmt::Display for BindError {
             }
             BindError::NotASocket { path } => {
                 write!(f, "{} exists and is not a socket", path.display())
+            }
+            BindError::Passed { path } => {
+                write!(
+                    f,
+                    "event socket {} was passed to us by the service manager, so only that one can make it anew",
+                    path.display()
+                )
             }
             BindError::Io { path, step, error } => {
                 write!(f, "cannot {step} event socket {}: {error}", path.display())
@@ -104,6 +115,9 @@ impl BindError {
             BindError::NotASocket { .. } => {
                 "remove it if nobody needs it, or give --event-socket-path another path".to_owned()
             }
+            BindError::Passed { .. } => "stop whoever did that, then `systemctl stop threadcast.socket` and \
+                 `systemctl start threadcast.socket threadcast.service`"
+                .to_owned(),
             // In a folder with the sticky bit, such as /tmp, being allowed to write is not enough.
             BindError::Io { step, error, .. } if *step == REMOVE_STALE && error.raw_os_error() == Some(libc::EPERM) => {
                 "no server is running there, but only the owner of the file or root may remove it; \
@@ -161,6 +175,16 @@ pub struct PathLock {
     pub warning: Option<String>,
 }
 
+impl PathLock {
+    /// For a path that is the service manager's: it binds it once, and nobody else does.
+    pub fn of_the_manager() -> PathLock {
+        PathLock {
+            _lock: None,
+            warning: None,
+        }
+    }
+}
+
 /// Takes the lock beside `path`, touching nothing of a live owner.
 ///
 /// # Errors
@@ -212,11 +236,36 @@ impl EventSocket {
         EventSocket::bind_to(path, mode).map_err(BindError::with_owner)
     }
 
+    /// A socket that the service manager has bound to `path`, keeps open, and passes to our successor too. Its file is
+    /// neither made, changed nor removed here.
+    pub fn passed(socket: OwnedFd, path: PathBuf) -> EventSocket {
+        // The kernel does not tell which file a socket is bound to. Where another socket has the same path, that one
+        // took it later, for ours has had it since before we began; where nobody receives, the file is not ours, for we
+        // would.
+        let lost = is_bound_by_another_socket(&path) || matches!(is_alive(&path), Ok(false));
+        EventSocket {
+            identity: identity(&path).ok().filter(|_| !lost),
+            socket,
+            path,
+            passed: true,
+        }
+    }
+
+    /// Whether it belongs to the service manager.
+    pub fn is_passed(&self) -> bool {
+        self.passed
+    }
+
     /// Binds the path anew after its file was lost. Quick, because senders wait meanwhile.
     ///
     /// # Errors
-    /// As [`EventSocket::bind`], but a live server is not named.
+    /// As [`EventSocket::bind`], but a live server is not named; always [`BindError::Passed`] for a passed socket.
     pub fn bind_again(&self, mode: u32) -> Result<EventSocket, BindError> {
+        if self.passed {
+            return Err(BindError::Passed {
+                path: self.path.clone(),
+            });
+        }
         EventSocket::bind_to(&self.path, mode)
     }
 
@@ -241,7 +290,8 @@ impl EventSocket {
         let bound = EventSocket {
             socket,
             path: path.to_owned(),
-            identity,
+            identity: Some(identity),
+            passed: false,
         };
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed("set the permissions of"))?;
         Ok(bound)
@@ -250,7 +300,7 @@ impl EventSocket {
     /// What stands at the path now.
     pub fn path_state(&self) -> PathState {
         match identity(&self.path) {
-            Ok(found) if found == self.identity => PathState::Ours,
+            Ok(found) if Some(found) == self.identity => PathState::Ours,
             Ok(_) if is_socket(&self.path) => PathState::Taken,
             Err(error) if error.kind() == io::ErrorKind::NotFound => PathState::Gone,
             Ok(_) | Err(_) => PathState::Blocked,
@@ -262,9 +312,9 @@ impl EventSocket {
         &self.path
     }
 
-    /// Removes the file if it is ours; whether it was.
+    /// Removes the file if it is ours and we have made it; whether it did.
     pub fn remove_file(&self) -> bool {
-        self.path_state() == PathState::Ours && fs::remove_file(&self.path).is_ok()
+        !self.passed && self.path_state() == PathState::Ours && fs::remove_file(&self.path).is_ok()
     }
 }
 
@@ -338,7 +388,8 @@ mod tests {
             EventSocket {
                 socket: fs::File::open("/dev/zero").unwrap().into(),
                 path: PathBuf::from("/nowhere/events.sock"),
-                identity: (0, 0),
+                identity: None,
+                passed: false,
             }
         }
     }
@@ -396,6 +447,25 @@ mod tests {
         assert_eq!(socket.path_state(), PathState::Ours);
         drop(socket);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_passed_socket_is_watched_but_its_file_is_not_touched() {
+        let (_folder, path) = in_folder();
+        let manager = UnixDatagram::bind(&path).unwrap();
+        let before = (identity(&path).unwrap(), fs::metadata(&path).unwrap().mode());
+        let take = || EventSocket::passed(manager.try_clone().unwrap().into(), path.clone());
+        let socket = take();
+        assert_eq!(socket.path_state(), PathState::Ours);
+        assert!(matches!(socket.bind_again(0o600), Err(BindError::Passed { .. })));
+        assert!(!socket.remove_file());
+        drop(socket);
+        assert_eq!((identity(&path).unwrap(), fs::metadata(&path).unwrap().mode()), before);
+
+        fs::remove_file(&path).unwrap();
+        assert_eq!(take().path_state(), PathState::Gone);
+        fs::write(&path, "").unwrap();
+        assert_eq!(take().path_state(), PathState::Blocked);
     }
 
     #[test]

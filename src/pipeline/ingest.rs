@@ -6,7 +6,8 @@
 //! an error of a socket.
 //! Can be stalled by: the fan-out, for the patience; the file system, once a second, when the socket's folder hangs.
 //! Full queue means: datagrams are dropped and counted (`queue_full`), and the stream says so at their place.
-//! Ends when: asked to; what the kernel holds then is still taken.
+//! Ends when: asked to; what the kernel holds then is still taken, unless the socket is one that was passed to us: that
+//! holds it for whoever comes next.
 //! Watched as: `ingest`, a core thread.
 
 use crate::liveness::beat::Beat;
@@ -291,6 +292,18 @@ impl Ingest {
                      --no-websocket); we take the path back by ourselves"
                 );
             }
+            (_, BindError::Passed { .. }) => {
+                let what = match state {
+                    PathState::Taken => "another server has taken",
+                    PathState::Blocked => "something that is no socket has replaced",
+                    PathState::Gone | PathState::Ours => "somebody has removed",
+                };
+                log::error!(
+                    "🚨 {what} event socket {path}: events of senders that connect from now on do not reach us. {error}: \
+                     {}",
+                    error.hint()
+                );
+            }
             _ => log::error!(
                 "🚨 event socket {path} is lost: {error}; {}; trying again every second",
                 error.hint()
@@ -298,8 +311,12 @@ impl Ingest {
         }
     }
 
-    /// From here on every send fails, so that no sender is told of a success that nobody takes from the kernel.
+    /// From here on every send fails, so that no sender is told of a success that nobody takes from the kernel. Not so
+    /// with a passed socket, which our successor takes from: shutting it down would end it for everybody.
     fn close_the_door(&self) {
+        if self.socket.is_passed() {
+            return;
+        }
         self.socket.remove_file();
         for socket in std::iter::once(&self.socket).chain(&self.former) {
             // It cannot fail for a socket that we hold; what is queued can still be received (unix(7)).
@@ -309,7 +326,7 @@ impl Ingest {
 
     fn last_drain(&mut self) {
         let end = Instant::now() + LAST_DRAIN;
-        while self.receive(&|_| Instant::now() >= end) > 0 && Instant::now() < end {}
+        while !self.socket.is_passed() && self.receive(&|_| Instant::now() >= end) > 0 && Instant::now() < end {}
         self.last_settle(|| pause(SETTLE_LOOK));
     }
 

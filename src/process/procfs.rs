@@ -33,31 +33,46 @@ pub fn process_name(pid: u32) -> Option<ProcessName> {
     Some(ProcessName { pid, command })
 }
 
-/// Finds a process that has the Unix socket bound to `path` open.
+/// Finds a process that has a Unix socket bound to `path` open.
 ///
 /// Walks /proc, so it takes milliseconds: for messages to people, not for a data path. `None` when nobody has it, or
 /// when the owner belongs to another user whose descriptors we may not see.
 pub fn unix_socket_owner(path: &Path) -> Option<ProcessName> {
-    owner_among(path, |_| true)
+    owner_of_any(&sockets_bound_to(path))
 }
 
-/// The same among other processes: a socket keeps its name after its file is gone, so whoever lost the path still
-/// looks like an owner of it.
+/// The same among sockets that this process does not have open: a socket keeps its name after its file is gone, so
+/// whoever lost the path still looks like an owner of it, and so does who passed us our socket and has it open too.
 pub fn other_unix_socket_owner(path: &Path) -> Option<ProcessName> {
-    owner_among(path, |pid| pid != std::process::id())
+    owner_of_any(&sockets_of_others_bound_to(path))
 }
 
-fn owner_among(path: &Path, admitted: impl Fn(u32) -> bool) -> Option<ProcessName> {
-    let table = fs::read_to_string("/proc/net/unix").ok()?;
-    let inodes: Vec<&str> = table.lines().filter_map(|line| inode_if_bound_to(line, path)).collect();
-    let links: Vec<String> = inodes.iter().map(|inode| format!("socket:[{inode}]")).collect();
+/// Whether a socket that this process does not have open is bound to `path`, whoever has it.
+pub fn is_bound_by_another_socket(path: &Path) -> bool {
+    !sockets_of_others_bound_to(path).is_empty()
+}
+
+/// The sockets bound to `path`, as the links of descriptors name them (proc_pid_fd(5)).
+fn sockets_bound_to(path: &Path) -> Vec<String> {
+    let table = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let inodes = table.lines().filter_map(|line| inode_if_bound_to(line, path));
+    inodes.map(|inode| format!("socket:[{inode}]")).collect()
+}
+
+fn sockets_of_others_bound_to(path: &Path) -> Vec<String> {
+    let mut links = sockets_bound_to(path);
+    links.retain(|link| !has_open(std::process::id(), std::slice::from_ref(link)));
+    links
+}
+
+fn owner_of_any(links: &[String]) -> Option<ProcessName> {
     if links.is_empty() {
         return None;
     }
     let processes = fs::read_dir("/proc").ok()?;
     let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     pids.into_iter()
-        .find(|pid| admitted(*pid) && has_open(*pid, &links))
+        .find(|pid| has_open(*pid, links))
         .and_then(process_name)
 }
 

@@ -50,8 +50,12 @@ fn code(text: &str) -> String {
 }
 
 /// The modules that may contain `unsafe`, and what for; ARCHITECTURE.md says the same.
-const UNSAFE: [(&str, &str); 4] = [
+const UNSAFE: [(&str, &str); 5] = [
     ("src/process/recvmmsg.rs", "recvmmsg(2), which rustix lacks"),
+    (
+        "src/process/passed_sockets.rs",
+        "descriptors that the service manager passes by their numbers",
+    ),
     ("src/liveness/stacks/arena.rs", "the allocator"),
     (
         "src/liveness/stacks/capture.rs",

@@ -17,6 +17,7 @@ use threadcast::liveness::beat::Beats;
 use threadcast::liveness::operation::SlowLimits;
 use threadcast::process::config::{Config, Delivery, StateFile};
 use threadcast::process::limits::{client_room, raise_descriptors};
+use threadcast::process::passed_sockets::PassedSockets;
 use threadcast::serve::Server;
 
 /// Events per run. So small windows make TCP wait for its own timers, so that more of them would take long.
@@ -59,7 +60,7 @@ fn run(delivery: Delivery, mut rng: Rng) {
         snapshot: config.slow_snapshot,
     };
     let beats = Beats::new(limits, room.clients() + room.spare());
-    let server = Server::start(config, room, beats, None).unwrap();
+    let server = Server::start(config, PassedSockets::default(), room, beats, None).unwrap();
     let address = server.address();
     let published = Arc::new(AtomicBool::new(false));
     let seen: Vec<Arc<AtomicUsize>> = (0..STEADY).map(|_| Arc::default()).collect();
