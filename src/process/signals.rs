@@ -5,7 +5,7 @@ use crate::process::clock::timespec;
 use crate::process::exit::ExitStatus;
 use rustix::event::{PollFd, PollFlags, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -57,6 +57,9 @@ impl StopSignals {
     }
 }
 
+/// What asks a command to end.
+const ASKING_TO_END: [i32; 3] = [SIGINT, SIGTERM, SIGHUP];
+
 /// Ctrl-C (SIGINT), SIGTERM and SIGHUP as a wish to end, for a command that stays for a while but is no server. One per
 /// process.
 #[derive(Debug)]
@@ -78,10 +81,19 @@ impl EndSignals {
         sender.set_nonblocking(true)?;
         let requested = Arc::new(AtomicBool::new(false));
         let ignored = ignored_signals();
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            if ignored & (1 << (signal - 1)) != 0 {
-                continue;
-            }
+        let is_heeded = |signal: &i32| ignored & (1 << (signal - 1)) == 0;
+        if ASKING_TO_END.iter().all(is_heeded) {
+            let flag = Arc::clone(&requested);
+            let heard = move || {
+                flag.store(true, Ordering::Release);
+                // A full pipe means that whoever waits is woken already.
+                let _ = (&sender).write(&[0]);
+            };
+            ctrlc::try_set_handler(heard).map_err(|error| io::Error::other(error.to_string()))?;
+            return Ok(EndSignals { wake, requested });
+        }
+        // ctrlc takes all of them or none.
+        for signal in ASKING_TO_END.into_iter().filter(is_heeded) {
             signal_hook::flag::register(signal, Arc::clone(&requested))?;
             signal_hook::low_level::pipe::register(signal, sender.try_clone()?)?;
         }

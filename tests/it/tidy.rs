@@ -18,6 +18,7 @@ fn read(path: impl AsRef<Path>) -> String {
 }
 
 /// Every source file below `folder`, by its path from there.
+/// Every file of code below `folder`, without those that hold unit tests alone.
 fn sources(folder: &str) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     let mut folders = vec![root().join(folder)];
@@ -26,7 +27,7 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
+            } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("tests.rs") {
                 found.push((
                     path.strip_prefix(root()).unwrap().to_owned(),
                     fs::read_to_string(&path).unwrap(),
