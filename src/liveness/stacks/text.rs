@@ -164,17 +164,17 @@ fn head(group: &[Entry]) -> String {
 fn names(group: &[Entry], text: &mut String) {
     let mut columns = NAMES_COLUMNS;
     for (index, entry) in group.iter().enumerate() {
-        let name = format!("{} (id {})", entry.facts.name, entry.facts.id);
+        let who = format!("{} (id {})", entry.facts.name, entry.facts.id);
         if index > 0 {
             text.push(',');
         }
-        if columns + name.len() + 2 > NAMES_COLUMNS {
+        if columns + who.len() + 2 > NAMES_COLUMNS {
             text.push_str("\n ");
             columns = 1;
         }
         text.push(' ');
-        text.push_str(&name);
-        columns += name.len() + 2;
+        text.push_str(&who);
+        columns += who.len() + 2;
     }
     text.push('\n');
 }
