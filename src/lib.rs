@@ -19,7 +19,8 @@
 //! | `accept` | 1 | the TCP listener | a connection, 250 ms | core |
 //! | `inbox` | 1 | reading from every client | readiness, 250 ms | core |
 //! | `client-N` | 1 per client | that client's handshake, backlog, keepalive, closing | its queue until the next ping; its socket 2 s | yes |
-//! | `files` | 1 | the state file | content, 250 ms | yes |
+//! | `heartbeat` | 1 | the line every 5 s, the content of the status file | the clock, 250 ms | yes |
+//! | `files` | 0-1 | the state file and the status file | content, 250 ms | yes |
 //! | `watchdog` | 1 | what it remembers of every beat; the emergency file | the clock, 250 ms | by `/health` |
 //! | `log` | 1 | simplelog and its sinks | a line, 250 ms | yes |
 //! | `signals` | 1, in `tail` only | ending `tail` when its reader has stopped reading | a signal, 60 s | no |

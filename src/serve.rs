@@ -2,7 +2,7 @@
 //!
 //! Start: what the service manager passes, settings, log, TCP port, then the datagram socket, so that a taken port
 //! leaves no trace of us; then the threads from the last of the path to the first. Stop: `accept`, `ingest`, `fanout`,
-//! clients, `inbox`, `files`, `watchdog`, `log`.
+//! clients, `inbox`, `heartbeat`, `files`, `watchdog`, `log`.
 
 use crate::client::accept::Accept;
 use crate::client::handshake::{ClientGauges, Reception};
@@ -14,6 +14,7 @@ use crate::liveness::beat::{Beat, Beats};
 use crate::liveness::demand::Demand;
 use crate::liveness::drill;
 use crate::liveness::emergency_file::EmergencyFile;
+use crate::liveness::heartbeat::{Heartbeat, HeartbeatConfig};
 use crate::liveness::operation::{Operation, SlowLimits};
 use crate::liveness::report::Reporter;
 use crate::liveness::voice::Voice;
@@ -27,7 +28,7 @@ use crate::pipeline::state_file;
 use crate::process::clock::epoch_seconds;
 use crate::process::config::{Config, SETTINGS};
 use crate::process::exit::ExitStatus;
-use crate::process::files::{self, LockFile, Phase, Slot};
+use crate::process::files::{self, Durability, KeptFile, LockError, LockFile, Phase, Slot, lock_path};
 use crate::process::limits::{self, ClientRoom};
 use crate::process::logging::{self, LogControl};
 use crate::process::passed_sockets::{PassedError, PassedSockets};
@@ -40,6 +41,7 @@ use crate::web::health::Vitals;
 use crossbeam_channel::{Receiver, bounded};
 use rustix::net::{listen, sockopt};
 use std::fmt;
+use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::OwnedFd;
@@ -59,6 +61,8 @@ const STOP_DEADLINE: Duration = Duration::from_millis(4400);
 const ACCEPT_WAIT: Duration = Duration::from_millis(250);
 const INGEST_WAIT: Duration = Duration::from_millis(750);
 const FANOUT_WAIT: Duration = Duration::from_millis(1250);
+/// `heartbeat` wakes at once, and makes one line and one content.
+const HEARTBEAT_WAIT: Duration = Duration::from_millis(250);
 /// `watchdog` wakes at once; in the middle of a report it is left behind.
 const WATCHDOG_WAIT: Duration = Duration::from_millis(250);
 /// Even when all time is gone, whoever has ended is still seen to have ended.
@@ -234,10 +238,12 @@ pub struct Server {
     fanout: (Stop, ThreadHandle<()>),
     inbox: (Stop, ThreadHandle<()>),
     clients: InboxHandle,
-    files: Option<ThreadHandle<()>>,
+    heartbeat: (Stop, ThreadHandle<()>),
+    files: Option<(Stop, ThreadHandle<()>)>,
     watchdog: (Stop, ThreadHandle<()>),
     ended: Receiver<String>,
-    _state_lock: Option<LockFile>,
+    /// Of the state file and of the status file.
+    _locks: [Option<LockFile>; 2],
 }
 
 /// The two sockets.
@@ -306,8 +312,23 @@ impl Server {
         let demand = Demand::new().map_err(resource("a descriptor"))?;
         let (log, intake) = (vitals.log.clone(), vitals.intake.clone());
         let watchdog = start_watchdog(&config, beats, log, intake, demand.clone())?;
+        let vitals = Arc::new(vitals);
         let (machines, state_lock, state_path) = state_file::restore(config.state_path());
-        let (state_slot, files) = start_files(state_path, beats)?;
+        let (status_lock, status_path) = claim_status_file(config.status_file.clone());
+        let ([state_slot, status_slot], files) = start_files([state_path, status_path], beats)?;
+        let heartbeat_stop = new_stop()?;
+        let heartbeat = Heartbeat::new(
+            HeartbeatConfig {
+                interval: config.heartbeat_interval,
+                address: sockets.address,
+            },
+            Arc::clone(&vitals),
+            status_slot,
+            beats.heartbeat,
+            (heartbeat_stop.clone(), accept_stop.clone()),
+        );
+        let heartbeat = threads::spawn("heartbeat", CORE_STACK_BYTES, None, move || heartbeat.run())
+            .map_err(resource("thread heartbeat"))?;
 
         let fanout = Fanout::new(
             fanout_config(&config, sockets.send_buffer_bytes),
@@ -373,10 +394,11 @@ impl Server {
             fanout: (fanout_stop, fanout),
             inbox: (inbox_stop, inbox),
             clients,
+            heartbeat: (heartbeat_stop, heartbeat),
             files,
             watchdog,
             ended,
-            _state_lock: state_lock,
+            _locks: [state_lock, status_lock],
         })
     }
 
@@ -415,8 +437,11 @@ impl Server {
         }
         self.inbox.0.request();
         keep_faults(self.inbox.1.join_within(left(STOP_DEADLINE)), &mut faults);
-        // Without the end of `fanout` its slot stays open, and this thread goes on waiting; it has written what there was.
-        if let Some(files) = self.files.filter(|_| fanout.is_some()) {
+        self.heartbeat.0.request();
+        keep_faults(self.heartbeat.1.join_within(left(HEARTBEAT_WAIT)), &mut faults);
+        if let Some((stop, files)) = self.files {
+            // Without the end of `fanout` its slot stays open, so that this thread must be told that nothing more comes.
+            stop.request();
             keep_faults(files.join_within(left(STOP_DEADLINE)), &mut faults);
         }
         self.watchdog.0.request();
@@ -542,23 +567,71 @@ fn fanout_config(config: &Config, send_buffer_bytes: usize) -> FanoutConfig {
     }
 }
 
-fn start_files(
-    path: Option<PathBuf>,
-    beats: &'static Beats,
-) -> Result<(Option<Slot>, Option<ThreadHandle<()>>), StartError> {
+/// The right to the status file, and where it is to be written.
+fn claim_status_file(path: Option<PathBuf>) -> (Option<LockFile>, Option<PathBuf>) {
     let Some(path) = path else {
-        beats.files.turn_to(Operation::Ended);
-        return Ok((None, None));
+        return (None, None);
     };
-    let (slot, content) = files::slot();
-    let beat = beats.files;
+    if let Some(folder) = path.parent() {
+        // If it cannot be made, the first write says so.
+        let _ = fs::create_dir_all(folder);
+    }
+    match LockFile::acquire(&lock_path(&path)) {
+        Ok(lock) => (Some(lock), Some(path)),
+        // Two servers that write one file would each hide that the other one is dead.
+        Err(error @ LockError::Held { .. }) => {
+            log::error!(
+                "🚨 status file {} will not be written: {error}; whoever watches it sees that server, not this one. \
+                 Give --status-file a path of its own",
+                path.display()
+            );
+            (None, None)
+        }
+        // A folder that is full, missing or not ours now may be better later; until then each failed write is said.
+        Err(LockError::Io { .. }) => (None, Some(path)),
+    }
+}
+
+/// The slots of the state file and of the status file, of those that have a path; and the thread that writes them.
+type Files = ([Option<Slot>; 2], Option<(Stop, ThreadHandle<()>)>);
+
+fn start_files(paths: [Option<PathBuf>; 2], beats: &'static Beats) -> Result<Files, StartError> {
+    const WORTH: [(Durability, &str); 2] = [
+        (
+            Durability::Flushed,
+            "after a restart what changes from now on would be missing",
+        ),
+        (
+            Durability::Cached,
+            "whoever watches it must take this server for hung or dead",
+        ),
+    ];
+    let mut kept = Vec::new();
+    let mut slots = [None, None];
+    for ((path, (durability, if_not_written)), slot) in paths.into_iter().zip(WORTH).zip(&mut slots) {
+        let Some(path) = path else { continue };
+        let (tx, content) = files::slot();
+        *slot = Some(tx);
+        kept.push(KeptFile {
+            path,
+            content,
+            durability,
+            if_not_written,
+        });
+    }
+    if kept.is_empty() {
+        beats.files.turn_to(Operation::Ended);
+        return Ok((slots, None));
+    }
+    let (stop, beat) = (new_stop()?, beats.files);
+    let stopped = stop.clone();
     let body = move || {
         beat.adopt();
-        files::keep(&path, &content, shown_by(beat));
+        files::keep(kept, &stopped, shown_by(beat));
         beat.turn_to(Operation::Ended);
     };
     let handle = threads::spawn("files", CORE_STACK_BYTES, None, body).map_err(resource("thread files"))?;
-    Ok((Some(slot), Some(handle)))
+    Ok((slots, Some((stop, handle))))
 }
 
 fn start_watchdog(

@@ -184,6 +184,8 @@ pub struct Subscriber {
     /// What the queue has no slot for, in order behind it. A fast stream makes many small chunks in the time in which
     /// the host does not run the writer, so that slots alone would be a bound of milliseconds.
     overflow: VecDeque<Arc<Chunk>>,
+    /// Events were queued for it since its backlog was last seen to be empty.
+    lags: bool,
 }
 
 /// What became of an offered chunk.
@@ -200,8 +202,13 @@ pub enum Offered {
 /// Makes the fan-out's and the writer's ends of a client's queue.
 pub fn outbox(link: Arc<Link>) -> (Subscriber, Receiver<Arc<Chunk>>) {
     let (queue, rx) = bounded(CLIENT_QUEUE_LEN_MAX);
-    let overflow = VecDeque::new();
-    (Subscriber { link, queue, overflow }, rx)
+    let subscriber = Subscriber {
+        link,
+        queue,
+        overflow: VecDeque::new(),
+        lags: false,
+    };
+    (subscriber, rx)
 }
 
 impl Subscriber {
@@ -283,11 +290,21 @@ impl Subscriber {
         }
     }
 
+    /// Bytes of events that wait for the client. Of a client that keeps up, this looks at nothing that others write.
+    pub fn backlog_bytes(&mut self) -> usize {
+        if !self.lags {
+            return 0;
+        }
+        let bytes = self.link.queued_bytes();
+        self.lags = bytes > 0;
+        bytes
+    }
+
     /// Before the queueing, as the hand-over wants it.
-    fn count(&self, chunk: &Chunk) {
-        self.link
-            .queued_bytes
-            .fetch_add(counted_bytes(chunk), Ordering::Relaxed);
+    fn count(&mut self, chunk: &Chunk) {
+        let bytes = counted_bytes(chunk);
+        self.lags |= bytes > 0;
+        self.link.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.link.handover.will_queue();
     }
 

@@ -348,6 +348,7 @@ pub struct Beats {
     pub accept: &'static Beat,
     pub inbox: &'static Beat,
     pub main: &'static Beat,
+    pub heartbeat: &'static Beat,
     pub files: &'static Beat,
     pub log: &'static Beat,
     pub watchdog: &'static Beat,
@@ -366,6 +367,7 @@ impl Beats {
             accept: beat("accept", Role::Core),
             inbox: beat("inbox", Role::Core),
             main: beat("main", Role::Helper),
+            heartbeat: beat("heartbeat", Role::Helper),
             files: beat("files", Role::Helper),
             log: beat("log", Role::Helper),
             watchdog: beat("watchdog", Role::Helper),
@@ -375,13 +377,14 @@ impl Beats {
     }
 
     /// The beats of all threads that live as long as the server, the data path first.
-    pub fn permanent(&self) -> [&'static Beat; 8] {
+    pub fn permanent(&self) -> [&'static Beat; 9] {
         [
             self.ingest,
             self.fanout,
             self.accept,
             self.inbox,
             self.main,
+            self.heartbeat,
             self.files,
             self.log,
             self.watchdog,

@@ -1,6 +1,7 @@
 //! Who proves that the others are alive.
 //!
-//! Every thread shows a beat: that it moves, and what it does. The watchdog reads the beats.
+//! Every thread shows a beat: that it moves, and what it does. The watchdog reads the beats; the heartbeat says how the
+//! server does.
 
 pub mod beat;
 
@@ -25,3 +26,7 @@ pub mod emergency_file;
 pub mod demand;
 
 pub mod stacks;
+
+pub mod heartbeat;
+
+pub mod pulse;

@@ -20,8 +20,8 @@ use crate::pipeline::ingest::{IngestGauges, beginning};
 use crate::pipeline::intake::{Entry, IntakeRx};
 use crate::pipeline::machines::{Applied, Machines, Snapshot};
 use crate::pipeline::rates::Rates;
-use crate::pipeline::requests::{CaughtUp, FanoutGauges, FanoutRequests, Request};
-use crate::process::clock::{epoch_seconds, json_seconds, pause};
+use crate::pipeline::requests::{Backlog, CaughtUp, FanoutGauges, FanoutRequests, Request};
+use crate::process::clock::{epoch_seconds, json_seconds, monotonic_ms, pause};
 use crate::process::files::Slot;
 use crate::process::stop::Stop;
 use crossbeam_channel::{Sender, TryRecvError};
@@ -52,6 +52,8 @@ const PACE_LOOK: Duration = Duration::from_micros(500);
 const REFRESH_EVERY: Duration = Duration::from_millis(10);
 /// When the server stops: how long the events that wait are still handed on; the rest is counted and said.
 const LAST_EVENTS: Duration = Duration::from_secs(1);
+/// How often the backlogs are added up for whoever looks; of a client that keeps up this reads one byte.
+const BACKLOG_EVERY: Duration = Duration::from_millis(100);
 /// How often silent machines are looked for.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 
@@ -82,6 +84,7 @@ pub struct Fanout {
     saved: (u64, Instant),
     expired: Instant,
     refreshed: Instant,
+    backlog_shown: Instant,
     stop: Stop,
     gauges: Arc<FanoutGauges>,
     ingest: Arc<IngestGauges>,
@@ -115,6 +118,7 @@ impl Fanout {
             saved: (version, now),
             expired: now,
             refreshed: now,
+            backlog_shown: now,
             stop,
             gauges,
             ingest,
@@ -148,6 +152,10 @@ impl Fanout {
         }
         self.hand_over_the_rest();
         self.save();
+        // From here on the clients' threads are on their own, and nobody measures their backlogs any more.
+        self.clients.clear();
+        self.show_clients();
+        self.show_backlog();
         self.beat.turn_to(Operation::Ended);
     }
 
@@ -487,6 +495,22 @@ impl Fanout {
         self.gauges.clients.store(self.clients.len(), Ordering::Relaxed);
     }
 
+    fn show_backlog(&mut self) {
+        let mut backlog = Backlog {
+            measured_ms: monotonic_ms(),
+            ..Backlog::default()
+        };
+        for client in &mut self.clients {
+            match client.backlog_bytes() {
+                0 => {}
+                bytes => backlog.add(client.link().id(), bytes),
+            }
+        }
+        if self.gauges.show_backlog(backlog) {
+            self.backlog_shown = Instant::now();
+        }
+    }
+
     fn show_machines(&self) {
         self.gauges.machines.store(self.machines.len(), Ordering::Relaxed);
         self.gauges
@@ -499,6 +523,9 @@ impl Fanout {
 
     fn housekeep(&mut self) {
         let now = Instant::now();
+        if now.saturating_duration_since(self.backlog_shown) >= BACKLOG_EVERY {
+            self.show_backlog();
+        }
         if let Some(ttl) = self.config.machine_ttl
             && now.saturating_duration_since(self.expired) >= EXPIRE_EVERY
         {

@@ -52,6 +52,8 @@ const AFTER_ERROR: Duration = Duration::from_millis(10);
 pub struct IngestGauges {
     /// Datagrams taken from the kernel.
     pub received: AtomicU64,
+    /// Their bytes; of one that is too large, those that it was cut to.
+    pub received_bytes: AtomicU64,
     /// Datagrams that were not forwarded.
     pub drops: DropTally,
     path_state: AtomicU8,
@@ -198,6 +200,9 @@ impl Ingest {
         for datagram in self.batch.datagrams() {
             self.beat.step();
             self.gauges.received.fetch_add(1, Ordering::Relaxed);
+            self.gauges
+                .received_bytes
+                .fetch_add(datagram.bytes.len() as u64, Ordering::Relaxed);
             if datagram.cut {
                 let total = self.gauges.drops.add(DropCause::TooLarge, 1);
                 log::warn!(
@@ -318,6 +323,7 @@ impl Ingest {
             return;
         }
         self.socket.remove_file();
+        self.gauges.path_state.store(PathState::Gone as u8, Ordering::Relaxed);
         for socket in std::iter::once(&self.socket).chain(&self.former) {
             // It cannot fail for a socket that we hold; what is queued can still be received (unix(7)).
             let _ = shutdown(socket, Shutdown::Read);

@@ -7,8 +7,8 @@ use crate::pipeline::event::Seq;
 use crate::pipeline::machines::Snapshot;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 
 /// Requests that wait. Full policy: whoever asks waits, at most [`ANSWER_TIMEOUT`].
@@ -31,6 +31,32 @@ pub struct FanoutGauges {
     pub machines_untabled: AtomicU64,
     /// When the last event was forwarded: the bits of an f64, seconds since the epoch; 0 for never.
     pub(super) last_event: AtomicU64,
+    /// Both sides only try the lock, so nobody waits for it, and what is read belongs together.
+    backlog: Mutex<Backlog>,
+}
+
+/// What waited for clients that do not keep up, at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Clients for which events waited.
+    pub clients: usize,
+    /// Bytes of these events, as if each client had its own copy.
+    pub bytes: usize,
+    /// The client with the largest backlog: its number, and its bytes.
+    pub largest: Option<(u64, usize)>,
+    /// When the fan-out looked, [`monotonic_ms`](crate::process::clock::monotonic_ms).
+    pub measured_ms: u64,
+}
+
+impl Backlog {
+    /// Adds client number `client` with `bytes` of events waiting.
+    pub(super) fn add(&mut self, client: u64, bytes: usize) {
+        self.clients += 1;
+        self.bytes += bytes;
+        if self.largest.is_none_or(|(_, largest)| bytes > largest) {
+            self.largest = Some((client, bytes));
+        }
+    }
 }
 
 impl FanoutGauges {
@@ -40,6 +66,26 @@ impl FanoutGauges {
             0 => None,
             bits => Some(f64::from_bits(bits)),
         }
+    }
+
+    /// The backlog as the fan-out saw it last; `None` in the moment in which it writes that down. Never blocks.
+    pub fn backlog(&self) -> Option<Backlog> {
+        match self.backlog.try_lock() {
+            Ok(backlog) => Some(*backlog),
+            Err(TryLockError::Poisoned(poisoned)) => Some(*poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Whether the backlog could be shown; not while somebody reads the last one. Never blocks.
+    pub(super) fn show_backlog(&self, backlog: Backlog) -> bool {
+        let mut shown = match self.backlog.try_lock() {
+            Ok(shown) => shown,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        *shown = backlog;
+        true
     }
 }
 

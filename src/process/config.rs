@@ -2,7 +2,7 @@
 
 use log::LevelFilter;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How events reach clients that keep up.
@@ -57,6 +57,9 @@ pub struct Config {
     /// `None`: a machine stays until it terminates or is forgotten.
     pub machine_ttl: Option<Duration>,
     pub allow_origin: Vec<String>,
+    pub heartbeat_interval: Duration,
+    /// `None`: no status file.
+    pub status_file: Option<PathBuf>,
     pub hang_timeout: Duration,
     pub on_hang: OnHang,
     pub slow_broadcast: Duration,
@@ -91,6 +94,8 @@ impl Default for Config {
             state_file: StateFile::InLogDir,
             machine_ttl: None,
             allow_origin: Vec::new(),
+            heartbeat_interval: Duration::from_secs(5),
+            status_file: None,
             hang_timeout: Duration::from_secs(15),
             on_hang: OnHang::Report,
             slow_broadcast: Duration::from_millis(50),
@@ -107,16 +112,23 @@ impl Config {
     /// # Errors
     /// They do not.
     pub fn check(&self) -> Result<(), SettingError> {
-        match self.pong_timeout > self.ping_interval {
-            true => Ok(()),
-            false => Err(SettingError {
+        if self.pong_timeout <= self.ping_interval {
+            return Err(SettingError {
                 name: "pong-timeout".to_owned(),
                 value: show_duration(self.pong_timeout),
                 wanted: format!(
                     "it must be longer than ping-interval ({}), or clients are ended before they are asked for a sign of life",
                     show_duration(self.ping_interval)
                 ),
+            });
+        }
+        match (&self.status_file, self.state_path()) {
+            (Some(status), Some(state)) if is_same_path(status, &state) => Err(SettingError {
+                name: "status-file".to_owned(),
+                value: status.display().to_string(),
+                wanted: "it must not be the state file, which it would replace".to_owned(),
             }),
+            _ => Ok(()),
         }
     }
 
@@ -213,7 +225,7 @@ macro_rules! setting {
 }
 
 /// Every setting, in the order of `--help`.
-pub static SETTINGS: [Setting; 22] = [
+pub static SETTINGS: [Setting; 24] = [
     setting!(
         "host",
         "ADDRESS",
@@ -408,6 +420,32 @@ pub static SETTINGS: [Setting; 22] = [
         },
     },
     setting!(
+        "heartbeat-interval",
+        "TIME",
+        "how often the log gets a heartbeat line, and the status file is written",
+        |c, v| {
+            c.heartbeat_interval = duration(v, Duration::from_millis(100), HOUR)?;
+            Ok(())
+        },
+        |c| show_duration(c.heartbeat_interval)
+    ),
+    setting!(
+        "status-file",
+        "FILE",
+        "JSON that is rewritten with every heartbeat, so that its age shows whether the server lives; none: no file",
+        |c, v| {
+            c.status_file = match not_empty(v)?.as_str() {
+                "none" => None,
+                path => Some(path.into()),
+            };
+            Ok(())
+        },
+        |c| match &c.status_file {
+            Some(path) => path.display().to_string(),
+            None => "none".to_owned(),
+        }
+    ),
+    setting!(
         "hang-timeout",
         "TIME",
         "a thread without progress for this long is hung; a third of it: late",
@@ -470,6 +508,14 @@ const HOUR: Duration = Duration::from_secs(3600);
 const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
 /// sun_path holds 108 bytes with its final zero (unix(7)); `.lock` is put behind the same path.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// Whether both lead to the same place, as far as their spelling tells.
+fn is_same_path(one: &Path, other: &Path) -> bool {
+    match (std::path::absolute(one), std::path::absolute(other)) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => one == other,
+    }
+}
 
 fn not_empty(text: &str) -> Result<String, String> {
     match text {
@@ -642,7 +688,7 @@ impl std::error::Error for FileError {}
 /// # Errors
 /// It cannot be read, is not TOML, or has a key or a value that we do not know; with the line.
 #[cfg(feature = "config-file")]
-pub fn read_file(path: &std::path::Path, config: &mut Config) -> Result<(), FileError> {
+pub fn read_file(path: &Path, config: &mut Config) -> Result<(), FileError> {
     let error = |line, message| FileError {
         path: path.to_owned(),
         line,

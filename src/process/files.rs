@@ -1,15 +1,16 @@
-//! Keeps files on disk up to date: a slot in which the latest content wins, and atomic replacement.
+//! Keeps files on disk up to date: slots in which the latest content wins, and atomic replacement.
 //!
-//! Runs on: `files`, one.
+//! Runs on: `files`, one, if there is any file to keep.
 //! Owns: the paths of the slots.
-//! Blocks on: a slot (250 ms), the disk (fdatasync of a file of at most a few MiB).
+//! Blocks on: the slots (250 ms in all), the disk (one write per file and turn, of at most a few MiB each).
 //! Can be stalled by: the disk; nobody waits for this thread but the stop, and that with a bound.
 //! Full queue means: the older content is replaced by the newer one, which is the purpose; nothing is lost.
-//! Ends when: the slot's sender is dropped; what is in the slot then is still written.
+//! Ends when: every slot's sender is dropped, or it is asked to; what is in the slots then is still written.
 //! Watched as: `files`; not a core thread, a stall makes health `degraded`.
 
 use crate::process::procfs::{ProcessName, has_file_open, process_name};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError, bounded};
+use crate::process::stop::Stop;
+use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, TrySendError, bounded};
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -67,61 +68,148 @@ pub enum Phase {
 
 /// Writing that failed is tried again after this long, or with newer content.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// A write that takes longer is worth a line: the disk is not well, and the other files had to wait.
+const SLOW_WRITE: Duration = Duration::from_secs(1);
 
-/// The thread's body: writes what comes through the slot to `path` until the slot's [`Slot`] is dropped.
+/// What a file's content is worth after the power failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// The new content is on the disk before it takes the old one's place, so that a crash of the host leaves one of
+    /// the two, whole.
+    Flushed,
+    /// Replaced as atomically for every reader, but left to the kernel to write out: it means nothing after a crash.
+    Cached,
+}
+
+/// A file that the thread keeps: where its content comes from, and what it is worth.
+#[derive(Debug)]
+pub struct KeptFile {
+    pub path: PathBuf,
+    pub content: Receiver<Content>,
+    pub durability: Durability,
+    /// What it means that it cannot be written, for the log.
+    pub if_not_written: &'static str,
+}
+
+/// A kept file, and how its last write went.
+struct Keeping {
+    file: KeptFile,
+    unwritten: Option<Content>,
+    failed_at: Option<Instant>,
+    /// The sender is gone: nothing newer will come.
+    over: bool,
+}
+
+/// The thread's body: writes what comes through each file's slot to its path, until all [`Slot`]s are dropped or `stop`
+/// is requested, which is noticed within a turn.
 ///
-/// A file that cannot be written is said once, and tried again; `show` is called before every wait and every write.
-pub fn keep(path: &Path, slot: &Receiver<Content>, mut show: impl FnMut(Phase)) {
-    let mut unwritten: Option<Content> = None;
-    let mut failed_at: Option<Instant> = None;
+/// A file that cannot be written is said once, and tried again, without disturbing the others; each has one write per
+/// turn. `show` is called before every wait and every write.
+pub fn keep(files: Vec<KeptFile>, stop: &Stop, mut show: impl FnMut(Phase)) {
+    let mut files: Vec<Keeping> = files.into_iter().map(Keeping::new).collect();
     loop {
         show(Phase::Waiting);
-        let over = match slot.recv_timeout(TURN) {
-            Ok(content) => {
-                unwritten = Some(content);
-                false
-            }
-            Err(RecvTimeoutError::Timeout) => false,
-            Err(RecvTimeoutError::Disconnected) => true,
-        };
-        let may_try = over || failed_at.is_none_or(|at| at.elapsed() >= RETRY_AFTER);
-        if let Some(content) = unwritten.take_if(|_| may_try) {
-            show(Phase::Writing);
-            match replace_atomically(path, &content) {
-                Ok(()) if failed_at.take().is_some() => log::warn!("✅ {} can be written again", path.display()),
-                Ok(()) => {}
-                Err(error) => {
-                    if failed_at.replace(Instant::now()).is_none() {
-                        log::error!(
-                            "🚨 cannot write {}: {error}; after a restart what changes from now on would be missing. \
-                             Make room or make its folder writable; trying again every second",
-                            path.display()
-                        );
-                    }
-                    unwritten = Some(content);
-                }
+        wait_for_content(&files);
+        // Looked at before the slots: what was left in them before the request is seen after it.
+        let last = stop.requested();
+        for file in &mut files {
+            file.fetch();
+            if file.is_due(last) {
+                show(Phase::Writing);
+                file.write();
             }
         }
-        if over {
+        if last || files.iter().all(|file| file.over) {
             return;
         }
     }
 }
 
-/// Replaces the file at `path` by `content` so that a reader, or a start after a crash, sees the old or the new one,
-/// whole: written beside it, flushed to the disk, then renamed over it.
+/// Blocks until there is something in a slot, or a sender is gone; at most one turn.
+fn wait_for_content(files: &[Keeping]) {
+    let mut ready = Select::new();
+    // A slot without a sender is always ready.
+    for file in files.iter().filter(|file| !file.over) {
+        ready.recv(&file.file.content);
+    }
+    let _ = ready.ready_timeout(TURN);
+}
+
+impl Keeping {
+    fn new(file: KeptFile) -> Keeping {
+        Keeping {
+            file,
+            unwritten: None,
+            failed_at: None,
+            over: false,
+        }
+    }
+
+    fn fetch(&mut self) {
+        match self.file.content.try_recv() {
+            Ok(content) => self.unwritten = Some(content),
+            Err(TryRecvError::Empty) => {}
+            Err(TryRecvError::Disconnected) => self.over = true,
+        }
+    }
+
+    /// Whether it is to be written now: also soon after a failure when this is the `last` chance.
+    fn is_due(&self, last: bool) -> bool {
+        let may_try = last || self.over || self.failed_at.is_none_or(|at| at.elapsed() >= RETRY_AFTER);
+        self.unwritten.is_some() && may_try
+    }
+
+    fn write(&mut self) {
+        let Some(content) = self.unwritten.take() else {
+            return;
+        };
+        let path = &self.file.path;
+        let begun = Instant::now();
+        match replace_atomically(path, &content, self.file.durability) {
+            Ok(()) => {
+                if self.failed_at.take().is_some() {
+                    log::warn!("✅ {} can be written again", path.display());
+                }
+            }
+            Err(error) => {
+                if self.failed_at.replace(Instant::now()).is_none() {
+                    log::error!(
+                        "🚨 cannot write {}: {error}; {}. Make room or make its folder writable; trying again every second",
+                        path.display(),
+                        self.file.if_not_written
+                    );
+                }
+                self.unwritten = Some(content);
+            }
+        }
+        let took = begun.elapsed();
+        if took >= SLOW_WRITE {
+            log::warn!(
+                "⚠️  SLOW OPERATION: writing {} took {:.2}ms",
+                path.display(),
+                took.as_secs_f64() * 1000.0
+            );
+        }
+    }
+}
+
+/// Replaces the file at `path` by `content` so that a reader sees the old or the new one, whole: written beside it, then
+/// renamed over it. With [`Durability::Flushed`] a start after a crash of the host sees one of them too.
 ///
 /// Blocks on the disk.
 ///
 /// # Errors
-/// The folder is missing, not writable, or full.
-pub fn replace_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
+/// The folder is missing, not writable, or full; or what stands at the path with `.new` behind it cannot be removed.
+pub fn replace_atomically(path: &Path, content: &[u8], durability: Durability) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let beside = PathBuf::from(beside);
-    let written = File::create(&beside).and_then(|mut file| {
+    let written = create_anew(&beside).and_then(|mut file| {
         file.write_all(content)?;
-        file.sync_data()
+        match durability {
+            Durability::Flushed => file.sync_data(),
+            Durability::Cached => Ok(()),
+        }
     });
     match written.and_then(|()| fs::rename(&beside, path)) {
         Ok(()) => Ok(()),
@@ -130,6 +218,15 @@ pub fn replace_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
             let _ = fs::remove_file(&beside);
             Err(error)
         }
+    }
+}
+
+/// Makes a file that was not there before; one that a killed server left goes first. In a shared folder such as /tmp
+/// somebody could have put a link to a file of ours there, or a FIFO that nobody reads: neither is ever opened.
+fn create_anew(path: &Path) -> io::Result<File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => File::create_new(path),
     }
 }
 
@@ -285,34 +382,109 @@ mod tests {
         assert!(slot.is_empty());
     }
 
+    /// A kept file of that name in `folder`, and its slot.
+    fn kept(folder: &tempfile::TempDir, name: &str) -> (Slot, KeptFile) {
+        let (slot, content) = slot();
+        let file = KeptFile {
+            path: folder.path().join(name),
+            content,
+            durability: Durability::Cached,
+            if_not_written: "a test fails",
+        };
+        (slot, file)
+    }
+
+    fn content(text: &str) -> Content {
+        Arc::new(text.as_bytes().to_vec())
+    }
+
     #[test]
     fn replacing_leaves_nothing_beside_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.json");
-        replace_atomically(&path, b"one").unwrap();
-        replace_atomically(&path, b"two").unwrap();
+        replace_atomically(&path, b"one", Durability::Flushed).unwrap();
+        // As a server that was killed in the middle leaves it.
+        fs::write(folder.path().join("state.json.new"), b"ha").unwrap();
+        replace_atomically(&path, b"two", Durability::Flushed).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]
-    fn the_last_content_is_written_when_the_producer_ends() {
+    fn replacing_writes_through_no_link() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("state.json");
-        let (slot, rx) = slot();
-        slot.put(Arc::new(b"last".to_vec()));
-        drop(slot);
-        keep(&path, &rx, |_| ());
-        assert_eq!(fs::read(&path).unwrap(), b"last");
+        let precious = folder.path().join("precious");
+        fs::write(&precious, "precious").unwrap();
+        let path = folder.path().join("status.json");
+        std::os::unix::fs::symlink(&precious, folder.path().join("status.json.new")).unwrap();
+        replace_atomically(&path, b"new", Durability::Cached).unwrap();
+        assert_eq!(fs::read(&precious).unwrap(), b"precious");
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+    }
+
+    #[test]
+    fn the_last_contents_are_written_when_their_producers_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let (state_slot, state) = kept(&folder, "state.json");
+        let (status_slot, status) = kept(&folder, "status.json");
+        state_slot.put(content("last state"));
+        status_slot.put(content("last status"));
+        drop((state_slot, status_slot));
+        keep(vec![state, status], &Stop::new().unwrap(), |_| ());
+        assert_eq!(fs::read(folder.path().join("state.json")).unwrap(), b"last state");
+        assert_eq!(fs::read(folder.path().join("status.json")).unwrap(), b"last status");
+    }
+
+    #[test]
+    fn a_request_ends_it_although_a_producer_never_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let (hung_slot, hung) = kept(&folder, "state.json");
+        let (status_slot, status) = kept(&folder, "status.json");
+        hung_slot.put(content("state"));
+        status_slot.put(content("stopped"));
+        let stop = Stop::new().unwrap();
+        stop.request();
+        keep(vec![hung, status], &stop, |_| ());
+        assert_eq!(fs::read(folder.path().join("state.json")).unwrap(), b"state");
+        assert_eq!(fs::read(folder.path().join("status.json")).unwrap(), b"stopped");
+        drop(hung_slot);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_keeps_no_other_from_its_turn() {
+        let folder = tempfile::tempdir().unwrap();
+        let (bad_slot, bad) = kept(&folder, "missing/state.json");
+        let (good_slot, good) = kept(&folder, "status.json");
+        bad_slot.put(content("bad"));
+        good_slot.put(content("1"));
+        let path = good.path.clone();
+        let stop = Stop::new().unwrap();
+        let (mut turns, asked) = (0, stop.clone());
+        keep(vec![bad, good], &stop, |phase| {
+            if phase == Phase::Waiting {
+                turns += 1;
+                match turns {
+                    2 => {
+                        assert_eq!(fs::read(&path).unwrap(), b"1");
+                        good_slot.put(content("2"));
+                    }
+                    3 => asked.request(),
+                    _ => {}
+                }
+            }
+        });
+        assert_eq!(fs::read(&path).unwrap(), b"2");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        drop(bad_slot);
     }
 
     #[test]
     fn a_failed_replacement_keeps_the_old_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.json");
-        replace_atomically(&path, b"one").unwrap();
+        replace_atomically(&path, b"one", Durability::Flushed).unwrap();
         fs::create_dir(folder.path().join("state.json.new")).unwrap();
-        replace_atomically(&path, b"two").unwrap_err();
+        replace_atomically(&path, b"two", Durability::Flushed).unwrap_err();
         assert_eq!(fs::read(&path).unwrap(), b"one");
     }
 

@@ -42,6 +42,9 @@ const LEFT_BYTES_MAX: usize = 512 * 1024;
 /// The target of lines that are on the terminal already.
 const FILE_ONLY: &str = "file-only";
 
+/// Target of lines whose pace is our own clock's, which no outsider can quicken: they are not limited.
+pub const SELF_PACED: &str = "self-paced";
+
 /// A line on its way to the sinks.
 #[derive(Debug)]
 struct Line {
@@ -104,7 +107,7 @@ impl Front {
         let (Some(file), Some(line)) = (record.file_static(), record.line()) else {
             return true;
         };
-        if record.level() > Level::Info {
+        if record.level() > Level::Info || record.target() == SELF_PACED {
             return true;
         }
         let now = clock::monotonic_ms();

@@ -110,6 +110,18 @@ fn any_descriptor(pid: u32, is_meant: impl Fn(&Path) -> bool) -> bool {
         .is_ok_and(|descriptors| descriptors.flatten().any(|entry| is_meant(&entry.path())))
 }
 
+/// How many threads this process has now; `None` where /proc does not tell.
+pub fn own_threads() -> Option<usize> {
+    // One line of it (proc_pid_status(5)), whereas a walk through /proc/self/task takes longer with every thread.
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("Threads:"))?
+        .trim()
+        .parse()
+        .ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,6 +148,13 @@ mod tests {
         assert!(!has_file_open(std::os::unix::process::parent_id(), &metadata));
         drop(file);
         assert!(!has_file_open(std::process::id(), &metadata));
+    }
+
+    #[test]
+    fn our_threads_are_counted() {
+        // Other tests start and end threads meanwhile, so a look may find two different moments.
+        let agrees = (0..1000).any(|_| own_threads() == fs::read_dir("/proc/self/task").ok().map(Iterator::count));
+        assert!(agrees, "{:?}", own_threads());
     }
 
     #[test]

@@ -39,12 +39,52 @@ pub struct Vitals {
     pub started: f64,
 }
 
+/// A JSON object of these fields, in this order.
+pub fn object(fields: &[(&'static str, Value)]) -> String {
+    let fields: Vec<String> = fields
+        .iter()
+        .map(|(name, value)| format!("\"{name}\":{value}"))
+        .collect();
+    format!("{{{}}}", fields.join(","))
+}
+
 /// How well the server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Status {
+pub enum Status {
     Ok,
     Degraded,
     Hung,
+}
+
+impl Status {
+    /// Its name in `/health`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Status::Ok => "ok",
+            Status::Degraded => "degraded",
+            Status::Hung => "hung",
+        }
+    }
+}
+
+/// What is wrong with the server at one moment.
+#[derive(Debug)]
+pub struct Finding {
+    pub status: Status,
+    /// Every reason in words; none when all is well.
+    pub reasons: Vec<String>,
+    stalls: Vec<Stall>,
+}
+
+impl Finding {
+    /// Of a server of which nobody judges, because it has only just begun or is about to end.
+    pub fn none() -> Finding {
+        Finding {
+            status: Status::Ok,
+            reasons: Vec::new(),
+            stalls: Vec::new(),
+        }
+    }
 }
 
 /// A thread that makes no progress.
@@ -96,20 +136,30 @@ impl Stall {
 impl Vitals {
     /// The page. Blocks 400 ms when the watchdog seems to stand still; 503 when the data path does.
     pub fn answer(&self) -> Answer {
-        let stalls = self.stalls();
-        let findings = self.findings(&stalls);
-        let status = findings.iter().map(|(status, _)| *status).max().unwrap_or(Status::Ok);
-        let reasons: Vec<String> = findings.into_iter().map(|(_, text)| text).collect();
-        let code = if status == Status::Hung { 503 } else { 200 };
-        let name = match status {
-            Status::Ok => "ok",
-            Status::Degraded => "degraded",
-            Status::Hung => "hung",
-        };
-        Answer::json(code, self.document(name, &reasons, &stalls).into_bytes())
+        let finding = self.find(pause);
+        let code = if finding.status == Status::Hung { 503 } else { 200 };
+        Answer::json(code, object(&self.fields(finding.status.name(), &finding)).into_bytes())
     }
 
-    fn document(&self, status: &str, reasons: &[String], stalls: &[Stall]) -> String {
+    /// Judges. When the watchdog seems to stand still, `pause` is called, once, with the time until the second look;
+    /// whoever calls has it block in the way of its own thread.
+    pub fn find(&self, pause: impl FnOnce(Duration)) -> Finding {
+        let stalls = self.stalls(pause);
+        let mut status = Status::Ok;
+        let mut reasons = Vec::new();
+        for (how, text) in stalls.iter().map(Stall::finding).chain(self.path_finding()) {
+            status = status.max(how);
+            reasons.push(text);
+        }
+        Finding {
+            status,
+            reasons,
+            stalls,
+        }
+    }
+
+    /// What the page says, in its order, under a `status` in a word.
+    pub fn fields(&self, status: &str, finding: &Finding) -> Vec<(&'static str, Value)> {
         let last_event = self.fanout.last_event().unwrap_or(self.started);
         let since = (epoch_seconds() - last_event).max(0.0);
         let tally = |counts: &mut dyn Iterator<Item = (&'static str, u64)>| -> Value {
@@ -119,7 +169,7 @@ impl Vitals {
                 .into()
         };
         // The original's five, in its order, then ours.
-        let fields: [(&str, Value); 19] = [
+        vec![
             ("status", status.into()),
             ("connections", self.fanout.clients.load(Ordering::Relaxed).into()),
             ("last_event_time", last_event.into()),
@@ -128,8 +178,8 @@ impl Vitals {
                 "unix_socket_active",
                 (self.ingest.path_state() == PathState::Ours).into(),
             ),
-            ("reasons", reasons.into()),
-            ("stalls", stalls.iter().map(Stall::json).collect()),
+            ("reasons", finding.reasons.as_slice().into()),
+            ("stalls", finding.stalls.iter().map(Stall::json).collect()),
             ("version", env!("CARGO_PKG_VERSION").into()),
             (
                 "uptime_seconds",
@@ -157,9 +207,7 @@ impl Vitals {
                 "log_lines_lost",
                 self.log.as_ref().map_or(0, LogControl::lines_lost).into(),
             ),
-        ];
-        let fields = fields.map(|(name, value)| format!("\"{name}\":{value}"));
-        format!("{{{}}}", fields.join(","))
+        ]
     }
 
     fn slow_operations(&self) -> Value {
@@ -171,7 +219,7 @@ impl Vitals {
     }
 
     /// What the watchdog says of the threads, and what nobody but us can say of the watchdog.
-    fn stalls(&self) -> Vec<Stall> {
+    fn stalls(&self, pause: impl FnOnce(Duration)) -> Vec<Stall> {
         let judged = self.beats.all().map(|beat| (beat, beat.verdict()));
         let stalled = judged.filter(|(_, (verdict, _))| *verdict != Verdict::Alive);
         let mut stalls: Vec<Stall> = stalled
@@ -186,12 +234,6 @@ impl Vitals {
             }
         }
         stalls
-    }
-
-    fn findings(&self, stalls: &[Stall]) -> Vec<(Status, String)> {
-        let mut findings: Vec<(Status, String)> = stalls.iter().map(Stall::finding).collect();
-        findings.extend(self.path_finding());
-        findings
     }
 
     fn path_finding(&self) -> Option<(Status, String)> {

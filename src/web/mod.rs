@@ -14,6 +14,7 @@ use crate::pipeline::requests::FanoutHandle;
 use crate::web::health::Vitals;
 use serde_json::json;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a report on demand may take; of 1,000 threads it takes a second or two.
@@ -22,7 +23,7 @@ const DIAGNOSE_MAX: Duration = Duration::from_secs(10);
 /// The pages.
 #[derive(Debug)]
 pub struct Site {
-    pub vitals: Vitals,
+    pub vitals: Arc<Vitals>,
     pub fanout: FanoutHandle,
     pub beats: &'static Beats,
     pub demand: Demand,

@@ -18,6 +18,7 @@ mod emit;
 mod event_socket;
 mod frozen;
 mod handshake;
+mod heartbeat;
 mod http;
 mod logging;
 mod memory;

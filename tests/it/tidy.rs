@@ -222,6 +222,7 @@ fn every_file_that_owns_a_thread_opens_with_the_seven_lines() {
         "src/client/handshake.rs",
         "src/client/inbox.rs",
         "src/client/writer.rs",
+        "src/liveness/heartbeat.rs",
         "src/process/files.rs",
         "src/process/logging.rs",
     ] {
