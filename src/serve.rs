@@ -5,7 +5,8 @@
 //! clients, `inbox`, `heartbeat`, `files`, `watchdog`, `log`.
 
 use crate::client::accept::Accept;
-use crate::client::handshake::{ClientGauges, Reception};
+use crate::client::gauges::ClientGauges;
+use crate::client::handshake::Reception;
 use crate::client::inbox::{Inbox, InboxHandle};
 use crate::client::origin::OriginRules;
 use crate::client::outbox::OfferLimits;
@@ -288,14 +289,20 @@ impl Server {
         let ingest_gauges = Arc::new(IngestGauges::default());
         let (intake_tx, intake_rx, intake_gauge) = intake(beats.fanout, config.ingest_patience, ingest_stop.clone());
         let requests = FanoutHandle::new();
-        let inbox = Inbox::new(requests.0.clone(), beats.inbox, inbox_stop.clone()).map_err(resource("the inbox"))?;
+        let client_gauges = Arc::new(ClientGauges::default());
+        let inbox = Inbox::new(
+            requests.0.clone(),
+            Arc::clone(&client_gauges),
+            beats.inbox,
+            inbox_stop.clone(),
+        )
+        .map_err(resource("the inbox"))?;
         let queues = Queues {
             intake: (intake_tx, intake_rx),
             requests,
             inbox,
         };
         let fanout_gauges = Arc::new(FanoutGauges::default());
-        let client_gauges = Arc::new(ClientGauges::default());
         let vitals = Vitals {
             beats,
             ingest: Arc::clone(&ingest_gauges),

@@ -4,10 +4,11 @@
 //! Owns: the listener, the handles of the connections' threads.
 //! Blocks on: a connection (250 ms); out of descriptors: a pause of 100 ms.
 //! Can be stalled by: the kernel's making of a thread.
-//! Full queue means: beyond the bound of connections, one is told 503 and ended.
+//! Full queue means: beyond the bound of connections, one is told 503 and ended; counted in `connections_failed`.
 //! Ends when: asked to; the handles then go to whoever joins the threads.
 //! Watched as: `accept`, a core thread.
 
+use crate::client::gauges::ConnectionFault;
 use crate::client::handshake::{Connection, Reception, serve};
 use crate::client::http::Answer;
 use crate::liveness::beat::Beat;
@@ -17,6 +18,7 @@ use crate::process::clock::{pause, timespec};
 use crate::process::stop::Stop;
 use crate::process::threads::{self, ThreadHandle};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send, sockopt};
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -49,6 +51,8 @@ pub struct Accept {
     threads: Vec<ThreadHandle<()>>,
     next_id: u64,
     reaped: Instant,
+    /// Since when, and how often, connections could not be taken in.
+    failing: Option<(Instant, u64)>,
     beat: &'static Beat,
     stop: Stop,
 }
@@ -65,6 +69,7 @@ impl Accept {
             threads: Vec::new(),
             next_id: 1,
             reaped: Instant::now(),
+            failing: None,
             beat,
             stop,
         }
@@ -100,23 +105,49 @@ impl Accept {
         for _ in 0..ACCEPTS_PER_TURN {
             self.beat.step();
             match self.listener.accept() {
-                Ok((socket, peer)) => self.receive(socket, peer),
+                Ok((socket, peer)) => {
+                    self.say_recovered();
+                    self.receive(socket, peer);
+                }
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => return,
-                    // The peer left before we came, or a signal: the next one may be fine.
-                    io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
-                    _ => {
-                        log::error!(
-                            "🚨 cannot accept a connection: {error}; trying again every {BACK_OFF:?}. If the server is \
-                             out of descriptors, raise its limit (ulimit -n, LimitNOFILE=) or lower --max-clients"
-                        );
-                        let _doing = self.beat.begin(Operation::Waiting);
-                        pause(BACK_OFF);
-                        self.reap();
-                        return;
-                    }
+                    io::ErrorKind::Interrupted => {}
+                    // The peer left before we came: the next one may be fine.
+                    io::ErrorKind::ConnectionAborted => self.reception.gauges.faults.add(ConnectionFault::Gone),
+                    _ => return self.stand_back(&error),
                 },
             }
+        }
+    }
+
+    /// The host is out of something: counts it, says what to do, and gives it 100 ms.
+    fn stand_back(&mut self, error: &io::Error) {
+        let (fault, advice) = match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::MFILE) => (
+                ConnectionFault::NoDescriptor,
+                "raise the server's limit of descriptors (ulimit -n, LimitNOFILE=) or lower --max-clients",
+            ),
+            Some(Errno::NFILE) => (
+                ConnectionFault::NoDescriptor,
+                "the whole host is out of descriptors (fs.file-max): look which process has so many",
+            ),
+            _ => (ConnectionFault::AcceptFailed, "look at the host's memory and network"),
+        };
+        self.reception.gauges.faults.add(fault);
+        self.failing.get_or_insert((Instant::now(), 0)).1 += 1;
+        log::error!(
+            "🚨 cannot accept a connection: {error}; newcomers wait, and it is tried again every {BACK_OFF:?}. To mend \
+             it, {advice}"
+        );
+        let _doing = self.beat.begin(Operation::Waiting);
+        pause(BACK_OFF);
+        self.reap();
+    }
+
+    fn say_recovered(&mut self) {
+        if let Some((since, attempts)) = self.failing.take() {
+            let seconds = since.elapsed().as_secs_f64();
+            log::info!("✅ connections are accepted again, after {seconds:.1} s and {attempts} failed attempts");
         }
     }
 
@@ -125,7 +156,7 @@ impl Accept {
             self.reap();
         }
         if self.threads.len() >= self.connections_max {
-            return self.refuse(&socket, "too many connections");
+            return self.refuse(&socket, peer, ConnectionFault::TooMany, "too many connections");
         }
         self.set_options(&socket);
         let id = self.next_id;
@@ -148,7 +179,8 @@ impl Accept {
                     "🚨 cannot start a thread for a client: {error}; it was told to come back. Raise the limit of \
                      threads (ulimit -u, TasksMax=) or lower --max-clients"
                 );
-                self.refuse(&socket, "the server cannot start another thread");
+                let why = "the server cannot start another thread";
+                self.refuse(&socket, peer, ConnectionFault::NoThread, why);
             }
         }
     }
@@ -164,9 +196,10 @@ impl Accept {
     }
 
     /// Tells a connection to come back later, without waiting for it.
-    fn refuse(&self, socket: &TcpStream, why: &str) {
+    fn refuse(&self, socket: &TcpStream, peer: SocketAddr, fault: ConnectionFault, why: &str) {
         self.reception.gauges.refused.fetch_add(1, Ordering::Relaxed);
-        log::warn!("⚠️ refused a connection: {why}");
+        self.reception.gauges.faults.add(fault);
+        log::warn!("⚠️ refused a connection of {peer}: {why}");
         let answer = Answer::detail(503, why).with("retry-after", "5".to_owned());
         // Bytes left unread would make the kernel reset the connection before the peer has read why.
         let _ = recv(socket, &mut [0; 4096], RecvFlags::DONTWAIT);

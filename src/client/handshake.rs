@@ -8,11 +8,12 @@
 //! Ends when: the page is answered, or the client has ended.
 //! Watched as: `client-N`, not a core thread: a stall makes health `degraded`.
 
-use crate::client::http::{self, Answer, Head, HeadError};
+use crate::client::gauges::{ClientGauges, ConnectionFault};
+use crate::client::http::{self, Answer, HEAD_DEADLINE, Head, HeadError};
 use crate::client::inbox::InboxHandle;
 use crate::client::origin::{OriginRules, with_cors};
 use crate::client::outbox::{Link, outbox};
-use crate::client::protocol::{EndReason, EndTally};
+use crate::client::protocol::EndReason;
 use crate::client::writer::{CONTROL_QUEUE_LEN_MAX, Timing, Writer};
 use crate::liveness::beat::Beat;
 use crate::liveness::operation::Operation;
@@ -23,7 +24,7 @@ use crossbeam_channel::bounded;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tungstenite::handshake::derive_accept_key;
 
@@ -52,17 +53,6 @@ pub struct Reception {
     pub stop: Stop,
 }
 
-/// What the clients show to whoever asks.
-#[derive(Debug, Default)]
-pub struct ClientGauges {
-    /// WebSocket clients now, those that are ending included.
-    pub open: AtomicUsize,
-    /// How they ended.
-    pub ends: EndTally,
-    /// Connections refused because there were too many, or no thread could be had.
-    pub refused: AtomicUsize,
-}
-
 /// A connection as `accept` hands it on.
 #[derive(Debug)]
 pub struct Connection {
@@ -78,8 +68,9 @@ pub fn serve(connection: Connection, reception: &Reception) {
         // `accept` lets in no more connections than there are places; should it ever, this one is told to come back.
         None => {
             let answer = Answer::detail(503, "too many connections").with("retry-after", "5".to_owned());
-            log::error!("🚨 refused a request of {}: {}", connection.peer, text_of(&answer));
+            log::error!("🚨 refused a connection of {}: {}", connection.peer, answer.summary());
             reception.gauges.refused.fetch_add(1, Ordering::Relaxed);
+            reception.gauges.faults.add(ConnectionFault::TooMany);
             http::answer(&connection.socket, "GET", &answer, &reception.stop);
         }
     }
@@ -92,17 +83,17 @@ fn receive(connection: Connection, reception: &Reception, beat: &'static Beat) {
     };
     let head = match head {
         Ok(head) => head,
-        Err(HeadError::Gone) => return,
-        Err(HeadError::Refused(answer)) => {
-            log::warn!("⚠️ refused a request of {}: {}", connection.peer, text_of(&answer));
-            return http::answer(&connection.socket, "GET", &answer, &reception.stop);
+        Err(HeadError::Refused(refusal)) => {
+            log::warn!("⚠️ refused a request of {}: {}", connection.peer, refusal.summary());
+            return reply(&connection, "GET", &refusal, reception);
         }
+        Err(error) => return without_request(&connection, &error, reception),
     };
     let origin = match reception.rules.judge(&head) {
         Ok(origin) => origin,
         Err(refusal) => {
-            log::warn!("⚠️ refused a request of {}: {}", connection.peer, text_of(&refusal));
-            return http::answer(&connection.socket, &head.method, &refusal, &reception.stop);
+            log::warn!("⚠️ refused a request of {}: {}", connection.peer, refusal.summary());
+            return reply(&connection, &head.method, &refusal, reception);
         }
     };
     let method = head.method.clone();
@@ -110,21 +101,65 @@ fn receive(connection: Connection, reception: &Reception, beat: &'static Beat) {
         match upgrade(&connection, head, reception, beat) {
             Ok((key, joined)) => return welcome(connection, &key, joined, reception),
             Err(refusal) => {
-                log::warn!("⚠️ refused a client from {}: {}", connection.peer, text_of(&refusal));
+                log::warn!("⚠️ refused a client from {}: {}", connection.peer, refusal.summary());
                 refusal
             }
         }
     } else {
         let _doing = beat.begin(Operation::AnsweringPage);
-        reception.site.answer(&head, connection.peer)
+        let answer = reception.site.answer(&head, connection.peer);
+        if answer.is_refusal() {
+            log::info!(
+                "📋 answered {:.20} {:.200} of {} with {}",
+                head.method,
+                head.path,
+                connection.peer,
+                answer.summary()
+            );
+        }
+        answer
     };
     let _doing = beat.begin(Operation::AnsweringPage);
     let answer = with_cors(answer, origin.as_deref());
-    http::answer(&connection.socket, &method, &answer, &reception.stop);
+    reply(&connection, &method, &answer, reception);
 }
 
-fn text_of(answer: &Answer) -> String {
-    format!("{} {}", answer.status, String::from_utf8_lossy(&answer.body))
+/// The one way out for answers, so that no refusal goes uncounted. Blocks as [`http::answer`] does.
+fn reply(connection: &Connection, method: &str, answer: &Answer, reception: &Reception) {
+    if answer.is_refusal() {
+        reception.gauges.requests.add(answer.status);
+    }
+    if !http::answer(&connection.socket, method, answer, &reception.stop) {
+        reception.gauges.faults.add(ConnectionFault::AnswerNotTaken);
+        log::info!(
+            "📋 {} did not take its answer ({}, {} bytes); its connection is ended",
+            connection.peer,
+            answer.status,
+            answer.body.len()
+        );
+    }
+}
+
+/// Counts and tells of a connection that ended before there was anything to answer.
+fn without_request(connection: &Connection, error: &HeadError, reception: &Reception) {
+    let peer = connection.peer;
+    match error {
+        HeadError::Silent => {
+            reception.gauges.faults.add(ConnectionFault::Silent);
+            log::info!("📋 {peer} sent nothing for {HEAD_DEADLINE:?}; its connection is ended");
+        }
+        // A check whether the port is open, which may come every second.
+        HeadError::Gone { received: 0 } => {
+            reception.gauges.faults.add(ConnectionFault::Gone);
+            log::debug!("📋 {peer} connected and left without a word");
+        }
+        HeadError::Gone { received } => {
+            reception.gauges.faults.add(ConnectionFault::Gone);
+            log::info!("📋 {peer} left in the middle of its request, after {received} bytes");
+        }
+        // Nobody's fault, and refusals are answered by whoever called.
+        HeadError::Stopping | HeadError::Refused(_) => {}
+    }
 }
 
 /// One of the places for clients; given back when dropped.
@@ -179,6 +214,9 @@ fn upgrade(
     if head.websocket_version.as_deref() != Some("13") {
         let answer = Answer::detail(426, "this server speaks version 13 of the WebSocket protocol");
         return Err(answer.with("sec-websocket-version", "13".to_owned()));
+    }
+    if head.body {
+        return Err(Answer::detail(400, "a request to become a WebSocket has no body"));
     }
     let key = match head.websocket_key {
         Some(key) if is_key(&key) => derive_accept_key(key.as_bytes()),

@@ -38,6 +38,8 @@ pub struct Head {
     pub upgrade: bool,
     pub websocket_key: Option<String>,
     pub websocket_version: Option<String>,
+    /// A body follows the head (RFC 9112 section 6.3). Nobody here reads one.
+    pub body: bool,
     /// What came behind the head in the same read.
     pub rest: Vec<u8>,
 }
@@ -45,8 +47,13 @@ pub struct Head {
 /// Why there is no usable head.
 #[derive(Debug, PartialEq, Eq)]
 pub enum HeadError {
-    /// The peer is gone, nothing can be answered.
-    Gone,
+    /// Not one byte came until the deadline: a browser's speculative connection, or a port scan. Nobody waits for an
+    /// answer.
+    Silent,
+    /// The peer is gone after so many bytes, nothing can be answered.
+    Gone { received: usize },
+    /// The server stops, and the peer has not said anything yet.
+    Stopping,
     /// Answer this and end.
     Refused(Answer),
 }
@@ -58,6 +65,8 @@ pub struct Answer {
     pub content_type: &'static str,
     pub headers: Vec<(&'static str, String)>,
     pub body: Vec<u8>,
+    /// What is wrong with the request, where that is why this is the answer.
+    refusal: Option<String>,
 }
 
 impl Answer {
@@ -68,6 +77,7 @@ impl Answer {
             content_type: "application/json",
             headers: Vec::new(),
             body,
+            refusal: None,
         }
     }
 
@@ -79,10 +89,24 @@ impl Answer {
         }
     }
 
-    /// The form in which the original says what is wrong: `{"detail":"..."}`.
+    /// A refusal, in the form in which the original says what is wrong: `{"detail":"..."}`.
     pub fn detail(status: u16, text: &str) -> Answer {
-        let text = serde_json::Value::from(text);
-        Answer::json(status, format!("{{\"detail\":{text}}}").into_bytes())
+        let detail = serde_json::Value::from(text);
+        Answer {
+            refusal: Some(text.to_owned()),
+            ..Answer::json(status, format!("{{\"detail\":{detail}}}").into_bytes())
+        }
+    }
+
+    /// Whether the request was refused; a page that tells of trouble is none.
+    pub fn is_refusal(&self) -> bool {
+        self.refusal.is_some()
+    }
+
+    /// Status and reason, for the log.
+    pub fn summary(&self) -> String {
+        let reason = self.refusal.as_deref().unwrap_or_else(|| reason(self.status));
+        format!("{} {reason}", self.status)
     }
 
     /// With one more header. The value must not contain a line end.
@@ -151,11 +175,14 @@ pub fn read_head(socket: BorrowedFd<'_>, stop: &Stop) -> Result<Head, HeadError>
             false => deadline,
         });
         if !ready {
-            return Err(match bytes.is_empty() {
-                // A browser's speculative connection, or a port scan: nobody waits for an answer.
-                true => HeadError::Gone,
-                false if stop.requested() => HeadError::Refused(Answer::detail(503, "the server is stopping")),
-                false => HeadError::Refused(Answer::detail(408, "the head of the request did not come within 5 s")),
+            return Err(match (bytes.is_empty(), stop.requested()) {
+                (true, true) => HeadError::Stopping,
+                (true, false) => HeadError::Silent,
+                (false, true) => HeadError::Refused(Answer::detail(503, "the server is stopping")),
+                (false, false) => {
+                    let text = format!("the head of the request did not come within {HEAD_DEADLINE:?}");
+                    HeadError::Refused(Answer::detail(408, &text))
+                }
             });
         }
         let before = bytes.len();
@@ -163,9 +190,8 @@ pub fn read_head(socket: BorrowedFd<'_>, stop: &Stop) -> Result<Head, HeadError>
         let received = recv(socket, &mut bytes[before..], RecvFlags::DONTWAIT).map(|(_, count)| count);
         bytes.truncate(before + received.unwrap_or(0));
         match received {
-            Ok(0) => return Err(HeadError::Gone),
-            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
-            Err(_) => return Err(HeadError::Gone),
+            Ok(1..) | Err(Errno::AGAIN | Errno::INTR) => {}
+            Ok(0) | Err(_) => return Err(HeadError::Gone { received: before }),
         }
     }
 }
@@ -192,6 +218,7 @@ fn parse(bytes: &[u8]) -> Result<Option<Head>, HeadError> {
         ..Head::default()
     };
     let (mut upgrade, mut connection) = (false, false);
+    let (mut length, mut encoding) = (None, None);
     for header in request.headers.iter() {
         let Ok(value) = std::str::from_utf8(header.value) else {
             return refused(400, &format!("header {} is not UTF-8", header.name));
@@ -201,6 +228,8 @@ fn parse(bytes: &[u8]) -> Result<Option<Head>, HeadError> {
             "origin" => &mut head.origin,
             "sec-websocket-key" => &mut head.websocket_key,
             "sec-websocket-version" => &mut head.websocket_version,
+            "content-length" => &mut length,
+            "transfer-encoding" => &mut encoding,
             "upgrade" => {
                 upgrade |= has_token(value, "websocket");
                 continue;
@@ -221,10 +250,26 @@ fn parse(bytes: &[u8]) -> Result<Option<Head>, HeadError> {
         }
     }
     head.upgrade = upgrade && connection;
+    head.body = has_body(length.as_deref(), encoding.as_deref())?;
     match request.version {
         Some(1) if head.host.is_none() => refused(400, "the request has no Host header"),
         Some(0) if head.upgrade => refused(505, "a WebSocket needs HTTP/1.1"),
         _ => Ok(Some(head)),
+    }
+}
+
+/// Whether a request with these two headers has a body. We read none, so that nothing of it is ever taken for a second
+/// request; a proxy before us may read it, so it must be able to mean one thing only (RFC 9112 section 6.3).
+fn has_body(length: Option<&str>, encoding: Option<&str>) -> Result<bool, HeadError> {
+    let refused = |text: &str| Err(HeadError::Refused(Answer::detail(400, text)));
+    match (length, encoding) {
+        (Some(_), Some(_)) => refused("the request has both Content-Length and Transfer-Encoding"),
+        (None, encoding) => Ok(encoding.is_some()),
+        // More digits than any number has are still digits.
+        (Some(digits), None) if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Ok(digits.bytes().any(|digit| digit != b'0'))
+        }
+        (Some(_), None) => refused("Content-Length is no number"),
     }
 }
 
@@ -233,9 +278,9 @@ fn has_token(value: &str, token: &str) -> bool {
     value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token))
 }
 
-/// Sends an answer and ends the connection so that the peer can read it. Blocks at most the answer's deadline and the
-/// drain's; once the server stops, the drain's for each.
-pub fn answer(socket: &std::net::TcpStream, method: &str, answer: &Answer, stop: &Stop) {
+/// Sends an answer and ends the connection so that the peer can read it; whether the peer's side took all of it. Blocks
+/// at most the answer's deadline and the drain's; once the server stops, the drain's for each.
+pub fn answer(socket: &std::net::TcpStream, method: &str, answer: &Answer, stop: &Stop) -> bool {
     let bytes = answer.encode(method);
     let deadline = Instant::now() + ANSWER_DEADLINE;
     let mut stopping = None;
@@ -244,11 +289,12 @@ pub fn answer(socket: &std::net::TcpStream, method: &str, answer: &Answer, stop:
         false => deadline,
     };
     if !send_until(socket.as_fd(), &bytes, deadline) {
-        return;
+        return false;
     }
     // It fails only when the peer is gone.
     let _ = socket.shutdown(std::net::Shutdown::Write);
     drain(socket.as_fd(), Instant::now() + DRAIN_DEADLINE);
+    true
 }
 
 /// Sends all of `bytes` until `deadline`; whether it could.
@@ -340,6 +386,20 @@ mod tests {
     }
 
     #[test]
+    fn a_body_is_seen_where_there_is_one() {
+        for (framing, body) in [
+            ("X: y", false),
+            ("Content-Length: 0", false),
+            ("Content-Length: 000", false),
+            ("Content-Length: 99999999999999999999999", true),
+            ("Transfer-Encoding: chunked", true),
+        ] {
+            let head = head(&format!("GET / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n"));
+            assert_eq!(head.body, body, "{framing}");
+        }
+    }
+
+    #[test]
     fn odd_heads_are_refused_with_a_status() {
         assert_eq!(status("hello\r\n\r\n"), 400);
         assert_eq!(status("GET / HTTP/1.1\r\n\r\n"), 400);
@@ -353,6 +413,20 @@ mod tests {
             status("GET / HTTP/1.0\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n"),
             505
         );
+        for framing in [
+            "Content-Length: 1\r\nContent-Length: 1",
+            "Content-Length: 1\r\nTransfer-Encoding: chunked",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
+            "Content-Length: 1, 1",
+            "Content-Length: +1",
+            "Content-Length:",
+        ] {
+            assert_eq!(
+                status(&format!("GET / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n")),
+                400,
+                "{framing}"
+            );
+        }
         let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(65));
         assert_eq!(status(&many), 431);
     }

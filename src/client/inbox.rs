@@ -9,6 +9,7 @@
 //! Ends when: asked to.
 //! Watched as: `inbox`, a core thread.
 
+use crate::client::gauges::ClientGauges;
 use crate::client::outbox::Link;
 use crate::client::protocol::{self, ClientMessage, EndReason};
 use crate::client::writer::Control;
@@ -120,6 +121,7 @@ pub struct Inbox {
     /// Clients whose answers wait for room.
     waiting: Vec<u64>,
     fanout: FanoutHandle,
+    gauges: Arc<ClientGauges>,
     beat: &'static Beat,
     stop: Stop,
 }
@@ -129,7 +131,12 @@ impl Inbox {
     ///
     /// # Errors
     /// Out of descriptors.
-    pub fn new(fanout: FanoutHandle, beat: &'static Beat, stop: Stop) -> io::Result<(Inbox, InboxHandle)> {
+    pub fn new(
+        fanout: FanoutHandle,
+        gauges: Arc<ClientGauges>,
+        beat: &'static Beat,
+        stop: Stop,
+    ) -> io::Result<(Inbox, InboxHandle)> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
         let wake = rustix::event::eventfd(0, flags)?;
@@ -152,6 +159,7 @@ impl Inbox {
             readers: HashMap::new(),
             waiting: Vec::new(),
             fanout,
+            gauges,
             beat,
             stop,
         };
@@ -222,7 +230,7 @@ impl Inbox {
         let Some(reader) = self.readers.get_mut(&id) else {
             return;
         };
-        match reader.read(&self.fanout) {
+        match reader.read(&self.fanout, &self.gauges) {
             Next::Ready => {}
             Next::Wait => {
                 // No interest: errors are still reported, and found by the retry.
@@ -322,7 +330,7 @@ impl Reader {
     }
 
     /// One turn of this client.
-    fn read(&mut self, fanout: &FanoutHandle) -> Next {
+    fn read(&mut self, fanout: &FanoutHandle, gauges: &ClientGauges) -> Next {
         if self.link.is_over() {
             return Next::Done;
         }
@@ -334,11 +342,14 @@ impl Reader {
             match self.socket.read() {
                 Ok(message) => {
                     self.link.heard();
-                    self.take(&message, fanout);
+                    self.take(&message, fanout, gauges);
                 }
                 Err(error) => match reason_of(&error) {
                     None => return self.answer(),
-                    Some(reason) => return self.end(reason),
+                    Some(reason) => {
+                        self.tell(reason, &error);
+                        return self.end(reason);
+                    }
                 },
             }
             if self.socket.get_ref().closing {
@@ -351,7 +362,15 @@ impl Reader {
         Next::Wait
     }
 
-    fn take(&mut self, message: &Message, fanout: &FanoutHandle) {
+    /// Says what exactly a client did wrong; the line of its end names only the reason.
+    fn tell(&self, reason: EndReason, error: &Error) {
+        if reason != EndReason::PeerGone {
+            let (id, peer) = (self.link.id(), self.link.peer());
+            log::warn!("⚠️ client {id} from {peer} sent what it must not: {error}; it is ended");
+        }
+    }
+
+    fn take(&mut self, message: &Message, fanout: &FanoutHandle, gauges: &ClientGauges) {
         match message {
             Message::Text(text) => match protocol::read(text) {
                 ClientMessage::Ping => {
@@ -363,13 +382,20 @@ impl Reader {
                         fanout.nudge();
                     }
                 }
-                ClientMessage::Pong | ClientMessage::Other => {}
+                ClientMessage::Pong => {}
+                ClientMessage::Other => self.ignore("a text that is no message of the protocol", text.len(), gauges),
             },
+            Message::Binary(bytes) => self.ignore("a binary message", bytes.len(), gauges),
             Message::Close(_) => self.socket.get_mut().closing = true,
             _ => {}
         }
         // tungstenite remembers only its answer to the last ping or close. Its outcome says nothing new.
         let _ = self.socket.flush();
+    }
+
+    fn ignore(&self, what: &str, len: usize, gauges: &ClientGauges) {
+        gauges.ignored.fetch_add(1, Ordering::Relaxed);
+        log::debug!("📋 ignored {what} of client {}, {len} bytes", self.link.id());
     }
 
     /// Hands what the client is owed to its writer, all of a turn at once.

@@ -17,3 +17,5 @@ pub mod writer;
 pub mod inbox;
 
 pub mod protocol;
+
+pub mod gauges;

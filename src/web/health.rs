@@ -3,7 +3,7 @@
 //! The answer asks nobody: it reads what each thread shows. So it is given while every other thread stands still, and
 //! it cannot say `ok` then.
 
-use crate::client::handshake::ClientGauges;
+use crate::client::gauges::ClientGauges;
 use crate::client::http::Answer;
 use crate::liveness::beat::{Beat, Beats, Verdict};
 use crate::pipeline::event_socket::PathState;
@@ -202,6 +202,9 @@ impl Vitals {
                 "connections_refused",
                 self.clients.refused.load(Ordering::Relaxed).into(),
             ),
+            ("requests_refused", tally(&mut self.clients.requests.counts())),
+            ("connections_failed", tally(&mut self.clients.faults.counts())),
+            ("messages_ignored", self.clients.ignored.load(Ordering::Relaxed).into()),
             ("slow_operations", self.slow_operations()),
             (
                 "log_lines_lost",

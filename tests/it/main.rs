@@ -19,6 +19,7 @@ mod event_socket;
 mod frozen;
 mod handshake;
 mod heartbeat;
+mod hostile;
 mod http;
 mod logging;
 mod memory;

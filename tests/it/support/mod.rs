@@ -5,10 +5,12 @@ pub mod client;
 pub mod fleet;
 pub mod http;
 pub mod server;
+pub mod watched;
 
 pub use client::TestClient;
 pub use fleet::Fleet;
 pub use server::TestServer;
+pub use watched::{Row, Watched};
 
 use std::time::{Duration, Instant};
 
