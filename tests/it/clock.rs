@@ -29,8 +29,8 @@ int clock_gettime(clockid_t id, struct timespec *now) {
 }
 "#;
 
-/// Compiles the shim; `None` without a C compiler.
-fn shim(folder: &Path) -> Option<std::path::PathBuf> {
+/// Compiles the shim; `None`, said, without a C compiler.
+pub fn shim(folder: &Path) -> Option<std::path::PathBuf> {
     let (source, library) = (folder.join("step.c"), folder.join("step.so"));
     std::fs::write(&source, SHIM).unwrap();
     let compiled = Command::new("cc")
@@ -38,7 +38,11 @@ fn shim(folder: &Path) -> Option<std::path::PathBuf> {
         .args([&library, &source])
         .arg("-ldl")
         .status();
-    compiled.is_ok_and(|status| status.success()).then_some(library)
+    let compiled = compiled.is_ok_and(|status| status.success());
+    if !compiled {
+        eprintln!("left out: without a C compiler there is no way to step the clock of one process");
+    }
+    compiled.then_some(library)
 }
 
 /// The time in the server's next ping; answers what must be answered on the way.
@@ -60,7 +64,6 @@ fn a_step_of_the_wall_clock_ends_nobody_and_stops_nothing() {
     let folder = Arc::new(tempfile::Builder::new().prefix("threadcast-").tempdir().unwrap());
     let step_file = folder.path().join("step");
     let Some(library) = shim(folder.path()) else {
-        eprintln!("left out: without a C compiler there is no way to step the clock of one process");
         return;
     };
     let flags = [

@@ -2,7 +2,7 @@
 //! make it cost anything but lines, which are counted.
 
 use crate::support::client::Options;
-use crate::support::server::{in_shell, mounting_shell};
+use crate::support::server::in_shell;
 use crate::support::{DEADLINE, TestClient, TestServer, eventually, numbered, pause, state_change};
 use rustix::fs::{OFlags, fcntl_getfl};
 use std::collections::HashSet;
@@ -136,22 +136,6 @@ fn a_log_folder_that_cannot_be_made_is_said_and_made_later() {
     });
     assert!(line.contains("lines are missing in it"), "{line}");
     wait_for_file_line(&log_path(&server), "can be written again");
-}
-
-#[test]
-fn a_read_only_log_folder_costs_only_lines() {
-    let folder = folder();
-    fs::create_dir(folder.path().join("logs")).unwrap();
-    if let Some(shell) = mounting_shell() {
-        let server = TestServer::start_command(folder, &[], |command| {
-            in_shell(command, shell, "mount -t tmpfs -o ro tmpfs logs");
-        });
-        serves_without_a_log_file(&server, "Read-only file system");
-    } else if !rustix::process::geteuid().is_root() {
-        let closed = std::os::unix::fs::PermissionsExt::from_mode(0o555);
-        fs::set_permissions(folder.path().join("logs"), closed).unwrap();
-        serves_without_a_log_file(&TestServer::start_in(folder, &[]), "Permission denied");
-    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod clock;
 mod contract;
 mod delivery;
 mod emit;
+mod environment;
 mod event_socket;
 mod frozen;
 mod handshake;
