@@ -39,6 +39,17 @@ fn newcomer_is_served(server: &TestServer) {
     client.close().expect("a close frame");
 }
 
+/// How many of these are told 503. The others are ended at the deadline for their heads, so with any this takes 5 s.
+fn told_to_come_back(silent: Vec<TcpStream>) -> usize {
+    let told = silent.into_iter().filter(|mut socket| {
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut answer = String::new();
+        let _ = socket.read_to_string(&mut answer);
+        answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: 5\r\n")
+    });
+    told.count()
+}
+
 #[test]
 fn out_of_descriptors_newcomers_wait_until_there_are_some_again() {
     let mut watched = Watched::new(TestServer::start(&[]));
@@ -73,21 +84,18 @@ fn a_server_with_few_descriptors_plans_for_them_and_tells_who_is_too_many() {
     server.wait_for_line("room for 42 clients");
     let mut watched = Watched::new(server);
     let line = ": too many connections";
-    // 42 clients and six more connections have room, ten are there.
+    // 42 clients and six more connections have room, and ten are there: of 120, the last 82 come too late, but for one
+    // or two whose room the requests of this test had taken.
+    let least = 78;
     watched.judge(Row::new(
         "too many connections",
         line,
         "/connections_failed/too_many",
-        82,
+        least,
         |server| {
-            let silent = silent(server, 120);
-            // They are accepted in the order in which they came.
-            for mut socket in &silent[38..] {
-                socket.set_read_timeout(Some(DEADLINE)).unwrap();
-                let mut answer = String::new();
-                socket.read_to_string(&mut answer).unwrap();
-                assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
-            }
+            let mut silent = silent(server, 120);
+            let told = told_to_come_back(silent.split_off(40));
+            assert!(told as u64 >= least, "{told} were told");
             drop(silent);
             newcomer_is_served(server);
             assert!(server.lines().with("cannot accept").is_empty(), "it never runs out");
@@ -131,14 +139,7 @@ fn out_of_threads_newcomers_are_told_so() {
             let silent = silent(server, 120);
             let told = server.wait_for_line(line);
             assert!(told.contains("ulimit -u") && told.contains("TasksMax="), "{told}");
-            let told = silent.into_iter().filter(|mut socket| {
-                socket.set_read_timeout(Some(DEADLINE)).unwrap();
-                let mut answer = String::new();
-                // Whoever has got a thread is ended at the deadline for its head.
-                let _ = socket.read_to_string(&mut answer);
-                answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: ")
-            });
-            assert!(told.count() > 0, "whoever gets no thread is told so");
+            assert!(told_to_come_back(silent) > 0, "whoever gets no thread is told so");
             newcomer_is_served(server);
         },
     ));
