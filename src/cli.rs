@@ -1,9 +1,12 @@
 //! From arguments to a command, and the texts of `--help`.
 
 use crate::client::handshake::STREAM_PATH;
+use crate::commands::drill::Drill;
 use crate::commands::emit::{Emit, Source};
+use crate::commands::request::ServerUrl;
 use crate::commands::tail::{StreamUrl, Tail};
 use crate::commands::tail_lines::Format;
+use crate::liveness::drill::DRILL_MAX;
 use crate::process::config::{self, Config, FileError, SETTINGS, Setting, SettingError};
 use lexopt::{Arg, Parser, ValueExt};
 use std::ffi::OsString;
@@ -15,7 +18,9 @@ use std::time::Duration;
 #[derive(Debug)]
 pub enum Command {
     Serve(Box<Config>),
-    Forget { machine: String, host: String, port: u16 },
+    Forget { machine: String, server: ServerUrl },
+    Drill(Drill),
+    Diagnose(ServerUrl),
     Emit(Emit),
     Tail(Tail),
     Demo { path: PathBuf },
@@ -77,7 +82,7 @@ impl WrongUsage {
 }
 
 /// The commands that have help of their own.
-const COMMANDS: [&str; 5] = ["serve", "forget", "emit", "tail", "demo"];
+const COMMANDS: [&str; 7] = ["serve", "forget", "emit", "tail", "demo", "diagnose", "drill"];
 
 impl From<lexopt::Error> for UsageError {
     fn from(error: lexopt::Error) -> Self {
@@ -117,6 +122,8 @@ fn follow(parser: &mut Parser) -> Result<Command, UsageError> {
             "emit" => emit(parser),
             "tail" => tail(parser),
             "demo" => demo(parser),
+            "diagnose" => diagnose(parser),
+            "drill" => drill(parser),
             "help" => help(parser),
             other => Err(UsageError::UnknownCommand(other.to_owned())),
         },
@@ -136,6 +143,8 @@ fn help(parser: &mut Parser) -> Result<Command, UsageError> {
         "emit" => Ok(Command::Print(emit_help())),
         "tail" => Ok(Command::Print(tail_help())),
         "demo" => Ok(Command::Print(demo_help())),
+        "diagnose" => Ok(Command::Print(diagnose_help())),
+        "drill" => Ok(Command::Print(drill_help())),
         _ => Err(UsageError::UnknownCommand(topic)),
     }
 }
@@ -192,7 +201,10 @@ fn forget(parser: &mut Parser) -> Result<Command, UsageError> {
         }
     }
     match machine {
-        Some(machine) => Ok(Command::Forget { machine, host, port }),
+        Some(machine) => Ok(Command::Forget {
+            machine,
+            server: ServerUrl::new(host, port),
+        }),
         None => Err(UsageError::Missing {
             command: "forget",
             what: "the name of a machine",
@@ -310,6 +322,105 @@ fn demo(parser: &mut Parser) -> Result<Command, UsageError> {
     Ok(Command::Demo { path })
 }
 
+fn diagnose(parser: &mut Parser) -> Result<Command, UsageError> {
+    let mut server = ServerUrl::default();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Arg::Long("help") | Arg::Short('h') => return Ok(Command::Print(diagnose_help())),
+            Arg::Long("url") => server = server_url(parser)?,
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    Ok(Command::Diagnose(server))
+}
+
+fn drill(parser: &mut Parser) -> Result<Command, UsageError> {
+    let missing = UsageError::Missing {
+        command: "drill",
+        what: "the name of a component and a time, for instance: drill fanout 20s",
+    };
+    let (mut component, mut duration) = (None, None);
+    let mut kind = "sleep".to_owned();
+    let mut server = ServerUrl::default();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Arg::Long("help") | Arg::Short('h') => return Ok(Command::Print(drill_help())),
+            Arg::Long("kind") => kind = parser.value()?.string()?,
+            Arg::Long("url") => server = server_url(parser)?,
+            Arg::Value(word) if component.is_none() => component = Some(word.string()?),
+            Arg::Value(word) if duration.is_none() => duration = Some(drill_time(word.string()?)?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let (Some(component), Some(duration)) = (component, duration) else {
+        return Err(missing);
+    };
+    Ok(Command::Drill(Drill {
+        component,
+        duration,
+        kind,
+        server,
+    }))
+}
+
+fn drill_time(value: String) -> Result<Duration, UsageError> {
+    config::duration(&value, Duration::ZERO, DRILL_MAX).map_err(|wanted| {
+        UsageError::Setting(SettingError {
+            name: "duration".to_owned(),
+            value,
+            wanted,
+        })
+    })
+}
+
+fn server_url(parser: &mut Parser) -> Result<ServerUrl, UsageError> {
+    let value = parser.value()?.string()?;
+    value.parse().map_err(|wanted| {
+        UsageError::Setting(SettingError {
+            name: "url".to_owned(),
+            value,
+            wanted,
+        })
+    })
+}
+
+fn diagnose_help() -> String {
+    format!(
+        "\
+Prints what every thread of a running server is doing right now, with its stack. Taken from the server's own host only.
+
+Usage: threadcast diagnose [FLAGS]
+
+  --url URL                   the server [http://{}]
+
+Exit status: 0 fine, 1 no report, 2 wrong usage.
+",
+        ServerUrl::default()
+    )
+}
+
+fn drill_help() -> String {
+    format!(
+        "\
+Makes one thread of a running server stand still for a while, to see what a hang looks like: the report names it, the
+others go on. The server must have been started with --allow-drill, and takes this from its own host only.
+
+Usage: threadcast drill COMPONENT DURATION [FLAGS]
+
+  COMPONENT                   ingest, fanout, accept, inbox, main, heartbeat, files, log, watchdog, or client-N: the
+                              thread of a client, which then holds its socket as if that were stuck
+  DURATION                    at most {}; 0s ends a drill
+  --kind KIND                 sleep (as one who waits for a lock or a disk), spin (computing), log (asleep with the log's
+                              lock in its hand) [sleep]
+  --url URL                   the server [http://{}]
+
+Exit status: 0 the drill has begun, 1 it has not, 2 wrong usage.
+",
+        config::show_duration(DRILL_MAX),
+        ServerUrl::default()
+    )
+}
+
 fn emit_help() -> String {
     format!(
         "\
@@ -378,6 +489,8 @@ Commands:
   emit          send an event from a shell, or a stream of them
   tail          show events as they come
   forget NAME   remove a machine that no longer exists from a running server
+  diagnose      print what every thread of a running server is doing, with its stack
+  drill         make a thread of a running server stand still, to see what a hang looks like
   demo          five machines that live until Ctrl-C, to have something to see
   help COMMAND  the flags of a command
 

@@ -12,7 +12,9 @@ fn main() -> ExitCode {
     };
     let status = match command {
         Command::Serve(config) => commands::serve(*config),
-        Command::Forget { machine, host, port } => commands::forget::run(&machine, &host, port),
+        Command::Forget { machine, server } => commands::forget::run(&machine, &server),
+        Command::Drill(drill) => commands::drill::run(&drill),
+        Command::Diagnose(server) => commands::diagnose::run(&server),
         Command::Emit(emit) => commands::emit::run(&emit),
         Command::Tail(tail) => commands::tail::run(&tail),
         Command::Demo { path } => commands::demo::run(&path),

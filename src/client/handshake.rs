@@ -179,7 +179,9 @@ struct Over<'a> {
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {
+        // Only a panic gets here without a reason.
         if self.link.end(EndReason::Internal) {
+            self.reception.gauges.ends.add(EndReason::Internal);
             self.link.reset();
         }
         self.link.set_over();

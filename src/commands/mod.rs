@@ -1,8 +1,11 @@
 //! What each command of the program does, from the person's side: its output, its exit status.
 
 pub mod demo;
+pub mod diagnose;
+pub mod drill;
 pub mod emit;
 pub mod forget;
+pub mod request;
 pub mod sender;
 pub mod tail;
 pub mod tail_lines;

@@ -642,7 +642,7 @@ fn size(text: &str, least: usize, most: usize) -> Result<usize, String> {
     }
 }
 
-fn show_duration(value: Duration) -> String {
+pub fn show_duration(value: Duration) -> String {
     let micros = value.as_micros();
     match micros {
         0 => "0s".to_owned(),

@@ -14,6 +14,7 @@ mod cli;
 mod clock;
 mod contract;
 mod delivery;
+mod drill;
 mod emit;
 mod environment;
 mod event_socket;

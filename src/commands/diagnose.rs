@@ -1,0 +1,21 @@
+//! `threadcast diagnose`: prints what every thread of a running server is doing, with its stack.
+
+use crate::commands::request::{self, ServerUrl};
+use crate::commands::{complain, print};
+use crate::process::exit::ExitStatus;
+use std::time::Duration;
+
+/// How long to wait for each part of the answer; the server gives up after 10 s.
+const PATIENCE: Duration = Duration::from_secs(12);
+
+/// The command.
+pub fn run(server: &ServerUrl) -> ExitStatus {
+    match request::post(server, "/diagnose", PATIENCE) {
+        Ok(answer) if answer.status == 200 => print(&answer.body),
+        Ok(answer) => {
+            complain(&format!("threadcast: no report: {}\n", answer.detail()));
+            ExitStatus::Failed
+        }
+        Err(status) => status,
+    }
+}

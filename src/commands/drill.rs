@@ -1,0 +1,40 @@
+//! `threadcast drill COMPONENT DURATION`: makes a thread of a running server stand still, to see what happens then.
+
+use crate::commands::request::{self, ServerUrl};
+use crate::commands::{complain, print};
+use crate::process::exit::ExitStatus;
+use crate::web::query;
+use std::time::Duration;
+
+/// How long to wait for each part of the answer, which comes at once.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The command's arguments.
+#[derive(Debug)]
+pub struct Drill {
+    pub component: String,
+    pub duration: Duration,
+    pub kind: String,
+    pub server: ServerUrl,
+}
+
+/// The command.
+pub fn run(drill: &Drill) -> ExitStatus {
+    let target = format!(
+        "/drill?component={}&ms={}&kind={}",
+        query::encode(&drill.component),
+        drill.duration.as_millis(),
+        query::encode(&drill.kind)
+    );
+    match request::post(&drill.server, &target, PATIENCE) {
+        Ok(answer) if answer.status == 200 => print(&format!(
+            "{} stands still for {:?} ({}) from its next turn on; see the server's log, /health, and logs/hang-emergency.log\n",
+            drill.component, drill.duration, drill.kind
+        )),
+        Ok(answer) => {
+            complain(&format!("threadcast: no drill: {}\n", answer.detail()));
+            ExitStatus::Failed
+        }
+        Err(status) => status,
+    }
+}

@@ -1,0 +1,166 @@
+//! How the short commands ask a running server for something over HTTP.
+
+use crate::commands::complain;
+use crate::process::config::Config;
+use crate::process::exit::ExitStatus;
+use httparse::{EMPTY_HEADER, Response, Status};
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::str::FromStr;
+use std::time::Duration;
+use tungstenite::http::Uri;
+
+/// How long to wait for the server's connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest answer: a report of all threads.
+const ANSWER_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// The server's own answers have some five header lines.
+const HEADERS_MAX: usize = 32;
+
+/// Where a server answers requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerUrl {
+    /// A name or an address, without brackets.
+    host: String,
+    port: u16,
+}
+
+impl ServerUrl {
+    /// By host and port.
+    pub fn new(host: String, port: u16) -> ServerUrl {
+        ServerUrl { host, port }
+    }
+}
+
+impl Default for ServerUrl {
+    fn default() -> Self {
+        let config = Config::default();
+        ServerUrl::new(config.host, config.port)
+    }
+}
+
+impl FromStr for ServerUrl {
+    type Err = String;
+
+    /// Fails with what would be right. The URL of the stream is taken too: it is the same server.
+    fn from_str(text: &str) -> Result<ServerUrl, String> {
+        let wanted = || "write http://HOST:PORT".to_owned();
+        let uri: Uri = text.parse().map_err(|_| wanted())?;
+        let host = uri.host().map(|host| host.trim_matches(['[', ']']).to_owned());
+        match (uri.scheme_str(), host, uri.port_u16()) {
+            (Some("http" | "ws"), Some(host), Some(port)) if !host.is_empty() => Ok(ServerUrl::new(host, port)),
+            _ => Err(wanted()),
+        }
+    }
+}
+
+impl fmt::Display for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// A server's answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub body: String,
+}
+
+impl Answer {
+    /// Why the server refused.
+    pub fn detail(&self) -> String {
+        let body = serde_json::from_str::<serde_json::Value>(&self.body).ok();
+        let detail = body.and_then(|body| Some(body.get("detail")?.as_str()?.to_owned()));
+        detail.unwrap_or_else(|| format!("status {}: {}", self.status, self.body))
+    }
+}
+
+/// Sends `POST target` and gives the answer; says so, with a hint, when there is none. Blocks 5 s for each of the host's
+/// addresses and `patience` for each part of the answer, at most.
+///
+/// # Errors
+/// There is no server, or it does not answer; that has been said.
+pub fn post(url: &ServerUrl, target: &str, patience: Duration) -> Result<Answer, ExitStatus> {
+    ask(url, target, patience).map_err(|error| {
+        complain(&format!(
+            "threadcast: cannot ask the server at {url}: {error}\nhint: is it running there? `{}` answers when it is\n",
+            format_args!("curl http://{url}/health")
+        ));
+        ExitStatus::Failed
+    })
+}
+
+fn ask(url: &ServerUrl, target: &str, patience: Duration) -> io::Result<Answer> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in (url.host.as_str(), url.port).to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+            Ok(socket) => return exchange(socket, url, target, patience),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn exchange(mut socket: TcpStream, url: &ServerUrl, target: &str, patience: Duration) -> io::Result<Answer> {
+    socket.set_read_timeout(Some(patience))?;
+    socket.set_write_timeout(Some(patience))?;
+    write!(
+        socket,
+        "POST {target} HTTP/1.1\r\nhost: {url}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    )?;
+    let mut bytes = Vec::new();
+    socket.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes).map_err(|error| {
+        // What a timed socket says when time is over means nothing to a person.
+        match error.kind() {
+            io::ErrorKind::WouldBlock => {
+                io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {patience:?}"))
+            }
+            _ => error,
+        }
+    })?;
+    let stranger = || io::Error::new(io::ErrorKind::InvalidData, "what answers there is no threadcast");
+    let mut headers = [EMPTY_HEADER; HEADERS_MAX];
+    let mut response = Response::new(&mut headers);
+    match (response.parse(&bytes), response.code) {
+        (Ok(Status::Complete(head_len)), Some(status)) => Ok(Answer {
+            status,
+            body: String::from_utf8(bytes.split_off(head_len)).map_err(|_| stranger())?,
+        }),
+        _ => Err(stranger()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_read_and_shown() {
+        for (text, shown) in [
+            ("http://localhost:3002", "localhost:3002"),
+            ("http://[::1]:80/", "[::1]:80"),
+            ("ws://10.0.0.1:3002/ws/events", "10.0.0.1:3002"),
+        ] {
+            assert_eq!(text.parse::<ServerUrl>().unwrap().to_string(), shown);
+        }
+        for wrong in [
+            "localhost:3002",
+            "https://localhost:1",
+            "http://localhost",
+            "http://:1",
+            "http://h:99999",
+            "",
+        ] {
+            assert_eq!(
+                wrong.parse::<ServerUrl>(),
+                Err("write http://HOST:PORT".to_owned()),
+                "{wrong}"
+            );
+        }
+    }
+}
