@@ -134,14 +134,15 @@ pub fn run(config: Config) -> Result<ExitStatus, StartError> {
     };
     let beats = Beats::new(slow_limits, connections_max(&config, room));
     let (log_thread, log) = start_log(&config, beats)?;
-    let notifier = Notifier::from_environment().unwrap_or_else(|error| {
+    let notifier = Arc::new(Notifier::from_environment().unwrap_or_else(|error| {
         log::warn!("⚠️ the service manager will not learn from us that we serve: {error}");
         Notifier::silent()
-    });
+    }));
     let outcome = StopSignals::install()
         .map_err(resource("the signal handlers"))
         .and_then(|signals| {
-            Server::start(config, passed, room, beats, Some(log.clone())).map(|server| (signals, server))
+            let manager = (passed, Arc::clone(&notifier));
+            Server::start(config, manager, room, beats, Some(log.clone())).map(|server| (signals, server))
         })
         .map(|(signals, server)| run_until_stopped(&signals, server, beats.main, &notifier));
     log.stop();
@@ -268,14 +269,14 @@ struct Queues {
 const CORE_THREADS: usize = 4;
 
 impl Server {
-    /// Starts a server and returns as soon as it serves, with the sockets that were `passed` instead of its own. `log` is
-    /// only asked for its losses.
+    /// Starts a server and returns as soon as it serves, with the sockets that were passed instead of its own. The
+    /// notifier is only told that the server is alive. `log` is only asked for its losses.
     ///
     /// # Errors
     /// A socket is taken or not allowed, or the host is out of something. Nothing is left behind then.
     pub fn start(
         mut config: Config,
-        passed: PassedSockets,
+        (passed, notifier): (PassedSockets, Arc<Notifier>),
         room: ClientRoom,
         beats: &'static Beats,
         log: Option<LogControl>,
@@ -318,7 +319,7 @@ impl Server {
         }
         let demand = Demand::new().map_err(resource("a descriptor"))?;
         let (log, intake) = (vitals.log.clone(), vitals.intake.clone());
-        let watchdog = start_watchdog(&config, beats, log, intake, demand.clone())?;
+        let watchdog = start_watchdog(&config, beats, (log, notifier), intake, demand.clone())?;
         let vitals = Arc::new(vitals);
         let (machines, state_lock, state_path) = state_file::restore(config.state_path());
         let (status_lock, status_path) = claim_status_file(config.status_file.clone());
@@ -644,7 +645,7 @@ fn start_files(paths: [Option<PathBuf>; 2], beats: &'static Beats) -> Result<Fil
 fn start_watchdog(
     config: &Config,
     beats: &'static Beats,
-    log: Option<LogControl>,
+    (log, notifier): (Option<LogControl>, Arc<Notifier>),
     intake: IntakeGauge,
     demand: Demand,
 ) -> Result<(Stop, ThreadHandle<()>), StartError> {
@@ -663,7 +664,7 @@ fn start_watchdog(
         });
     }
     let reporter = Reporter::new(EmergencyFile::new(config.hang_report_path()));
-    let ways = (Voice::new(log, config.log_level), reporter);
+    let ways = (Voice::new(log, config.log_level), reporter, notifier);
     let stop = new_stop()?;
     let watchdog = Watchdog::new(&settings, beats, backlogs, ways, (demand, stop.clone()));
     let handle = threads::spawn("watchdog", WATCHDOG_STACK_BYTES, None, move || watchdog.run())

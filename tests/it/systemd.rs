@@ -60,7 +60,9 @@ impl Manager {
     /// How many more messages have come by now.
     fn unread(&self) -> usize {
         self.socket.set_nonblocking(true).unwrap();
-        std::iter::from_fn(|| self.socket.recv(&mut [0; 4096]).ok()).count()
+        let count = std::iter::from_fn(|| self.socket.recv(&mut [0; 4096]).ok()).count();
+        self.socket.set_nonblocking(false).unwrap();
+        count
     }
 }
 
@@ -142,6 +144,43 @@ fn a_manager_that_is_not_there_costs_a_line() {
         assert_eq!(server.health()["status"], "ok");
         assert!(server.stop().success());
     }
+}
+
+/// A server whose manager wants to hear of it within a second.
+fn watched(folder: Arc<TempDir>, flags: &[&str], manager: &Manager) -> TestServer {
+    TestServer::start_command(folder, flags, |command| {
+        command
+            .env("NOTIFY_SOCKET", &manager.name)
+            .env("WATCHDOG_USEC", "1000000");
+    })
+}
+
+#[test]
+fn a_server_that_moves_says_so_again_and_again() {
+    let folder = folder();
+    let manager = Manager::at_path(&folder);
+    let _server = watched(folder, &[], &manager);
+    let mut alive = 0;
+    while alive < 5 {
+        match manager.message().as_str() {
+            "WATCHDOG=1\n" => alive += 1,
+            other => assert!(other.starts_with("READY=1\n"), "{other}"),
+        }
+    }
+}
+
+#[test]
+fn a_hung_core_thread_is_not_vouched_for() {
+    let folder = folder();
+    let manager = Manager::at_path(&folder);
+    let server = watched(folder, &["--allow-drill", "--hang-timeout", "1s"], &manager);
+    assert_eq!(server.http("POST", "/drill?component=fanout&ms=5000", &[]).status, 200);
+    server.wait_for_line("SERVER HANG DETECTED: fanout");
+    assert_eq!(server.health()["status"], "hung");
+    manager.unread();
+    // The next word of it comes when it moves again, and not before.
+    assert_eq!(manager.message(), "WATCHDOG=1\n");
+    assert_ne!(server.health()["status"], "hung");
 }
 
 /// The units as they are shipped.

@@ -18,6 +18,7 @@ use threadcast::liveness::operation::SlowLimits;
 use threadcast::process::config::{Config, Delivery, StateFile};
 use threadcast::process::limits::{client_room, raise_descriptors};
 use threadcast::process::passed_sockets::PassedSockets;
+use threadcast::process::systemd::Notifier;
 use threadcast::serve::Server;
 
 /// Events per run. So small windows make TCP wait for its own timers, so that more of them would take long.
@@ -60,7 +61,8 @@ fn run(delivery: Delivery, mut rng: Rng) {
         snapshot: config.slow_snapshot,
     };
     let beats = Beats::new(limits, room.clients() + room.spare());
-    let server = Server::start(config, PassedSockets::default(), room, beats, None).unwrap();
+    let manager = (PassedSockets::default(), Arc::new(Notifier::silent()));
+    let server = Server::start(config, manager, room, beats, None).unwrap();
     let address = server.address();
     let published = Arc::new(AtomicBool::new(false));
     let seen: Vec<Arc<AtomicUsize>> = (0..STEADY).map(|_| Arc::default()).collect();
