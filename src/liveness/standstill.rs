@@ -1,5 +1,6 @@
 //! What the kernel knows of a thread that makes no progress: it computes, it waits, or it gets no processor.
 
+use crate::process::clock::pause;
 use crate::process::task::{TaskFacts, TaskPlace, syscall_name};
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -8,6 +9,10 @@ use std::time::{Duration, Instant};
 const RUNNABLE_PART: u32 = 2;
 /// Of a thread that could run: with less than this part of the time on a processor it is starved.
 const STARVED_PART: u32 = 10;
+
+/// One that waits again and again may be met awake; so it is looked at so often, with so much time between.
+const LOOKS: u32 = 20;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 
 /// A thread's times at one moment.
 #[derive(Clone, Copy, Debug)]
@@ -49,10 +54,17 @@ pub enum Standstill {
 impl Standstill {
     /// Of thread `id`, given its times when it became late.
     pub fn of(id: i32, before: Option<&Sample>) -> Standstill {
-        match TaskFacts::read(id) {
-            Some(facts) => Standstill::judge(&facts, before, &Sample::from(&facts)),
-            None => Standstill::Unknown,
+        let mut found = Standstill::Unknown;
+        for _ in 0..LOOKS {
+            let Some(facts) = TaskFacts::read(id) else { break };
+            found = Standstill::judge(&facts, before, &Sample::from(&facts));
+            if found != Standstill::Unknown {
+                break;
+            }
+            // It sleeps most of the time, and was just awake.
+            pause(BETWEEN_LOOKS);
         }
+        found
     }
 
     fn judge(facts: &TaskFacts, before: Option<&Sample>, now: &Sample) -> Standstill {
