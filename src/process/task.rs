@@ -229,7 +229,6 @@ const SYSCALLS: &[(libc::c_long, &str)] = &[
     (libc::SYS_recvfrom, "recvfrom"),
     (libc::SYS_recvmmsg, "recvmmsg"),
     (libc::SYS_recvmsg, "recvmsg"),
-    (libc::SYS_renameat, "renameat"),
     (libc::SYS_renameat2, "renameat2"),
     (libc::SYS_restart_syscall, "restart_syscall"),
     (libc::SYS_rt_sigsuspend, "rt_sigsuspend"),
@@ -254,6 +253,7 @@ const OLD_SYSCALLS: &[(libc::c_long, &str)] = &[
     (libc::SYS_pause, "pause"),
     (libc::SYS_poll, "poll"),
     (libc::SYS_rename, "rename"),
+    (libc::SYS_renameat, "renameat"),
     (libc::SYS_select, "select"),
     (libc::SYS_unlink, "unlink"),
 ];

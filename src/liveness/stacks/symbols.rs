@@ -153,7 +153,7 @@ fn functions(loader: &Loader, address: u64) -> Vec<String> {
     if let Some((name, place)) = last {
         // Line tables alone name a function without its module; the symbol has the whole name.
         let whole = loader.find_symbol_info(address).map(|symbol| demangled(symbol.name()));
-        let name = whole.filter(|whole| whole.contains(&*name)).unwrap_or(name);
+        let name = whole.filter(|whole| whole.contains("::")).unwrap_or(name);
         lines.push(format!("{name}{place}"));
     }
     lines
@@ -163,7 +163,13 @@ fn demangled(name: &str) -> String {
     short_name(&addr2line::demangle_auto(name.into(), None))
 }
 
+/// A name that line tables alone give, which has no module, goes without its type arguments, which have: they would
+/// be many times as long as the name. Any other is only cut.
 fn short_name(name: &str) -> String {
+    let name = match name.find('<') {
+        Some(at @ 1..) if !name[..at].contains("::") => &name[..at],
+        _ => name,
+    };
     match name.char_indices().nth(NAME_CHARS_MAX) {
         Some((end, _)) => format!("{}...", &name[..end]),
         None => name.to_owned(),
@@ -214,6 +220,10 @@ mod tests {
     #[test]
     fn names_are_whole_or_cut_where_a_character_ends() {
         assert_eq!(short_name("ä::b"), "ä::b");
+        assert_eq!(short_name("try_with<core::cell::Cell<u8>, ()>"), "try_with");
+        for whole in ["<a::B<C>>::new", "a::b::<c::D>"] {
+            assert_eq!(short_name(whole), whole);
+        }
         let long = "ä".repeat(NAME_CHARS_MAX + 1);
         assert_eq!(short_name(&long), format!("{}...", "ä".repeat(NAME_CHARS_MAX)));
         assert_eq!(demangled("_RNvCs1234_7mycrate3foo"), "mycrate::foo");

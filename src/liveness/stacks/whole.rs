@@ -4,7 +4,7 @@ use super::capture::{self, Answer, Asker};
 use super::symbols::Symbolizer;
 use super::text::Stack;
 use super::unwind::{Calls, Unwinder};
-use super::{Symbols, arena};
+use super::{Symbols, arena, memory};
 use crate::process::task::{TaskFacts, TaskPlace};
 use std::fmt;
 use std::io;
@@ -36,7 +36,7 @@ impl Source {
             unwinder,
             symbolizer,
             silence: Duration::ZERO,
-            scratch: Vec::with_capacity(super::memory::CALL_BYTES_MAX),
+            scratch: Vec::with_capacity(memory::CALL_BYTES_MAX),
         }
     }
 }
@@ -126,6 +126,12 @@ impl Session {
 
     /// What every reader of this dump must know.
     pub(super) fn note(&self) -> Option<&'static str> {
+        if !memory::is_allowed() {
+            return Some(
+                "note: the host forbids process_vm_readv(2), so there are no stacks; let the filter of system calls \
+                 (seccomp, SystemCallFilter=) allow it",
+            );
+        }
         match self.quality {
             Symbols::Lines => None,
             Symbols::Names => Some(
