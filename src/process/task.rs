@@ -3,7 +3,7 @@
 //! Reading takes no lock of this process and no memory of the C library, so it works while another thread holds any of
 //! them; what it allocates comes from Rust's allocator. A file that is missing or forbidden leaves its facts unknown.
 
-use rustix::fs::{CWD, Mode, OFlags, RawDir, openat};
+use rustix::fs::{CWD, Mode, OFlags, RawDir, openat, stat};
 use rustix::io::{Errno, read};
 use std::borrow::Cow;
 use std::io;
@@ -55,11 +55,34 @@ pub enum TaskPlace {
     },
 }
 
+/// How often the list of threads is read at most.
+const LIST_PASSES_MAX: usize = 5;
+
 /// The ids of all threads of this process, ascending. Threads that start or end meanwhile may or may not be among them.
+///
+/// The kernel goes through the list from thread to thread and stops where the one it stands at ends just then, so one
+/// pass may lack others too. The list is read again until it has as many as there are, or for the fifth time.
 ///
 /// # Errors
 /// /proc is not there or cannot be read.
 pub fn ids() -> io::Result<Vec<i32>> {
+    let mut ids = Vec::new();
+    for _ in 0..LIST_PASSES_MAX {
+        // A folder of threads has a link for each, besides the two of every folder.
+        let links = stat("/proc/self/task")?.st_nlink;
+        let threads = usize::try_from(links).unwrap_or(0).saturating_sub(2);
+        list(&mut ids)?;
+        ids.sort_unstable();
+        ids.dedup();
+        if ids.len() >= threads {
+            break;
+        }
+    }
+    Ok(ids)
+}
+
+/// Appends the ids of one pass.
+fn list(ids: &mut Vec<i32>) -> io::Result<()> {
     let folder = openat(
         CWD,
         c"/proc/self/task",
@@ -68,7 +91,6 @@ pub fn ids() -> io::Result<Vec<i32>> {
     )?;
     let mut buffer = [MaybeUninit::uninit(); 8192];
     let mut entries = RawDir::new(folder, &mut buffer);
-    let mut ids = Vec::new();
     while let Some(entry) = entries.next() {
         let entry = match entry {
             Err(Errno::INTR) => continue,
@@ -82,8 +104,7 @@ pub fn ids() -> io::Result<Vec<i32>> {
                 .and_then(|name| name.parse::<i32>().ok()),
         );
     }
-    ids.sort_unstable();
-    Ok(ids)
+    Ok(())
 }
 
 impl TaskFacts {
@@ -343,6 +364,36 @@ mod tests {
         assert!(ids().unwrap().contains(&id) && ids().unwrap().contains(&own_id()));
         drop(gate_tx);
         waiting.join_within(Duration::from_secs(30)).unwrap();
+    }
+
+    #[test]
+    fn threads_that_stay_are_listed_while_others_end() {
+        let (gate_tx, gate_rx) = bounded::<()>(0);
+        let (id_tx, id_rx) = bounded(16);
+        let stays = |_| {
+            let (gate_rx, id_tx) = (gate_rx.clone(), id_tx.clone());
+            let body = move || {
+                id_tx.send(own_id()).unwrap();
+                let _ = gate_rx.recv();
+            };
+            spawn("stays", 65_536, None, body).unwrap()
+        };
+        for _ in 0..20 {
+            // Those that end are in the list before those that stay.
+            let ending: Vec<_> = (0..8).map(|_| spawn("ends", 65_536, None, || ()).unwrap()).collect();
+            let staying: Vec<_> = (0..4).map(stays).collect();
+            let known: Vec<i32> = staying.iter().map(|_| id_rx.recv().unwrap()).collect();
+            for _ in 0..10 {
+                let listed = ids().unwrap();
+                assert!(known.iter().all(|id| listed.contains(id)), "{known:?} {listed:?}");
+            }
+            for thread in ending {
+                thread.join_within(Duration::from_secs(30)).unwrap();
+            }
+            for _ in staying {
+                gate_tx.send(()).unwrap();
+            }
+        }
     }
 
     #[test]

@@ -139,9 +139,11 @@ fn whoever_is_to_be_first_is_first_in_the_order_given() {
 fn a_dump_works_while_threads_start_and_end_all_the_time() {
     let _alone = one_at_a_time();
     let stop = Arc::new(AtomicBool::new(false));
+    let (id_tx, id_rx) = bounded(2);
     let churn = |n| {
-        let stop = Arc::clone(&stop);
+        let (stop, id_tx) = (Arc::clone(&stop), id_tx.clone());
         let body = move || {
+            id_tx.send(own_id()).unwrap();
             let mut started = 0;
             while !stop.load(Ordering::Relaxed) {
                 let short = spawn("short", 65_536, None, || std::hint::black_box(vec![1; 100]).len());
@@ -153,8 +155,11 @@ fn a_dump_works_while_threads_start_and_end_all_the_time() {
         spawn(&format!("churn-{n}"), STACK_BYTES, None, body).unwrap()
     };
     let churns: Vec<_> = (0..2).map(churn).collect();
+    // Once it runs its body, a thread has its name.
+    let ids: Vec<i32> = churns.iter().map(|_| id_rx.recv_timeout(BOUND).unwrap()).collect();
     for _ in 0..5 {
         let (text, summary) = dump(&[]);
+        assert!(ids.iter().all(|id| text.contains(&format!("(id {id})"))), "{text}");
         assert!(text.contains("churn-0") && text.contains("churn-1"), "{text}");
         assert!(summary.threads >= 3);
     }
