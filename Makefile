@@ -1,4 +1,4 @@
-# What a person needs here. `make run` first; `make check` is what CI calls.
+# What a person needs here. `make run` first; CI calls `make check` and `make e2e`.
 
 CARGO ?= cargo
 
@@ -33,7 +33,7 @@ test: ## run every test: units, the real binary over real sockets, the hand-over
 	$(MAKE) model
 	$(MAKE) minimal
 
-check: fmt clippy doc test ## format, lints, documentation, every test: what CI calls
+check: fmt clippy doc test ## format, lints, documentation, every test; CI calls this and e2e
 
 fmt:
 	$(CARGO) fmt --check

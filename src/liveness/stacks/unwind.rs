@@ -12,6 +12,8 @@ const FRAMES_MAX: usize = 4096;
 const SEARCH_TRIES_MAX: usize = 200;
 /// Handlers inside handlers that are followed.
 const HANDLERS_MAX: usize = 4;
+/// `syscall`.
+const SYSTEM_CALL: [u8; 2] = [0x0f, 0x05];
 /// `mov $15, %rax; syscall`: rt_sigreturn(2), to which every handler of a signal returns.
 const TRAMPOLINE: [u8; 9] = [0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05];
 /// Where the kernel leaves the interrupted registers, counted from the slot with the trampoline's address: 8 bytes of
@@ -176,6 +178,11 @@ impl Unwinder {
                 Ok(Some(_)) | Err(_) => break false,
             }
         };
+        // In the kernel, a thread stands behind the instruction that it called it with; what is written there belongs to
+        // whatever the compiler has put next.
+        if let Some(pc) = calls.pcs.first_mut().filter(|pc| is_after_system_call(**pc)) {
+            *pc -= 1;
+        }
         // The walk also ends, as if at the beginning, in code that no module has.
         calls.complete = ended && calls.pcs.len() > 1 && calls.pcs.last().is_some_and(|pc| self.is_code(*pc));
         calls
@@ -199,6 +206,12 @@ impl Unwinder {
 pub(super) fn is_trampoline(pc: u64) -> bool {
     let mut bytes = [0; TRAMPOLINE.len()];
     memory::read(pc.wrapping_add(1), &mut bytes) == bytes.len() && bytes == TRAMPOLINE
+}
+
+/// Whether the instruction before `pc` is `syscall`.
+fn is_after_system_call(pc: u64) -> bool {
+    let mut bytes = [0; SYSTEM_CALL.len()];
+    memory::read(pc.wrapping_sub(2), &mut bytes) == bytes.len() && bytes == SYSTEM_CALL
 }
 
 /// Reads the stack from `sp` on, as far as it goes.
