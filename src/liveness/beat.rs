@@ -36,7 +36,7 @@ pub struct Beat {
     about: [AtomicU64; 2],
     /// The number of a client's connection; 0 for the threads that live as long as the server, and for a free place.
     number: AtomicU64,
-    /// Until when a drill holds this thread, [`monotonic_ms`]; 0 for never.
+    /// Until when a drill holds this thread, milliseconds of the monotonic clock; 0 for never.
     held_until_ms: AtomicU64,
     /// How, a [`super::drill::Kind`].
     held_how: AtomicU8,

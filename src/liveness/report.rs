@@ -16,6 +16,8 @@ const REPORTS_PER_HOUR: u32 = 12;
 const HOUR: Duration = Duration::from_secs(3600);
 /// Of the stacks, what the terminal and the log's file get; the emergency file has all.
 const TERMINAL_BYTES_MAX: usize = 256 * 1024;
+/// Hanging threads that have a line of their own in a report.
+const FINDINGS_MAX: usize = 50;
 /// Clients named one by one in the list of components.
 const CLIENTS_LISTED_MAX: usize = 20;
 
@@ -76,8 +78,8 @@ impl Reporter {
     pub fn report(&mut self, findings: &[Finding], beats: &'static Beats, voice: &mut Voice) {
         self.count += 1;
         // The lines that matter most go out before anything that could take time.
-        for finding in findings {
-            voice.say(Level::Error, &finding_line(finding));
+        for line in finding_lines(findings) {
+            voice.say(Level::Error, &line);
         }
         if !self.budget.take(Instant::now()) {
             voice.say(
@@ -87,8 +89,8 @@ impl Reporter {
             return;
         }
         let mut text = self.title(&format!("hang report {} since the start", self.count));
-        for finding in findings {
-            let _ = writeln!(text, "{}", finding_line(finding));
+        for line in finding_lines(findings) {
+            let _ = writeln!(text, "{line}");
         }
         list_components(beats, &mut text);
         let shown = text.find("📍").unwrap_or(0);
@@ -138,6 +140,16 @@ impl Reporter {
         text.push_str("---- all threads, those that hang first\n");
         dumper.dump(first, &mut |piece| text.push_str(&String::from_utf8_lossy(piece)));
     }
+}
+
+/// A line for each finding, components before clients; only so many.
+fn finding_lines(findings: &[Finding]) -> Vec<String> {
+    let mut lines: Vec<String> = findings.iter().take(FINDINGS_MAX).map(finding_line).collect();
+    if findings.len() > FINDINGS_MAX {
+        let more = findings.len() - FINDINGS_MAX;
+        lines.push(format!("🚨 and {more} more threads of clients hang"));
+    }
+    lines
 }
 
 /// `fanout: no progress for 16.2s in broadcast (client 17, 212 KB queued); blocked: ...`

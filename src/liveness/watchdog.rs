@@ -40,8 +40,10 @@ const OVERSLEPT: Duration = Duration::from_millis(500);
 const SETTLE_ROUNDS: u32 = 2;
 /// The service manager hears of us so much before its interval is over, because a round may begin late.
 const FEED_EARLY: Duration = Duration::from_millis(500);
-/// Clients named one by one in a line; a fault that stalls one often stalls many.
-const CLIENTS_NAMED_MAX: usize = 20;
+/// Lines about clients that are late or move again, within a window; a fault that stalls one often stalls many, and
+/// outsiders can make clients.
+const CLIENT_LINES_MAX: usize = 20;
+const CLIENT_LINES_WINDOW: Duration = Duration::from_secs(10);
 
 /// Something that waits for a thread: with it, the thread's own wait is not idleness.
 pub struct Backlog {
@@ -85,6 +87,8 @@ pub struct Watchdog {
     clients: Vec<Entry>,
     round: u64,
     looked: Instant,
+    /// Since when lines about clients are counted, how many there would have been.
+    client_lines: (Instant, usize),
     voice: Voice,
     reporter: Reporter,
     notifier: Arc<Notifier>,
@@ -116,6 +120,7 @@ impl Watchdog {
             clients,
             round: 0,
             looked: Instant::now(),
+            client_lines: (Instant::now(), 0),
             voice,
             reporter,
             notifier,
@@ -226,9 +231,9 @@ impl Watchdog {
         own.any(|backlog| (backlog.is_waiting)())
     }
 
-    /// Says who is late and who moves again, one line each; clients only so many.
+    /// Says who is late and who moves again, one line each; of clients only so many.
     fn tell(&mut self, changes: &[Changed]) {
-        let mut clients = 0;
+        self.end_window();
         for (beat, change) in changes {
             let (level, line) = match change {
                 Change::Hung => continue,
@@ -236,17 +241,27 @@ impl Watchdog {
                 Change::Recovered { after, hung } => (Level::Warn, recovery_line(beat, *after, *hung)),
             };
             if beat.role() == Role::Client {
-                clients += 1;
-                if clients > CLIENTS_NAMED_MAX {
+                self.client_lines.1 += 1;
+                if self.client_lines.1 > CLIENT_LINES_MAX {
                     continue;
                 }
             }
             self.voice.say(level, &line);
         }
-        if clients > CLIENTS_NAMED_MAX {
-            let more = clients - CLIENTS_NAMED_MAX;
-            self.voice
-                .say(Level::Warn, &format!("⚠️  the same holds for {more} more clients"));
+    }
+
+    /// Says how many lines about clients were left out, once per window.
+    fn end_window(&mut self) {
+        let (since, lines) = self.client_lines;
+        if since.elapsed() < CLIENT_LINES_WINDOW {
+            return;
+        }
+        self.client_lines = (Instant::now(), 0);
+        if let Some(more @ 1..) = lines.checked_sub(CLIENT_LINES_MAX) {
+            self.voice.say(
+                Level::Warn,
+                &format!("⚠️  {more} more lines about clients that are late or move again were left out"),
+            );
         }
     }
 
