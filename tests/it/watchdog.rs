@@ -533,3 +533,32 @@ fn three_hundred_reports_under_load_leave_nothing_behind_and_interrupt_nobody() 
         assert_eq!(count, 0, "{reason}: {health}");
     }
 }
+
+#[test]
+fn a_slow_operation_is_said_with_what_it_was_about_and_counted_and_its_longest_is_kept() {
+    const CLIENTS: usize = 100;
+    const BYTES: usize = 100 * 1024;
+    let server = TestServer::start(&["--slow-broadcast", "1ms"]);
+    let fleet = Fleet::start(&server, CLIENTS, 1);
+    let sender = server.sender();
+    let mut count = 0;
+    let line = eventually("a broadcast of 100 KB to 100 clients takes a millisecond", || {
+        sender.send(&numbered(count, BYTES)).unwrap();
+        count += 1;
+        fleet.expect(count);
+        server.lines().with("⚠️  SLOW OPERATION: broadcast took ").pop()
+    });
+    assert!(
+        line.ends_with(&format!("ms ({CLIENTS} clients, {} KB)", BYTES / 1024)),
+        "{line}"
+    );
+    let took = line.split("took ").nth(1).unwrap().split("ms").next().unwrap();
+    let took: f64 = took.parse().unwrap();
+    let slow = &server.health()["slow_operations"]["broadcast"];
+    assert!(slow["count"].as_u64() >= Some(1), "{slow}");
+    // The line has two digits after the point, the page three.
+    assert!(
+        took >= 1.0 && slow["max_ms"].as_f64().unwrap() >= took - 0.01,
+        "{line}: {slow}"
+    );
+}
