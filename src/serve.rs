@@ -4,6 +4,10 @@
 //! leaves no trace of us; then the threads from the last of the path to the first. Stop: `accept`, `ingest`, `fanout`,
 //! clients, `inbox`, `heartbeat`, `files`, `watchdog`, `log`.
 
+mod beside;
+
+mod sockets;
+
 use crate::client::accept::Accept;
 use crate::client::gauges::ClientGauges;
 use crate::client::handshake::Reception;
@@ -14,24 +18,20 @@ use crate::client::writer::Timing;
 use crate::liveness::beat::{Beat, Beats};
 use crate::liveness::demand::Demand;
 use crate::liveness::drill;
-use crate::liveness::emergency_file::EmergencyFile;
 use crate::liveness::heartbeat::{Heartbeat, HeartbeatConfig};
 use crate::liveness::operation::{Operation, SlowLimits};
-use crate::liveness::report::Reporter;
-use crate::liveness::voice::Voice;
-use crate::liveness::watchdog::{Backlog, Watchdog, WatchdogConfig};
-use crate::pipeline::event_socket::{self, BindError, EventSocket, PathLock};
+use crate::pipeline::event_socket::BindError;
 use crate::pipeline::fanout::{Fanout, FanoutConfig};
 use crate::pipeline::ingest::{Ingest, IngestGauges};
-use crate::pipeline::intake::{IntakeGauge, IntakeRx, IntakeTx, intake};
+use crate::pipeline::intake::{IntakeRx, IntakeTx, intake};
 use crate::pipeline::requests::{FanoutGauges, FanoutHandle, FanoutRequests};
 use crate::pipeline::state_file;
 use crate::process::clock::epoch_seconds;
-use crate::process::config::{Config, SETTINGS};
+use crate::process::config::Config;
 use crate::process::exit::ExitStatus;
-use crate::process::files::{self, Durability, KeptFile, LockError, LockFile, Phase, Slot, lock_path};
+use crate::process::files::{LockFile, Slot};
 use crate::process::limits::{self, ClientRoom};
-use crate::process::logging::{self, LogControl};
+use crate::process::logging::LogControl;
 use crate::process::passed_sockets::{PassedError, PassedSockets};
 use crate::process::signals::StopSignals;
 use crate::process::stop::Stop;
@@ -40,18 +40,12 @@ use crate::process::threads::{self, CORE_STACK_BYTES, JoinError, Obituaries, Thr
 use crate::web::Site;
 use crate::web::health::Vitals;
 use crossbeam_channel::{Receiver, bounded};
-use rustix::net::{listen, sockopt};
 use std::fmt;
-use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Connections that the kernel holds for `accept` (listen(2)); the host's own limit is usually the same.
-const BACKLOG: i32 = 4096;
 /// How often `main` looks whether a core thread has ended.
 const LOOK: Duration = Duration::from_millis(250);
 /// The whole stop may take so long; the process then ends whatever still runs.
@@ -133,7 +127,7 @@ pub fn run(config: Config) -> Result<ExitStatus, StartError> {
         snapshot: config.slow_snapshot,
     };
     let beats = Beats::new(slow_limits, connections_max(&config, room));
-    let (log_thread, log) = start_log(&config, beats)?;
+    let (log_thread, log) = beside::start_log(&config, beats)?;
     let notifier = Arc::new(Notifier::from_environment().unwrap_or_else(|error| {
         log::warn!("⚠️ the service manager will not learn from us that we serve: {error}");
         Notifier::silent()
@@ -149,39 +143,6 @@ pub fn run(config: Config) -> Result<ExitStatus, StartError> {
     // Whatever it could not write in time is lost with the process; there is nobody left to tell.
     let _ = log_thread.join_within(LOG_DEADLINE);
     outcome
-}
-
-fn start_log(config: &Config, beats: &'static Beats) -> Result<(ThreadHandle<()>, LogControl), StartError> {
-    let already = |error: log::SetLoggerError| io::Error::other(error.to_string());
-    let (thread, control) = logging::start(config.log_level, Some(&config.log_path()))
-        .map_err(already)
-        .map_err(resource("the log"))?;
-    std::panic::set_hook(Box::new(|panic| {
-        let thread = std::thread::current();
-        log::error!(
-            "🚨 thread {} panicked: {panic}",
-            thread.name().unwrap_or("without a name")
-        );
-    }));
-    let beat = beats.log;
-    let body = move || {
-        beat.adopt();
-        thread.run(shown_by(beat));
-        beat.turn_to(Operation::Ended);
-    };
-    let handle = threads::spawn("log", CORE_STACK_BYTES, None, body).map_err(resource("thread log"))?;
-    Ok((handle, control))
-}
-
-/// Shows the phases of a thread that knows nothing of beats.
-fn shown_by(beat: &'static Beat) -> impl FnMut(Phase) {
-    move |phase| {
-        drill::obey(beat);
-        beat.turn_to(match phase {
-            Phase::Waiting => Operation::Waiting,
-            Phase::Writing => Operation::Writing,
-        });
-    }
 }
 
 fn run_until_stopped(signals: &StopSignals, server: Server, beat: &'static Beat, notifier: &Notifier) -> ExitStatus {
@@ -248,16 +209,6 @@ pub struct Server {
     _locks: [Option<LockFile>; 2],
 }
 
-/// The two sockets.
-struct Sockets {
-    listener: TcpListener,
-    address: SocketAddr,
-    /// What a client's socket takes, in bytes.
-    send_buffer_bytes: usize,
-    event_socket: EventSocket,
-    path_lock: PathLock,
-}
-
 /// The queues between threads, each with both its ends.
 struct Queues {
     intake: (IntakeTx, IntakeRx),
@@ -282,8 +233,8 @@ impl Server {
         log: Option<LogControl>,
     ) -> Result<Server, StartError> {
         let clients_max = clients_max(&config, room);
-        let sockets = open_sockets(&mut config, passed)?;
-        announce(&config, &sockets, clients_max, room);
+        let sockets = sockets::open(&mut config, passed)?;
+        sockets::announce(&config, &sockets, clients_max, room);
         let (obituaries, ended) = bounded(CORE_THREADS);
         let (accept_stop, ingest_stop) = (new_stop()?, new_stop()?);
         let (fanout_stop, inbox_stop) = (new_stop()?, new_stop()?);
@@ -319,25 +270,13 @@ impl Server {
         }
         let demand = Demand::new().map_err(resource("a descriptor"))?;
         let (log, intake) = (vitals.log.clone(), vitals.intake.clone());
-        let watchdog = start_watchdog(&config, beats, (log, notifier), intake, demand.clone())?;
+        let watchdog = beside::start_watchdog(&config, beats, (log, notifier), intake, demand.clone())?;
         let vitals = Arc::new(vitals);
         let (machines, state_lock, state_path) = state_file::restore(config.state_path());
-        let (status_lock, status_path) = claim_status_file(config.status_file.clone());
-        let ([state_slot, status_slot], files) = start_files([state_path, status_path], beats)?;
-        let heartbeat_stop = new_stop()?;
-        let heartbeat = Heartbeat::new(
-            HeartbeatConfig {
-                interval: config.heartbeat_interval,
-                address: sockets.address,
-            },
-            Arc::clone(&vitals),
-            status_slot,
-            beats.heartbeat,
-            (heartbeat_stop.clone(), accept_stop.clone()),
-        );
-        let heartbeat = threads::spawn("heartbeat", CORE_STACK_BYTES, None, move || heartbeat.run())
-            .map_err(resource("thread heartbeat"))?;
-
+        let (status_lock, status_path) = beside::claim_status_file(config.status_file.clone());
+        let ([state_slot, status_slot], files) = beside::start_files([state_path, status_path], beats)?;
+        let stopping = accept_stop.clone();
+        let heartbeat = start_heartbeat(&config, sockets.address, &vitals, status_slot, stopping)?;
         let fanout = Fanout::new(
             fanout_config(&config, sockets.send_buffer_bytes),
             (queues.intake.1, queues.requests.1),
@@ -353,19 +292,11 @@ impl Server {
         let fanout_handle = queues.requests.0;
         let clients = inbox_handle.clone();
         let reception = Reception {
-            rules: OriginRules {
-                bound_to_loopback: sockets.address.ip().to_canonical().is_loopback(),
-                allowed: config.allow_origin.clone(),
-            },
+            rules: origin_rules(&config, sockets.address),
             fanout: fanout_handle.clone(),
             inbox: inbox_handle,
             inbox_beat: beats.inbox,
-            timing: Timing {
-                ping_interval: config.ping_interval,
-                pong_timeout: config.pong_timeout,
-                send_timeout: config.send_timeout,
-                allow_drill: config.allow_drill,
-            },
+            timing: timing(&config),
             slow_snapshot: config.slow_snapshot,
             clients_max,
             connections_max: connections_max(&config, room),
@@ -402,7 +333,7 @@ impl Server {
             fanout: (fanout_stop, fanout),
             inbox: (inbox_stop, inbox),
             clients,
-            heartbeat: (heartbeat_stop, heartbeat),
+            heartbeat,
             files,
             watchdog,
             ended,
@@ -483,85 +414,41 @@ fn start<T: Send + 'static>(
     threads::spawn(name, CORE_STACK_BYTES, Some(obituaries.clone()), body).map_err(resource("a core thread"))
 }
 
-/// Opens what was not passed. What was passed takes the place of the settings that name it.
-fn open_sockets(config: &mut Config, passed: PassedSockets) -> Result<Sockets, StartError> {
-    let (listener, address) = match passed.listener {
-        Some(listener) => adopt_listener(listener, config)?,
-        None => bind_listener(config)?,
-    };
-    let (event_socket, path_lock) = match passed.datagrams {
-        Some((socket, path)) => (adopt_event_socket(socket, path, config), PathLock::of_the_manager()),
-        None => {
-            let lock = event_socket::lock(&config.event_socket_path).map_err(StartError::Socket)?;
-            let socket = EventSocket::bind(&config.event_socket_path, config.socket_mode);
-            (socket.map_err(StartError::Socket)?, lock)
-        }
-    };
-    // Linux gives twice what was asked for, the second half for its own bookkeeping (socket(7)).
-    let send_buffer_bytes =
-        sockopt::socket_send_buffer_size(&listener).map_or(config.send_buffer_bytes, |size| size / 2);
-    Ok(Sockets {
-        listener,
+/// `stopping` is requested when the server begins to stop.
+fn start_heartbeat(
+    config: &Config,
+    address: SocketAddr,
+    vitals: &Arc<Vitals>,
+    status_slot: Option<Slot>,
+    stopping: Stop,
+) -> Result<(Stop, ThreadHandle<()>), StartError> {
+    let settings = HeartbeatConfig {
+        interval: config.heartbeat_interval,
         address,
-        send_buffer_bytes,
-        event_socket,
-        path_lock,
-    })
-}
-
-/// Serves at a listener that was passed, wherever it listens.
-fn adopt_listener(listener: TcpListener, config: &mut Config) -> Result<(TcpListener, SocketAddr), StartError> {
-    let (listener, address) = prepare(listener, config).map_err(resource("the passed TCP socket ready"))?;
-    let (host, port) = (address.ip().to_string(), address.port());
-    if (host.as_str(), port) != (config.host.as_str(), config.port) {
-        log::info!(
-            "🔌 the service manager passed a socket that listens on {address}; --host {} and --port {} do not matter",
-            config.host,
-            config.port
-        );
-    }
-    (config.host, config.port) = (host, port);
-    Ok((listener, address))
-}
-
-/// Receives from a datagram socket that was passed, whatever its path.
-fn adopt_event_socket(socket: OwnedFd, path: PathBuf, config: &mut Config) -> EventSocket {
-    if path != config.event_socket_path {
-        log::info!(
-            "🔌 the service manager passed an event socket at {}; --event-socket-path {} does not matter",
-            path.display(),
-            config.event_socket_path.display()
-        );
-    }
-    config.event_socket_path.clone_from(&path);
-    EventSocket::passed(socket, path)
-}
-
-/// Listens with the options that every accepted socket inherits (tcp(7)).
-fn bind_listener(config: &Config) -> Result<(TcpListener, SocketAddr), StartError> {
-    let failed = |error| StartError::Listen {
-        address: format!("{}:{}", config.host, config.port),
-        error,
     };
-    let addresses = (config.host.as_str(), config.port).to_socket_addrs().map_err(failed)?;
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in addresses {
-        match TcpListener::bind(address).and_then(|listener| prepare(listener, config)) {
-            Ok(bound) => return Ok(bound),
-            Err(error) => last = error,
-        }
-    }
-    Err(failed(last))
+    let stop = new_stop()?;
+    let beat = vitals.beats.heartbeat;
+    let stops = (stop.clone(), stopping);
+    let heartbeat = Heartbeat::new(settings, Arc::clone(vitals), status_slot, beat, stops);
+    let handle = threads::spawn("heartbeat", CORE_STACK_BYTES, None, move || heartbeat.run())
+        .map_err(resource("thread heartbeat"))?;
+    Ok((stop, handle))
 }
 
-fn prepare(listener: TcpListener, config: &Config) -> io::Result<(TcpListener, SocketAddr)> {
-    sockopt::set_socket_send_buffer_size(&listener, config.send_buffer_bytes)?;
-    sockopt::set_tcp_nodelay(&listener, true)?;
-    // The standard library has listened with a shorter backlog already; listening again lengthens it.
-    listen(&listener, BACKLOG)?;
-    listener.set_nonblocking(true)?;
-    let address = listener.local_addr()?;
-    Ok((listener, address))
+fn origin_rules(config: &Config, address: SocketAddr) -> OriginRules {
+    OriginRules {
+        bound_to_loopback: address.ip().to_canonical().is_loopback(),
+        allowed: config.allow_origin.clone(),
+    }
+}
+
+fn timing(config: &Config) -> Timing {
+    Timing {
+        ping_interval: config.ping_interval,
+        pong_timeout: config.pong_timeout,
+        send_timeout: config.send_timeout,
+        allow_drill: config.allow_drill,
+    }
 }
 
 fn fanout_config(config: &Config, send_buffer_bytes: usize) -> FanoutConfig {
@@ -572,178 +459,5 @@ fn fanout_config(config: &Config, send_buffer_bytes: usize) -> FanoutConfig {
         },
         chunk_bytes_max: send_buffer_bytes / 2,
         machine_ttl: config.machine_ttl,
-    }
-}
-
-/// The right to the status file, and where it is to be written.
-fn claim_status_file(path: Option<PathBuf>) -> (Option<LockFile>, Option<PathBuf>) {
-    let Some(path) = path else {
-        return (None, None);
-    };
-    if let Some(folder) = path.parent() {
-        // If it cannot be made, the first write says so.
-        let _ = fs::create_dir_all(folder);
-    }
-    match LockFile::acquire(&lock_path(&path)) {
-        Ok(lock) => (Some(lock), Some(path)),
-        // Two servers that write one file would each hide that the other one is dead.
-        Err(error @ LockError::Held { .. }) => {
-            log::error!(
-                "🚨 status file {} will not be written: {error}; whoever watches it sees that server, not this one. \
-                 Give --status-file a path of its own",
-                path.display()
-            );
-            (None, None)
-        }
-        // A folder that is full, missing or not ours now may be better later; until then each failed write is said.
-        Err(LockError::Io { .. }) => (None, Some(path)),
-    }
-}
-
-/// The slots of the state file and of the status file, of those that have a path; and the thread that writes them.
-type Files = ([Option<Slot>; 2], Option<(Stop, ThreadHandle<()>)>);
-
-fn start_files(paths: [Option<PathBuf>; 2], beats: &'static Beats) -> Result<Files, StartError> {
-    const WORTH: [(Durability, &str); 2] = [
-        (
-            Durability::Flushed,
-            "after a restart what changes from now on would be missing",
-        ),
-        (
-            Durability::Cached,
-            "whoever watches it must take this server for hung or dead",
-        ),
-    ];
-    let mut kept = Vec::new();
-    let mut slots = [None, None];
-    for ((path, (durability, if_not_written)), slot) in paths.into_iter().zip(WORTH).zip(&mut slots) {
-        let Some(path) = path else { continue };
-        let (tx, content) = files::slot();
-        *slot = Some(tx);
-        kept.push(KeptFile {
-            path,
-            content,
-            durability,
-            if_not_written,
-        });
-    }
-    if kept.is_empty() {
-        beats.files.turn_to(Operation::Ended);
-        return Ok((slots, None));
-    }
-    let (stop, beat) = (new_stop()?, beats.files);
-    let stopped = stop.clone();
-    let body = move || {
-        beat.adopt();
-        files::keep(kept, &stopped, shown_by(beat));
-        beat.turn_to(Operation::Ended);
-    };
-    let handle = threads::spawn("files", CORE_STACK_BYTES, None, body).map_err(resource("thread files"))?;
-    Ok((slots, Some((stop, handle))))
-}
-
-fn start_watchdog(
-    config: &Config,
-    beats: &'static Beats,
-    (log, notifier): (Option<LogControl>, Arc<Notifier>),
-    intake: IntakeGauge,
-    demand: Demand,
-) -> Result<(Stop, ThreadHandle<()>), StartError> {
-    let settings = WatchdogConfig {
-        hang_timeout: config.hang_timeout,
-        on_hang: config.on_hang,
-    };
-    let mut backlogs = vec![Backlog {
-        beat: beats.fanout,
-        is_waiting: Box::new(move || !intake.is_empty()),
-    }];
-    if let Some(log) = log.clone() {
-        backlogs.push(Backlog {
-            beat: beats.log,
-            is_waiting: Box::new(move || log.has_waiting()),
-        });
-    }
-    let reporter = Reporter::new(EmergencyFile::new(config.hang_report_path()));
-    let ways = (Voice::new(log, config.log_level), reporter, notifier);
-    let stop = new_stop()?;
-    let watchdog = Watchdog::new(&settings, beats, backlogs, ways, (demand, stop.clone()));
-    let handle = threads::spawn("watchdog", WATCHDOG_STACK_BYTES, None, move || watchdog.run())
-        .map_err(resource("thread watchdog"))?;
-    Ok((stop, handle))
-}
-
-/// Symbols are looked up on this stack, by code that recurses; only touched pages count.
-const WATCHDOG_STACK_BYTES: usize = 4 * 1024 * 1024;
-
-/// Says what runs here, with every setting in force.
-fn announce(config: &Config, sockets: &Sockets, clients_max: usize, room: ClientRoom) {
-    let address = sockets.address;
-    log::info!(
-        "🚀 threadcast {} listens on http://{address}, stream at ws://{address}/ws/events, events to {}",
-        env!("CARGO_PKG_VERSION"),
-        config.event_socket_path.display()
-    );
-    let settings = SETTINGS
-        .iter()
-        .map(|setting| format!("{}={}", setting.name, setting.show(config)));
-    log::info!("🔧 {}", settings.collect::<Vec<_>>().join(" "));
-    log::info!(
-        "🧵 room for {clients_max} clients (the host's limits allow {} connections by descriptors, {} by threads, {} by mappings)",
-        room.by_descriptors,
-        room.by_threads,
-        room.by_mappings
-    );
-    if config.max_clients.is_some_and(|wanted| wanted > clients_max) {
-        log::warn!(
-            "⚠️ --max-clients is more than the host's limits allow; raise them (ulimit -n, TasksMax=) or lower it"
-        );
-    }
-    if let Some(warning) = &sockets.path_lock.warning {
-        log::warn!("⚠️ {warning}; another server that starts here would find us only by trying to connect");
-    }
-    match limits::datagram_queue_len() {
-        Some(len) if len < DATAGRAM_QUEUE_COMFORT => log::info!(
-            "💡 this host holds {len} datagrams for us at a time (net.unix.max_dgram_qlen): an engine that sends more in \
-             one burst finds it full; `sysctl net.unix.max_dgram_qlen=512` before the start helps"
-        ),
-        _ => {}
-    }
-}
-
-/// Newer distributions set 512; below this a short burst of a sender that does not wait is lost before it reaches us.
-const DATAGRAM_QUEUE_COMFORT: u64 = 64;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn accepted_sockets_inherit_buffer_size_and_nodelay() {
-        let config = Config {
-            port: 0,
-            send_buffer_bytes: 50_000,
-            ..Config::default()
-        };
-        let (listener, address) = bind_listener(&config).unwrap();
-        listener.set_nonblocking(false).unwrap();
-        let _client = std::net::TcpStream::connect(address).unwrap();
-        let (accepted, _) = listener.accept().unwrap();
-        assert!(accepted.nodelay().unwrap());
-        assert_eq!(sockopt::socket_send_buffer_size(&accepted).unwrap(), 100_000);
-    }
-
-    #[test]
-    fn a_host_that_is_not_ours_is_named_with_a_hint() {
-        let config = Config {
-            host: "192.0.2.1".to_owned(),
-            port: 0,
-            ..Config::default()
-        };
-        let error = bind_listener(&config).unwrap_err();
-        assert!(
-            error.to_string().starts_with("cannot listen on 192.0.2.1:0: "),
-            "{error}"
-        );
-        assert!(error.hint().contains("--host"));
     }
 }

@@ -1,0 +1,155 @@
+//! The threads beside the path of events: `log`, `files` and `watchdog`, and what each is given.
+
+use crate::liveness::beat::{Beat, Beats};
+use crate::liveness::demand::Demand;
+use crate::liveness::drill;
+use crate::liveness::emergency_file::EmergencyFile;
+use crate::liveness::operation::Operation;
+use crate::liveness::report::Reporter;
+use crate::liveness::voice::Voice;
+use crate::liveness::watchdog::{Backlog, Watchdog, WatchdogConfig};
+use crate::pipeline::intake::IntakeGauge;
+use crate::process::config::Config;
+use crate::process::files::{self, Durability, KeptFile, LockError, LockFile, Phase, Slot, lock_path};
+use crate::process::logging::{self, LogControl};
+use crate::process::stop::Stop;
+use crate::process::systemd::Notifier;
+use crate::process::threads::{self, CORE_STACK_BYTES, ThreadHandle};
+use crate::serve::{StartError, new_stop, resource};
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub(super) fn start_log(config: &Config, beats: &'static Beats) -> Result<(ThreadHandle<()>, LogControl), StartError> {
+    let already = |error: log::SetLoggerError| io::Error::other(error.to_string());
+    let (thread, control) = logging::start(config.log_level, Some(&config.log_path()))
+        .map_err(already)
+        .map_err(resource("the log"))?;
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        log::error!(
+            "🚨 thread {} panicked: {panic}",
+            thread.name().unwrap_or("without a name")
+        );
+    }));
+    let beat = beats.log;
+    let body = move || {
+        beat.adopt();
+        thread.run(shown_by(beat));
+        beat.turn_to(Operation::Ended);
+    };
+    let handle = threads::spawn("log", CORE_STACK_BYTES, None, body).map_err(resource("thread log"))?;
+    Ok((handle, control))
+}
+
+/// Shows the phases of a thread that knows nothing of beats.
+fn shown_by(beat: &'static Beat) -> impl FnMut(Phase) {
+    move |phase| {
+        drill::obey(beat);
+        beat.turn_to(match phase {
+            Phase::Waiting => Operation::Waiting,
+            Phase::Writing => Operation::Writing,
+        });
+    }
+}
+
+/// The right to the status file, and where it is to be written.
+pub(super) fn claim_status_file(path: Option<PathBuf>) -> (Option<LockFile>, Option<PathBuf>) {
+    let Some(path) = path else {
+        return (None, None);
+    };
+    if let Some(folder) = path.parent() {
+        // If it cannot be made, the first write says so.
+        let _ = fs::create_dir_all(folder);
+    }
+    match LockFile::acquire(&lock_path(&path)) {
+        Ok(lock) => (Some(lock), Some(path)),
+        // Two servers that write one file would each hide that the other one is dead.
+        Err(error @ LockError::Held { .. }) => {
+            log::error!(
+                "🚨 status file {} will not be written: {error}; whoever watches it sees that server, not this one. \
+                 Give --status-file a path of its own",
+                path.display()
+            );
+            (None, None)
+        }
+        // A folder that is full, missing or not ours now may be better later; until then each failed write is said.
+        Err(LockError::Io { .. }) => (None, Some(path)),
+    }
+}
+
+/// The slots of the state file and of the status file, of those that have a path; and the thread that writes them.
+pub(super) type Files = ([Option<Slot>; 2], Option<(Stop, ThreadHandle<()>)>);
+
+pub(super) fn start_files(paths: [Option<PathBuf>; 2], beats: &'static Beats) -> Result<Files, StartError> {
+    const WORTH: [(Durability, &str); 2] = [
+        (
+            Durability::Flushed,
+            "after a restart what changes from now on would be missing",
+        ),
+        (
+            Durability::Cached,
+            "whoever watches it must take this server for hung or dead",
+        ),
+    ];
+    let mut kept = Vec::new();
+    let mut slots = [None, None];
+    for ((path, (durability, if_not_written)), slot) in paths.into_iter().zip(WORTH).zip(&mut slots) {
+        let Some(path) = path else { continue };
+        let (tx, content) = files::slot();
+        *slot = Some(tx);
+        kept.push(KeptFile {
+            path,
+            content,
+            durability,
+            if_not_written,
+        });
+    }
+    if kept.is_empty() {
+        beats.files.turn_to(Operation::Ended);
+        return Ok((slots, None));
+    }
+    let (stop, beat) = (new_stop()?, beats.files);
+    let stopped = stop.clone();
+    let body = move || {
+        beat.adopt();
+        files::keep(kept, &stopped, shown_by(beat));
+        beat.turn_to(Operation::Ended);
+    };
+    let handle = threads::spawn("files", CORE_STACK_BYTES, None, body).map_err(resource("thread files"))?;
+    Ok((slots, Some((stop, handle))))
+}
+
+pub(super) fn start_watchdog(
+    config: &Config,
+    beats: &'static Beats,
+    (log, notifier): (Option<LogControl>, Arc<Notifier>),
+    intake: IntakeGauge,
+    demand: Demand,
+) -> Result<(Stop, ThreadHandle<()>), StartError> {
+    let settings = WatchdogConfig {
+        hang_timeout: config.hang_timeout,
+        on_hang: config.on_hang,
+    };
+    let mut backlogs = vec![Backlog {
+        beat: beats.fanout,
+        is_waiting: Box::new(move || !intake.is_empty()),
+    }];
+    if let Some(log) = log.clone() {
+        backlogs.push(Backlog {
+            beat: beats.log,
+            is_waiting: Box::new(move || log.has_waiting()),
+        });
+    }
+    let reporter = Reporter::new(EmergencyFile::new(config.hang_report_path()));
+    let ways = (Voice::new(log, config.log_level), reporter, notifier);
+    let stop = new_stop()?;
+    let watchdog = Watchdog::new(&settings, beats, backlogs, ways, (demand, stop.clone()));
+    let handle = threads::spawn("watchdog", WATCHDOG_STACK_BYTES, None, move || watchdog.run())
+        .map_err(resource("thread watchdog"))?;
+    Ok((stop, handle))
+}
+
+/// Symbols are looked up on this stack, by code that recurses; only touched pages count.
+const WATCHDOG_STACK_BYTES: usize = 4 * 1024 * 1024;

@@ -1,0 +1,178 @@
+//! The two sockets of the server: opened, or taken from who passed them.
+
+use crate::pipeline::event_socket::{self, EventSocket, PathLock};
+use crate::process::config::{Config, SETTINGS};
+use crate::process::limits::{self, ClientRoom};
+use crate::process::passed_sockets::PassedSockets;
+use crate::serve::{StartError, resource};
+use rustix::net::{listen, sockopt};
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+/// Connections that the kernel holds for `accept` (listen(2)); the host's own limit is usually the same.
+const BACKLOG: i32 = 4096;
+/// The two sockets.
+pub(super) struct Sockets {
+    pub(super) listener: TcpListener,
+    pub(super) address: SocketAddr,
+    /// What a client's socket takes, in bytes.
+    pub(super) send_buffer_bytes: usize,
+    pub(super) event_socket: EventSocket,
+    pub(super) path_lock: PathLock,
+}
+
+/// Opens what was not passed. What was passed takes the place of the settings that name it.
+pub(super) fn open(config: &mut Config, passed: PassedSockets) -> Result<Sockets, StartError> {
+    let (listener, address) = match passed.listener {
+        Some(listener) => adopt_listener(listener, config)?,
+        None => bind_listener(config)?,
+    };
+    let (event_socket, path_lock) = match passed.datagrams {
+        Some((socket, path)) => (adopt_event_socket(socket, path, config), PathLock::of_the_manager()),
+        None => {
+            let lock = event_socket::lock(&config.event_socket_path).map_err(StartError::Socket)?;
+            let socket = EventSocket::bind(&config.event_socket_path, config.socket_mode);
+            (socket.map_err(StartError::Socket)?, lock)
+        }
+    };
+    // Linux gives twice what was asked for, the second half for its own bookkeeping (socket(7)).
+    let send_buffer_bytes =
+        sockopt::socket_send_buffer_size(&listener).map_or(config.send_buffer_bytes, |size| size / 2);
+    Ok(Sockets {
+        listener,
+        address,
+        send_buffer_bytes,
+        event_socket,
+        path_lock,
+    })
+}
+
+/// Serves at a listener that was passed, wherever it listens.
+fn adopt_listener(listener: TcpListener, config: &mut Config) -> Result<(TcpListener, SocketAddr), StartError> {
+    let (listener, address) = prepare(listener, config).map_err(resource("the passed TCP socket ready"))?;
+    let (host, port) = (address.ip().to_string(), address.port());
+    if (host.as_str(), port) != (config.host.as_str(), config.port) {
+        log::info!(
+            "🔌 the service manager passed a socket that listens on {address}; --host {} and --port {} do not matter",
+            config.host,
+            config.port
+        );
+    }
+    (config.host, config.port) = (host, port);
+    Ok((listener, address))
+}
+
+/// Receives from a datagram socket that was passed, whatever its path.
+fn adopt_event_socket(socket: OwnedFd, path: PathBuf, config: &mut Config) -> EventSocket {
+    if path != config.event_socket_path {
+        log::info!(
+            "🔌 the service manager passed an event socket at {}; --event-socket-path {} does not matter",
+            path.display(),
+            config.event_socket_path.display()
+        );
+    }
+    config.event_socket_path.clone_from(&path);
+    EventSocket::passed(socket, path)
+}
+
+/// Listens with the options that every accepted socket inherits (tcp(7)).
+fn bind_listener(config: &Config) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |error| StartError::Listen {
+        address: format!("{}:{}", config.host, config.port),
+        error,
+    };
+    let addresses = (config.host.as_str(), config.port).to_socket_addrs().map_err(failed)?;
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in addresses {
+        match TcpListener::bind(address).and_then(|listener| prepare(listener, config)) {
+            Ok(bound) => return Ok(bound),
+            Err(error) => last = error,
+        }
+    }
+    Err(failed(last))
+}
+
+fn prepare(listener: TcpListener, config: &Config) -> io::Result<(TcpListener, SocketAddr)> {
+    sockopt::set_socket_send_buffer_size(&listener, config.send_buffer_bytes)?;
+    sockopt::set_tcp_nodelay(&listener, true)?;
+    // The standard library has listened with a shorter backlog already; listening again lengthens it.
+    listen(&listener, BACKLOG)?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
+}
+
+/// Says what runs here, with every setting in force.
+pub(super) fn announce(config: &Config, sockets: &Sockets, clients_max: usize, room: ClientRoom) {
+    let address = sockets.address;
+    log::info!(
+        "🚀 threadcast {} listens on http://{address}, stream at ws://{address}/ws/events, events to {}",
+        env!("CARGO_PKG_VERSION"),
+        config.event_socket_path.display()
+    );
+    let settings = SETTINGS
+        .iter()
+        .map(|setting| format!("{}={}", setting.name, setting.show(config)));
+    log::info!("🔧 {}", settings.collect::<Vec<_>>().join(" "));
+    log::info!(
+        "🧵 room for {clients_max} clients (the host's limits allow {} connections by descriptors, {} by threads, {} by mappings)",
+        room.by_descriptors,
+        room.by_threads,
+        room.by_mappings
+    );
+    if config.max_clients.is_some_and(|wanted| wanted > clients_max) {
+        log::warn!(
+            "⚠️ --max-clients is more than the host's limits allow; raise them (ulimit -n, TasksMax=) or lower it"
+        );
+    }
+    if let Some(warning) = &sockets.path_lock.warning {
+        log::warn!("⚠️ {warning}; another server that starts here would find us only by trying to connect");
+    }
+    match limits::datagram_queue_len() {
+        Some(len) if len < DATAGRAM_QUEUE_COMFORT => log::info!(
+            "💡 this host holds {len} datagrams for us at a time (net.unix.max_dgram_qlen): an engine that sends more in \
+             one burst finds it full; `sysctl net.unix.max_dgram_qlen=512` before the start helps"
+        ),
+        _ => {}
+    }
+}
+
+/// Newer distributions set 512; below this a short burst of a sender that does not wait is lost before it reaches us.
+const DATAGRAM_QUEUE_COMFORT: u64 = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepted_sockets_inherit_buffer_size_and_nodelay() {
+        let config = Config {
+            port: 0,
+            send_buffer_bytes: 50_000,
+            ..Config::default()
+        };
+        let (listener, address) = bind_listener(&config).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        assert!(accepted.nodelay().unwrap());
+        assert_eq!(sockopt::socket_send_buffer_size(&accepted).unwrap(), 100_000);
+    }
+
+    #[test]
+    fn a_host_that_is_not_ours_is_named_with_a_hint() {
+        let config = Config {
+            host: "192.0.2.1".to_owned(),
+            port: 0,
+            ..Config::default()
+        };
+        let error = bind_listener(&config).unwrap_err();
+        assert!(
+            error.to_string().starts_with("cannot listen on 192.0.2.1:0: "),
+            "{error}"
+        );
+        assert!(error.hint().contains("--host"));
+    }
+}
