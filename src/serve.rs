@@ -127,6 +127,8 @@ pub fn run(config: Config) -> Result<ExitStatus, StartError> {
         snapshot: config.slow_snapshot,
     };
     let beats = Beats::new(slow_limits, connections_max(&config, room));
+    beats.main.adopt();
+    let starting = beats.main.begin(Operation::Starting);
     let (log_thread, log) = beside::start_log(&config, beats)?;
     let notifier = Arc::new(Notifier::from_environment().unwrap_or_else(|error| {
         log::warn!("⚠️ the service manager will not learn from us that we serve: {error}");
@@ -138,7 +140,10 @@ pub fn run(config: Config) -> Result<ExitStatus, StartError> {
             let manager = (passed, Arc::clone(&notifier));
             Server::start(config, manager, room, beats, Some(log.clone())).map(|server| (signals, server))
         })
-        .map(|(signals, server)| run_until_stopped(&signals, server, beats.main, &notifier));
+        .map(|(signals, server)| {
+            drop(starting);
+            run_until_stopped(&signals, server, beats.main, &notifier)
+        });
     log.stop();
     // Whatever it could not write in time is lost with the process; there is nobody left to tell.
     let _ = log_thread.join_within(LOG_DEADLINE);
@@ -146,7 +151,6 @@ pub fn run(config: Config) -> Result<ExitStatus, StartError> {
 }
 
 fn run_until_stopped(signals: &StopSignals, server: Server, beat: &'static Beat, notifier: &Notifier) -> ExitStatus {
-    beat.adopt();
     let mut told = false;
     let cause = loop {
         told = told || tell_ready(notifier, &server.status);
@@ -306,6 +310,7 @@ impl Server {
                 fanout: fanout_handle,
                 beats,
                 demand,
+                stop: accept_stop.clone(),
                 allow_drill: config.allow_drill,
             },
             stop: accept_stop.clone(),

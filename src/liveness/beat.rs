@@ -275,6 +275,7 @@ impl Beat {
         self.state.store(state(Operation::Turning), Ordering::Relaxed);
         self.show((0, 0));
         self.held_until_ms.store(0, Ordering::Relaxed);
+        self.judge(Verdict::Alive, Duration::ZERO);
         self.adopt();
         self.number.store(number, Ordering::Relaxed);
     }

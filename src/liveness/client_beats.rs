@@ -48,7 +48,11 @@ impl ClientBeats {
         let parts = connections_max.max(1).div_ceil(PART_LEN);
         ClientBeats {
             parts: (0..parts).map(|_| OnceLock::new()).collect(),
-            free: Mutex::new(Free::default()),
+            // All the room that it can need, so that nobody takes memory with the lock in hand.
+            free: Mutex::new(Free {
+                places: Vec::with_capacity(parts * PART_LEN),
+                untouched: 0,
+            }),
             make: Box::new(make),
         }
     }
@@ -84,16 +88,14 @@ impl ClientBeats {
 
     /// The beats that a connection has right now. Takes no lock.
     pub fn taken(&'static self) -> impl Iterator<Item = &'static Beat> {
-        self.places().map(|(_, beat)| beat)
+        self.places().filter(|beat| beat.number() != 0)
     }
 
-    /// As [`ClientBeats::taken`], with the number of the place, which is less than [`ClientBeats::room`].
-    pub fn places(&'static self) -> impl Iterator<Item = (usize, &'static Beat)> {
+    /// Every place that somebody has or has had, in an order that does not change; there are at most
+    /// [`ClientBeats::room`]. Takes no lock.
+    pub fn places(&'static self) -> impl Iterator<Item = &'static Beat> {
         let parts = self.parts.iter().map_while(OnceLock::get);
-        parts
-            .flat_map(|part| part.iter())
-            .enumerate()
-            .filter(|(_, beat)| beat.number() != 0)
+        parts.flat_map(|part| part.iter())
     }
 }
 

@@ -3,11 +3,14 @@
 use rustix::event::{EventfdFlags, eventfd};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 
 /// Longest such report; what is longer is cut at a line.
 const REPORT_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// How often an asker looks whether it is over.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// The way to ask, and the watchdog's way to answer.
 #[derive(Clone, Debug)]
@@ -20,16 +23,22 @@ struct Inner {
     wake: OwnedFd,
 }
 
+/// One asker at a time: from its question until it has its answer or has given up.
 #[derive(Debug, Default)]
 enum State {
     #[default]
     Idle,
     /// With the memory for the answer, taken by whoever asks: the watchdog takes none.
     Asked(Vec<u8>),
-    /// The watchdog has it in hand.
-    Making,
-    /// Also when nobody waits for it any more.
+    /// The watchdog has it in hand; whether somebody still waits for it.
+    Making {
+        wanted: bool,
+    },
     Answered(Vec<u8>),
+    /// An answer that came too late, kept for the next asker to free.
+    Stale {
+        _memory: Vec<u8>,
+    },
 }
 
 /// Why there is no report.
@@ -55,28 +64,30 @@ impl Demand {
         })))
     }
 
-    /// Asks, and blocks until the report is there, at most `bound`.
+    /// Asks, and blocks until the report is there, at most `bound`; not longer than 250 ms once `over` says so.
     ///
     /// # Errors
     /// See [`NoReport`].
-    pub fn ask(&self, bound: Duration) -> Result<Vec<u8>, NoReport> {
-        let inner = &*self.0;
+    pub fn ask(&self, bound: Duration, over: impl Fn() -> bool) -> Result<Vec<u8>, NoReport> {
         let memory = Vec::with_capacity(REPORT_BYTES_MAX);
-        let mut state = inner.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(*state, State::Asked(_) | State::Making) {
+        let mut state = self.lock();
+        if !matches!(*state, State::Idle | State::Stale { .. }) {
             return Err(NoReport::Taken);
         }
         // Nothing is freed with the lock in hand: the watchdog takes it, and must not wait for the allocator.
         let stale = std::mem::replace(&mut *state, State::Asked(memory));
-        // A full counter means that a wake-up is under way already.
-        let _ = rustix::io::write(&inner.wake, &1u64.to_ne_bytes());
-        let (mut state, _) = inner
-            .answered
-            .wait_timeout_while(state, bound, |state| !matches!(state, State::Answered(_)))
-            .unwrap_or_else(PoisonError::into_inner);
+        self.wake();
+        let deadline = Instant::now() + bound;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let waiting = self.0.answered.wait_timeout(state, left.min(LOOK));
+            (state, _) = waiting.unwrap_or_else(PoisonError::into_inner);
+            if matches!(*state, State::Answered(_)) || left.is_zero() || over() {
+                break;
+            }
+        }
         let outcome = match *state {
-            // It will leave the report here, for nobody.
-            State::Making => State::Idle,
+            State::Making { .. } => std::mem::replace(&mut *state, State::Making { wanted: false }),
             _ => std::mem::take(&mut *state),
         };
         drop(state);
@@ -87,27 +98,52 @@ impl Demand {
         }
     }
 
-    /// Watchdog: makes the report if one is wanted. Waits for nobody but, for moments, for who asks; takes and gives back no
-    /// memory outside of `make`.
+    /// Watchdog: makes the report if one is wanted. Waits for nobody, takes and gives back no memory outside of `make`.
     pub(super) fn answer(&self, make: impl FnOnce() -> String) {
-        let _ = rustix::io::read(&self.0.wake, &mut [0; 8]);
-        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let memory = match std::mem::replace(&mut *state, State::Making) {
-            State::Asked(memory) => Some(memory),
+        if rustix::io::read(&self.0.wake, &mut [0; 8]).is_err() {
+            return;
+        }
+        let Some(mut state) = self.try_lock() else {
+            // Somebody has it for moments; the next turn comes back to this.
+            return self.wake();
+        };
+        let mut memory = match std::mem::replace(&mut *state, State::Making { wanted: true }) {
+            State::Asked(memory) => memory,
+            // The asker has given up.
             other => {
                 *state = other;
-                None
+                return;
             }
         };
         drop(state);
-        let Some(mut memory) = memory else { return };
         let report = make();
         let (fits, _) = super::report::cut_at_line(&report, memory.capacity());
         memory.extend_from_slice(fits.as_bytes());
-        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
-        *state = State::Answered(memory);
+        // Whoever holds it does so for moments, and takes no memory meanwhile.
+        let mut state = self.lock();
+        *state = match *state {
+            State::Making { wanted: true } => State::Answered(memory),
+            _ => State::Stale { _memory: memory },
+        };
         drop(state);
         self.0.answered.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn try_lock(&self) -> Option<MutexGuard<'_, State>> {
+        match self.0.state.try_lock() {
+            Ok(state) => Some(state),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    fn wake(&self) {
+        // A full counter means that a wake-up is under way already.
+        let _ = rustix::io::write(&self.0.wake, &1u64.to_ne_bytes());
     }
 }
 
@@ -129,7 +165,7 @@ mod tests {
     fn who_asks_gets_an_answer() {
         let demand = Demand::new().unwrap();
         let asking = demand.clone();
-        let asker = threads::spawn("asks", 256 * 1024, None, move || asking.ask(LONG)).unwrap();
+        let asker = threads::spawn("asks", 256 * 1024, None, move || asking.ask(LONG, || false)).unwrap();
         while !asker.is_finished() {
             demand.answer(|| "all is well\n".to_owned());
         }
@@ -141,7 +177,34 @@ mod tests {
     fn without_a_watchdog_the_wait_ends_and_the_next_may_ask() {
         let demand = Demand::new().unwrap();
         for _ in 0..2 {
-            assert_eq!(demand.ask(Duration::from_millis(1)), Err(NoReport::Late));
+            assert_eq!(demand.ask(Duration::from_millis(1), || false), Err(NoReport::Late));
         }
+    }
+
+    #[test]
+    fn while_one_waits_another_is_told_and_takes_nothing_from_it() {
+        let demand = Demand::new().unwrap();
+        let asking = demand.clone();
+        let first = threads::spawn("asks", 256 * 1024, None, move || asking.ask(LONG, || false)).unwrap();
+        while matches!(*demand.lock(), State::Idle) {}
+        assert_eq!(demand.ask(LONG, || false), Err(NoReport::Taken));
+        demand.answer(|| "for the first\n".to_owned());
+        assert_eq!(first.join_within(LONG).unwrap().unwrap(), b"for the first\n");
+    }
+
+    #[test]
+    fn who_gives_up_while_the_report_is_made_leaves_the_way_free() {
+        let demand = Demand::new().unwrap();
+        let (asking, over) = (demand.clone(), Arc::new(std::sync::atomic::AtomicBool::new(false)));
+        let seen = Arc::clone(&over);
+        let give_up = move || seen.load(std::sync::atomic::Ordering::Relaxed);
+        let first = threads::spawn("asks", 256 * 1024, None, move || asking.ask(LONG, give_up)).unwrap();
+        while matches!(*demand.lock(), State::Idle) {}
+        demand.answer(|| {
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert_eq!(first.join_within(LONG).unwrap(), Err(NoReport::Late));
+            "for nobody\n".to_owned()
+        });
+        assert_eq!(demand.ask(Duration::from_millis(1), || false), Err(NoReport::Late));
     }
 }

@@ -29,8 +29,8 @@ pub struct Seen {
     /// Whose place this is: another number is another thread.
     pub number: u64,
     pub progress: u64,
-    /// It waits by its own declaration, and nothing waits for it.
-    pub waits: bool,
+    /// How long it may stand still because it waits by its own declaration, and nothing waits for it.
+    pub wait: Option<Duration>,
 }
 
 /// What is remembered of a thread between rounds.
@@ -55,6 +55,12 @@ pub enum Change {
         after: Duration,
         hung: bool,
     },
+    /// The connection with this number has ended after so long without progress; whether it had been called hung.
+    Gone {
+        number: u64,
+        after: Duration,
+        hung: bool,
+    },
 }
 
 impl Default for Watched {
@@ -73,25 +79,31 @@ impl Watched {
     /// One valid round that took `round`.
     pub fn look(&mut self, seen: Seen, round: Duration, limits: Limits) -> Option<Change> {
         if seen.number != self.number {
-            // Another connection has the place; what its former one was blamed for is over with it.
-            *self = Watched {
+            // Nobody or another connection has the place; what its former one was blamed for is over with it.
+            let next = Watched {
                 number: seen.number,
                 progress: seen.progress,
                 ..Watched::default()
             };
-            return None;
+            let former = std::mem::replace(self, next);
+            return (former.verdict != Verdict::Alive).then_some(Change::Gone {
+                number: former.number,
+                after: former.since,
+                hung: former.verdict == Verdict::Hung,
+            });
         }
-        if seen.progress != self.progress || seen.waits {
+        if seen.progress != self.progress {
             return self.moved(seen.progress);
         }
         self.still += round;
         self.since += round;
+        let hung = limits.hung.saturating_add(seen.wait.unwrap_or_default());
         match self.verdict {
-            Verdict::Alive | Verdict::Late if self.still >= limits.hung => {
+            Verdict::Alive | Verdict::Late if self.still >= hung => {
                 self.verdict = Verdict::Hung;
                 Some(Change::Hung)
             }
-            Verdict::Alive if self.still >= limits.late => {
+            Verdict::Alive if seen.wait.is_none() && self.still >= limits.late => {
                 self.verdict = Verdict::Late;
                 Some(Change::Late)
             }
@@ -139,7 +151,7 @@ mod tests {
         Seen {
             number: 0,
             progress,
-            waits: false,
+            wait: None,
         }
     }
 
@@ -174,17 +186,40 @@ mod tests {
     }
 
     #[test]
-    fn a_day_of_waiting_is_no_hang() {
+    fn a_day_of_waiting_in_turns_is_no_hang() {
         let mut watched = Watched::default();
-        let waits = Seen { waits: true, ..busy(7) };
-        assert_eq!(changes(&mut watched, waits, 4 * 3600 * 24), []);
+        for turn in 0..4 * 3600 * 24 {
+            let waits = Seen {
+                wait: Some(Duration::from_secs(1)),
+                ..busy(turn)
+            };
+            assert_eq!(changes(&mut watched, waits, 1), []);
+        }
+    }
+
+    #[test]
+    fn a_wait_that_outlasts_its_bound_by_the_limit_is_a_hang_and_never_late() {
+        let mut watched = Watched::default();
+        let waits = Seen {
+            wait: Some(Duration::from_secs(10)),
+            ..busy(7)
+        };
+        changes(&mut watched, waits, 1);
+        let after = HUNG + Duration::from_secs(10);
+        assert_eq!(changes(&mut watched, waits, 400), [(after, Change::Hung)]);
+        let ended = Seen {
+            wait: Some(Duration::MAX),
+            ..busy(8)
+        };
+        changes(&mut watched, ended, 1);
+        assert_eq!(changes(&mut watched, ended, 4 * 3600), []);
     }
 
     #[test]
     fn a_wait_that_others_wait_for_is_a_hang() {
         let mut watched = Watched::default();
         changes(&mut watched, busy(7), 1);
-        // Declared as a wait by the thread, but its queue is not empty: the caller says `waits: false`.
+        // Declared as a wait by the thread, but its queue is not empty: the caller says that it is none.
         assert_eq!(changes(&mut watched, busy(7), 60).len(), 2);
     }
 
@@ -203,7 +238,12 @@ mod tests {
         let mut watched = Watched::default();
         changes(&mut watched, busy(1), 60);
         let other = Seen { number: 5, ..busy(1) };
-        assert_eq!(changes(&mut watched, other, 19), []);
+        let gone = Change::Gone {
+            number: 0,
+            after: ROUND * 59,
+            hung: false,
+        };
+        assert_eq!(changes(&mut watched, other, 20), [(ROUND, gone)]);
         assert_eq!(watched.verdict(), Verdict::Alive);
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 pub enum Operation {
     /// Not begun, or between two operations.
     Turning = 0,
-    /// Waiting for something to do; never longer than its turn.
+    /// Waiting for something to do: a turn of 250 ms; a client's thread until its next ping is due.
     Waiting,
     /// Taking datagrams from the socket.
     Receiving,
@@ -50,6 +50,8 @@ pub enum Operation {
     WaitingForSocket,
     /// A client's thread: telling its peer of the end, and waiting for the answer to that.
     Closing,
+    /// Starting the server: settings, sockets, what was kept.
+    Starting,
     /// Stopping the server in order.
     Stopping,
     /// Held by a drill.
@@ -118,10 +120,11 @@ const TABLE: [Row; COUNT] = {
         (Reporting, "report", Slow::Never, About::Nothing),
         (WaitingForRequest, "a wait for the request", Slow::Never, About::Nothing),
         (AnsweringPage, "page", Slow::Never, About::Nothing),
-        (Joining, "join", Slow::Other, About::Nothing),
+        (Joining, "join", Slow::Never, About::Nothing),
         (Sending, "send", Slow::Never, About::Queued),
         (WaitingForSocket, "a wait for the socket", Slow::Never, About::Queued),
         (Closing, "close", Slow::Never, About::Nothing),
+        (Starting, "start", Slow::Never, About::Nothing),
         (Stopping, "stop", Slow::Never, About::Nothing),
         (Drill, "a drill", Slow::Never, About::Nothing),
         (Ended, "nothing: it has ended", Slow::Never, About::Nothing),
@@ -143,22 +146,22 @@ impl Operation {
         TABLE[self as usize].1
     }
 
-    /// Whether it is declared to be a wait: for work, for a peer, for another thread, each with a bound of its own. A wait
-    /// is never a hang. (Pages and joining clients wait for the fan-out, at most twice 2 s.)
-    pub fn is_wait(self) -> bool {
+    /// How long it may last without a step because it is declared to be a wait: for work, for a peer, for another thread.
+    /// Each wait has a bound of its own, which is shorter; one that outlasts it by the hang timeout is a hang after all.
+    /// `None` for work. A client's wait for work lasts until its next ping besides.
+    pub fn wait_bound(self) -> Option<Duration> {
         use Operation::*;
-        matches!(
-            self,
-            Waiting
-                | WaitingForRoom
-                | Stopping
-                | WaitingForRequest
-                | AnsweringPage
-                | Joining
-                | WaitingForSocket
-                | Closing
-                | Ended
-        )
+        match self {
+            Waiting | WaitingForRoom | WaitingForSocket => Some(Duration::from_secs(1)),
+            Closing => Some(Duration::from_secs(3)),
+            Stopping | WaitingForRequest => Some(Duration::from_secs(6)),
+            // Twice the fan-out, and the inbox, 2 s each, and the peer, 2 s.
+            Joining => Some(Duration::from_secs(8)),
+            // A report on demand takes 10 s at most, its reader 20 s.
+            AnsweringPage => Some(Duration::from_secs(32)),
+            Ended => Some(Duration::MAX),
+            _ => None,
+        }
     }
 
     /// What the two numbers say, in parentheses behind a space; nothing when they say nothing.

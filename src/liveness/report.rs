@@ -5,21 +5,26 @@ use crate::liveness::emergency_file::EmergencyFile;
 use crate::liveness::stacks::Dumper;
 use crate::liveness::standstill::Standstill;
 use crate::liveness::voice::Voice;
+use crate::liveness::watchdog::Backlog;
 use crate::process::clock::{epoch_seconds, rfc3339};
 use log::Level;
 use std::fmt::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-/// Whole reports within an hour; what hangs beyond that is said in a line each, without stacks, so that a thread that
+/// Reports with stacks within an hour, for the server's own threads and for those of clients each; what hangs beyond that is said in a line each, without stacks, so that a thread that
 /// hangs again and again fills no disk.
 const REPORTS_PER_HOUR: u32 = 12;
 const HOUR: Duration = Duration::from_secs(3600);
 /// Of the stacks, what the terminal and the log's file get; the emergency file has all.
 const TERMINAL_BYTES_MAX: usize = 256 * 1024;
 /// Hanging threads that have a line of their own in a report.
-const FINDINGS_MAX: usize = 50;
+pub(super) const FINDINGS_MAX: usize = 50;
 /// Clients named one by one in the list of components.
 const CLIENTS_LISTED_MAX: usize = 20;
+
+/// The server's beats, and what waits for whom.
+type Watched<'a> = (&'static Beats, &'a [Backlog]);
 
 /// A thread that hangs.
 #[derive(Debug)]
@@ -36,6 +41,7 @@ pub struct Reporter {
     file: EmergencyFile,
     dumper: Option<Dumper>,
     budget: Budget,
+    for_clients: Budget,
     /// Reports since the start.
     count: u32,
     started: Instant,
@@ -48,6 +54,7 @@ impl Reporter {
             file,
             dumper: None,
             budget: Budget::default(),
+            for_clients: Budget::default(),
             count: 0,
             started: Instant::now(),
         }
@@ -74,35 +81,47 @@ impl Reporter {
         }
     }
 
-    /// Reports `findings`: first in the emergency file, then on the terminal and in the log.
-    pub fn report(&mut self, findings: &[Finding], beats: &'static Beats, voice: &mut Voice) {
+    /// Reports `findings`. Who hangs goes to the terminal and the log at once, then with everybody's place to the file, then
+    /// the stacks to the file, the terminal and the log: what takes time or may block comes after what does not. `is_last`:
+    /// the process ends after it, so there are stacks in any case.
+    pub fn report(&mut self, findings: &[Finding], server: Watched<'_>, voice: &mut Voice, is_last: bool) {
         self.count += 1;
-        // The lines that matter most go out before anything that could take time.
         for line in finding_lines(findings) {
             voice.say(Level::Error, &line);
         }
-        if !self.budget.take(Instant::now()) {
-            voice.say(
-                Level::Error,
-                &format!("💾 no stacks this time: {REPORTS_PER_HOUR} reports were written within the last hour"),
-            );
+        let mut head = self.title(&format!("hang report {} since the start", self.count));
+        for line in finding_lines(findings) {
+            let _ = writeln!(head, "{line}");
+        }
+        let title_len = head.len();
+        list_components(server, &mut head);
+        let written = self.file.append(head.as_bytes());
+        voice.put(&head[title_len..]);
+        // Clients come and go by the wish of outsiders: theirs must not use up what there is for the server's own threads.
+        let of_clients = findings.iter().all(|finding| finding.beat.role() == Role::Client);
+        let budget = if of_clients {
+            &mut self.for_clients
+        } else {
+            &mut self.budget
+        };
+        let granted = budget.take(Instant::now());
+        let path = self.file.path().to_owned();
+        if !granted && !is_last {
+            let why =
+                format!("💾 no stacks this time: {REPORTS_PER_HOUR} such reports were written since the hour began");
+            voice.say(Level::Error, &why);
             return;
         }
-        let mut text = self.title(&format!("hang report {} since the start", self.count));
-        for line in finding_lines(findings) {
-            let _ = writeln!(text, "{line}");
-        }
-        list_components(beats, &mut text);
-        let shown = text.find("📍").unwrap_or(0);
-        let first: Vec<i32> = findings.iter().map(|finding| finding.beat.thread_id()).collect();
-        self.write_stacks(&first, &mut text);
-        let written = self.file.append(text.as_bytes());
-        let (shown, cut) = cut_at_line(&text[shown..], TERMINAL_BYTES_MAX);
+        let first = first_to_show(findings.iter().map(|finding| finding.beat));
+        let mut stacks = String::new();
+        self.write_stacks(&first, server.0, &mut stacks);
+        let written = written.and_then(|()| self.file.append(stacks.as_bytes()));
+        let (shown, cut) = cut_at_line(&stacks, TERMINAL_BYTES_MAX);
         voice.put(shown);
         if cut > 0 {
             voice.say(Level::Error, &format!("… {} KB more are in the file", cut / 1024));
         }
-        let path = self.file.path().display();
+        let path = path.display();
         match written {
             Ok(()) => voice.say(Level::Error, &format!("💾 the whole report was written to {path}")),
             Err(error) => voice.say(
@@ -113,12 +132,11 @@ impl Reporter {
     }
 
     /// What everybody does right now, for somebody who asks.
-    pub fn on_demand(&mut self, beats: &'static Beats) -> String {
+    pub fn on_demand(&mut self, beats: &'static Beats, backlogs: &[Backlog]) -> String {
         let mut text = self.title("a report on demand");
-        list_components(beats, &mut text);
-        let still = beats.all().filter(|beat| beat.verdict().0 != Verdict::Alive);
-        let first: Vec<i32> = still.map(Beat::thread_id).collect();
-        self.write_stacks(&first, &mut text);
+        list_components((beats, backlogs), &mut text);
+        let first = first_to_show(beats.all().filter(|beat| beat.verdict().0 != Verdict::Alive));
+        self.write_stacks(&first, beats, &mut text);
         text
     }
 
@@ -132,14 +150,35 @@ impl Reporter {
         )
     }
 
-    fn write_stacks(&mut self, first: &[i32], text: &mut String) {
+    fn write_stacks(&mut self, first: &[i32], beats: &'static Beats, text: &mut String) {
         let Some(dumper) = &mut self.dumper else {
             text.push_str("(no stacks: see the first lines of the log)\n");
             return;
         };
         text.push_str("---- all threads, those that hang first\n");
-        dumper.dump(first, &mut |piece| text.push_str(&String::from_utf8_lossy(piece)));
+        let mut put = |piece: &[u8]| {
+            beats.watchdog.step();
+            text.push_str(&String::from_utf8_lossy(piece));
+        };
+        // It reads what other threads have on their stacks, whatever that is; a fault in that must not end the watchdog.
+        let dumped = catch_unwind(AssertUnwindSafe(|| dumper.dump(first, &mut put)));
+        if dumped.is_err() {
+            text.push_str("(the stacks could not be made; the log has the fault, please report it)\n");
+        }
     }
+}
+
+/// Whose stacks are shown first, each by itself: the server's own threads, and some of the clients'; the others may be
+/// folded with those at the same place.
+fn first_to_show(beats: impl Iterator<Item = &'static Beat>) -> Vec<i32> {
+    let mut clients = 0;
+    beats
+        .filter(|beat| {
+            clients += usize::from(beat.role() == Role::Client);
+            beat.role() != Role::Client || clients <= CLIENTS_LISTED_MAX
+        })
+        .map(Beat::thread_id)
+        .collect()
 }
 
 /// A line for each finding, components before clients; only so many.
@@ -164,9 +203,12 @@ fn finding_line(finding: &Finding) -> String {
 }
 
 /// Where every component is.
-fn list_components(beats: &'static Beats, text: &mut String) {
+fn list_components((beats, backlogs): Watched<'_>, text: &mut String) {
     for beat in beats.permanent().into_iter().filter(|beat| beat.thread_id() != 0) {
-        let _ = writeln!(text, "{}", place_line(beat));
+        let mut own = backlogs.iter().filter(|backlog| std::ptr::eq(backlog.beat, beat));
+        let waiting = own.find_map(|backlog| (backlog.waiting)());
+        let waiting = waiting.map_or(String::new(), |what| format!("; {what} wait for it"));
+        let _ = writeln!(text, "{}{waiting}", place_line(beat));
     }
     list_clients(beats, text);
 }

@@ -2,14 +2,19 @@
 //!
 //! Not by the `log` macros: a line of theirs takes memory from the allocator, which may be what hangs.
 
+use crate::process::clock::pause;
 use crate::process::log_sinks::Outlet;
 use crate::process::logging::{self, LogControl};
 use log::Level;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 
 /// How long a line waits for a terminal that took the last one.
 const PATIENCE: Duration = Duration::from_millis(50);
+
+/// How long, and how finely looked, last words may take to the log's file.
+const LINGER: Duration = Duration::from_millis(500);
+const LINGER_LOOK: Duration = Duration::from_millis(20);
 
 /// The watchdog's ways to people.
 #[derive(Debug)]
@@ -17,6 +22,8 @@ pub struct Voice {
     terminal: Outlet,
     /// The terminal did not take the last piece: the next one is tried without patience.
     stuck: bool,
+    /// What it took last was the beginning of a line.
+    cut: bool,
     log: Option<LogControl>,
     level: log::LevelFilter,
 }
@@ -27,12 +34,13 @@ impl Voice {
         Voice {
             terminal: Outlet::stderr(),
             stuck: false,
+            cut: false,
             log,
             level,
         }
     }
 
-    /// One line, in the log's own form, to the terminal and to the log's file. Blocks at most 50 ms.
+    /// One line, in the log's own form, to the terminal and to the log's file. Blocks as [`Voice::put`] does.
     pub fn say(&mut self, level: Level, text: &str) {
         if level <= self.level {
             let mut line = logging::compose(level, "watchdog", &format_args!("{text}"), OffsetDateTime::now_utc());
@@ -41,13 +49,27 @@ impl Voice {
         }
     }
 
-    /// Finished lines. Blocks at most 50 ms.
+    /// Finished lines. Blocks at most 50 ms, unless standard error is a file: then as long as its disk does.
     pub fn put(&mut self, lines: &str) {
         let patience = if self.stuck { Duration::ZERO } else { PATIENCE };
+        if self.cut {
+            self.cut = self.terminal.write_within(b"\n", patience) == 0;
+        }
         let taken = self.terminal.write_within(lines.as_bytes(), patience);
         self.stuck = taken < lines.len();
+        self.cut |= taken > 0 && !lines.as_bytes()[..taken].ends_with(b"\n");
         if let Some(log) = &self.log {
             log.leave(lines);
         }
+    }
+
+    /// Blocks until the log's file has what was said, at most [`LINGER`]; for last words.
+    pub fn linger(&self) {
+        let begun = Instant::now();
+        while self.log.as_ref().is_some_and(LogControl::has_left) && begun.elapsed() < LINGER {
+            pause(LINGER_LOOK);
+        }
+        // Taken by thread `log`, which now writes it.
+        pause(LINGER_LOOK);
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! Runs on: `watchdog`, one.
 //! Owns: what it remembers of each beat, and the ways on which it speaks.
-//! Blocks on: the clock (250 ms); a stuck terminal (50 ms a line); the disk under the emergency file.
-//! Can be stalled by: that disk, and only when a report is due. Not by a lock: it takes none that others wait for.
+//! Blocks on: the clock (250 ms); a stuck terminal (50 ms a line); the disks under the emergency file, and under standard
+//! error when that is a file.
+//! Can be stalled by: those disks, and only when a line or a report is due. Not by a lock that is held for long.
 //! Full queue means: a line that the log's file has no room for is on the terminal only, and counted as lost.
 //! Ends when: asked to.
 //! Watched as: `watchdog`; when it stands still, `/health` says so, and the service manager is told nothing more.
@@ -16,7 +17,7 @@ use crate::liveness::demand::Demand;
 use crate::liveness::drill;
 use crate::liveness::judge::{Change, Limits, Seen, Watched};
 use crate::liveness::operation::Operation;
-use crate::liveness::report::{Finding, Reporter};
+use crate::liveness::report::{FINDINGS_MAX, Finding, Reporter};
 use crate::liveness::stacks::arena;
 use crate::liveness::standstill::{Sample, Standstill};
 use crate::liveness::voice::Voice;
@@ -48,8 +49,8 @@ const CLIENT_LINES_WINDOW: Duration = Duration::from_secs(10);
 /// Something that waits for a thread: with it, the thread's own wait is not idleness.
 pub struct Backlog {
     pub beat: &'static Beat,
-    /// Whether anything waits. Reads atomics only.
-    pub is_waiting: Box<dyn Fn() -> bool + Send>,
+    /// What waits, in words; `None` when nothing does. Reads atomics only.
+    pub waiting: Box<dyn Fn() -> Option<String> + Send>,
 }
 
 impl fmt::Debug for Backlog {
@@ -63,6 +64,8 @@ impl fmt::Debug for Backlog {
 pub struct WatchdogConfig {
     pub hang_timeout: Duration,
     pub on_hang: OnHang,
+    /// A client's thread waits for work until its next ping is due.
+    pub ping_interval: Duration,
 }
 
 /// What is remembered of one beat.
@@ -81,6 +84,7 @@ pub struct Watchdog {
     beats: &'static Beats,
     limits: Limits,
     on_hang: OnHang,
+    ping_interval: Duration,
     backlogs: Vec<Backlog>,
     permanent: Vec<Entry>,
     /// By place; has room for all places from the beginning, so that it never grows.
@@ -115,6 +119,7 @@ impl Watchdog {
             beats,
             limits: Limits::new(config.hang_timeout),
             on_hang: config.on_hang,
+            ping_interval: config.ping_interval,
             backlogs,
             permanent: vec![Entry::default(); beats.permanent().len()],
             clients,
@@ -173,16 +178,11 @@ impl Watchdog {
 
     /// Makes the report that somebody asks for.
     fn answer(&mut self) {
-        let (reporter, beats) = (&mut self.reporter, self.beats);
-        let mut made = false;
+        let (reporter, beats, backlogs) = (&mut self.reporter, self.beats, &self.backlogs);
         self.demand.answer(|| {
-            made = true;
             let _doing = beats.watchdog.begin(Operation::Reporting);
-            reporter.on_demand(beats)
+            reporter.on_demand(beats, backlogs)
         });
-        if made {
-            self.looked = Instant::now();
-        }
     }
 
     /// Tells the service manager that we are alive, when that is due and no core thread hangs. Uses no memory.
@@ -199,8 +199,11 @@ impl Watchdog {
 
     /// A round that says nothing.
     fn void(&mut self, took: Duration) {
-        for entry in self.permanent.iter_mut().chain(&mut self.clients) {
+        let beats = self.beats.permanent().into_iter().zip(&mut self.permanent);
+        for (beat, entry) in beats.chain(self.beats.clients.places().zip(&mut self.clients)) {
             entry.watched.void(took);
+            // What it did meanwhile, or could not do, is no part of the judgment either.
+            entry.sample = entry.sample.and_then(|_| Sample::of(beat.thread_id()));
         }
     }
 
@@ -210,16 +213,22 @@ impl Watchdog {
         for (index, beat) in self.beats.permanent().into_iter().enumerate() {
             // Of itself it can only say that it moves; a thread that has not begun cannot stand still.
             if !std::ptr::eq(beat, self.beats.watchdog) && beat.thread_id() != 0 {
-                let owes = self.owes(beat);
-                let change = self.permanent[index].look(beat, owes, took, self.limits, self.round);
+                let wait = beat.sight().operation.wait_bound().filter(|_| !self.owes(beat));
+                let change = self.permanent[index].look(beat, wait, took, self.limits, self.round);
                 changes.extend(change.map(|change| (beat, change)));
             }
         }
-        for (place, beat) in self.beats.clients.places() {
+        for (place, beat) in self.beats.clients.places().enumerate() {
             if place >= self.clients.len() {
                 self.clients.resize(place + 1, Entry::default());
             }
-            let change = self.clients[place].look(beat, false, took, self.limits, self.round);
+            let wait = match beat.sight().operation {
+                Operation::Waiting => Operation::Waiting.wait_bound().map(|bound| bound + self.ping_interval),
+                operation => operation.wait_bound(),
+            };
+            // A place that nobody has cannot stand still.
+            let wait = if beat.number() == 0 { Some(Duration::MAX) } else { wait };
+            let change = self.clients[place].look(beat, wait, took, self.limits, self.round);
             changes.extend(change.map(|change| (beat, change)));
         }
         changes
@@ -228,7 +237,7 @@ impl Watchdog {
     /// Whether something waits for this thread.
     fn owes(&self, beat: &'static Beat) -> bool {
         let mut own = self.backlogs.iter().filter(|backlog| std::ptr::eq(backlog.beat, beat));
-        own.any(|backlog| (backlog.is_waiting)())
+        own.any(|backlog| (backlog.waiting)().is_some())
     }
 
     /// Says who is late and who moves again, one line each; of clients only so many.
@@ -238,7 +247,8 @@ impl Watchdog {
             let (level, line) = match change {
                 Change::Hung => continue,
                 Change::Late => (Level::Warn, late_line(beat)),
-                Change::Recovered { after, hung } => (Level::Warn, recovery_line(beat, *after, *hung)),
+                Change::Recovered { after, hung } => (level_of(*hung), recovery_line(beat, *after, *hung)),
+                Change::Gone { number, after, hung } => (level_of(*hung), gone_line(*number, *after, *hung)),
             };
             if beat.role() == Role::Client {
                 self.client_lines.1 += 1;
@@ -277,56 +287,68 @@ impl Watchdog {
             return;
         }
         let _doing = self.beats.watchdog.begin(Operation::Reporting);
-        self.reporter.report(&findings, self.beats, &mut self.voice);
-        if self.on_hang == OnHang::Abort && findings.iter().any(|finding| finding.beat.is_core()) {
+        let is_last = self.on_hang == OnHang::Abort && findings.iter().any(|finding| finding.beat.is_core());
+        let (beats, backlogs) = (self.beats, &self.backlogs);
+        self.reporter
+            .report(&findings, (beats, backlogs), &mut self.voice, is_last);
+        if is_last {
             self.voice.say(Level::Error, "🛑 aborting, as --on-hang abort asks");
+            self.voice.linger();
             std::process::abort();
         }
-        // The time that the report took says nothing about the others, which it has interrupted.
-        self.looked = Instant::now();
     }
 
     /// Everybody whose hang is not reported yet, if it still hangs.
     fn take_findings(&mut self) -> Vec<Finding> {
         let permanent = self.beats.permanent().into_iter().zip(&mut self.permanent);
-        let clients = &mut self.clients;
-        let mut findings: Vec<Finding> = permanent.filter_map(|(beat, entry)| entry.finding(beat)).collect();
-        for (place, beat) in self.beats.clients.places() {
-            findings.extend(clients.get_mut(place).and_then(|entry| entry.finding(beat)));
-        }
-        // Of a client that is gone meanwhile there is nothing to report.
-        for entry in clients {
-            entry.unreported = None;
+        let clients = self.beats.clients.places().zip(&mut self.clients);
+        let mut findings = Vec::new();
+        for (beat, entry) in permanent.chain(clients) {
+            // Asking the kernel takes a moment each, so only for those that get a line.
+            let in_full = findings.len() < FINDINGS_MAX;
+            findings.extend(entry.finding(beat, in_full));
         }
         findings
     }
 }
 
 impl Entry {
-    fn look(&mut self, beat: &'static Beat, owes: bool, took: Duration, limits: Limits, round: u64) -> Option<Change> {
-        let sight = beat.sight();
+    fn look(
+        &mut self,
+        beat: &'static Beat,
+        wait: Option<Duration>,
+        took: Duration,
+        limits: Limits,
+        round: u64,
+    ) -> Option<Change> {
         let seen = Seen {
             number: beat.number(),
-            progress: sight.progress,
-            waits: sight.operation.is_wait() && !owes,
+            progress: beat.progress(),
+            wait,
         };
-        let change = self.watched.look(seen, took, limits);
+        let mut change = self.watched.look(seen, took, limits);
         beat.judge(self.watched.verdict(), self.watched.since());
-        match change {
+        match &mut change {
             Some(Change::Late) => self.sample = Sample::of(beat.thread_id()),
             Some(Change::Hung) => self.unreported = Some(round),
-            Some(Change::Recovered { .. }) => self.unreported = None,
+            // Before it was reported: nobody was told that it hung.
+            Some(Change::Recovered { hung, .. } | Change::Gone { hung, .. }) => {
+                *hung &= self.unreported.take().is_none();
+            }
             None => {}
         }
         change
     }
 
-    fn finding(&mut self, beat: &'static Beat) -> Option<Finding> {
+    fn finding(&mut self, beat: &'static Beat, in_full: bool) -> Option<Finding> {
         self.unreported.take()?;
         (self.watched.verdict() == Verdict::Hung).then(|| Finding {
             beat,
             still: self.watched.since(),
-            standstill: Standstill::of(beat.thread_id(), self.sample.as_ref()),
+            standstill: match in_full {
+                true => Standstill::of(beat.thread_id(), self.sample.as_ref()),
+                false => Standstill::Unknown,
+            },
         })
     }
 }
@@ -341,11 +363,32 @@ fn late_line(beat: &'static Beat) -> String {
     )
 }
 
+/// The end of what was said at level error is said at the same level, so that no filter leaves it out.
+fn level_of(hung: bool) -> Level {
+    if hung { Level::Error } else { Level::Warn }
+}
+
 fn recovery_line(beat: &'static Beat, after: Duration, hung: bool) -> String {
-    let was = if hung { "hung" } else { "late" };
     format!(
-        "✅ {} moves again after {:.1}s without progress (it was {was})",
+        "✅ {} moves again after {:.1}s without progress (it was {})",
         beat.name(),
-        after.as_secs_f64()
+        after.as_secs_f64(),
+        was(hung)
     )
+}
+
+fn gone_line(number: u64, after: Duration, hung: bool) -> String {
+    format!(
+        "✅ client-{number} has ended after {:.1}s without progress (it was {})",
+        after.as_secs_f64(),
+        was(hung)
+    )
+}
+
+fn was(hung: bool) -> &'static str {
+    if hung {
+        Verdict::Hung.name()
+    } else {
+        Verdict::Late.name()
+    }
 }

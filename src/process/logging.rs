@@ -236,6 +236,11 @@ impl LogControl {
         self.shared.queued_bytes.load(Ordering::Relaxed) > 0
     }
 
+    /// Whether thread `log` has still to take what [`LogControl::leave`] got.
+    pub fn has_left(&self) -> bool {
+        self.shared.has_left.load(Ordering::Relaxed)
+    }
+
     /// Leaves finished lines, each with its end, for the log's file; they are not written to the terminal. For a thread
     /// that must neither wait nor take memory: never blocks, never allocates. What has no room is counted as lost, by its
     /// lines.

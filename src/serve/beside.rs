@@ -131,15 +131,19 @@ pub(super) fn start_watchdog(
     let settings = WatchdogConfig {
         hang_timeout: config.hang_timeout,
         on_hang: config.on_hang,
+        ping_interval: config.ping_interval,
     };
     let mut backlogs = vec![Backlog {
         beat: beats.fanout,
-        is_waiting: Box::new(move || !intake.is_empty()),
+        waiting: Box::new(move || {
+            let (events, kb) = (intake.len(), intake.bytes() / 1024);
+            (events > 0).then(|| format!("{events} events, {kb} KB"))
+        }),
     }];
     if let Some(log) = log.clone() {
         backlogs.push(Backlog {
             beat: beats.log,
-            is_waiting: Box::new(move || log.has_waiting()),
+            waiting: Box::new(move || log.has_waiting().then(|| "log lines".to_owned())),
         });
     }
     let reporter = Reporter::new(EmergencyFile::new(config.hang_report_path()));

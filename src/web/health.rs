@@ -19,6 +19,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+/// Threads that are named; a fault that stalls one client often stalls many.
+const STALLS_MAX: usize = 20;
 /// The watchdog judges all others, but nobody judges it. Writing a report takes it a second or two.
 const WATCHDOG_STILL: Duration = Duration::from_secs(10);
 /// When it seems to stand still, it is looked at again after this long, which is more than its turn: after the whole
@@ -225,7 +227,9 @@ impl Vitals {
     fn stalls(&self, pause: impl FnOnce(Duration)) -> Vec<Stall> {
         let judged = self.beats.all().map(|beat| (beat, beat.verdict()));
         let stalled = judged.filter(|(_, (verdict, _))| *verdict != Verdict::Alive);
+        // The server's own threads come first.
         let mut stalls: Vec<Stall> = stalled
+            .take(STALLS_MAX)
             .map(|(beat, (verdict, still))| Stall::of(beat, verdict, still))
             .collect();
         let watchdog = self.beats.watchdog;

@@ -11,6 +11,7 @@ use crate::liveness::beat::Beats;
 use crate::liveness::demand::{Demand, NoReport};
 use crate::liveness::drill::{self, Kind};
 use crate::pipeline::requests::FanoutHandle;
+use crate::process::stop::Stop;
 use crate::web::health::Vitals;
 use serde_json::json;
 use std::net::SocketAddr;
@@ -27,11 +28,14 @@ pub struct Site {
     pub fanout: FanoutHandle,
     pub beats: &'static Beats,
     pub demand: Demand,
+    /// Made when the server stops: who waits for a report is not waited for.
+    pub stop: Stop,
     pub allow_drill: bool,
 }
 
 impl Site {
-    /// Answers a request that is not to become a WebSocket. Blocks at most 4 s, on the fan-out.
+    /// Answers a request that is not to become a WebSocket. Blocks at most 4 s, on the fan-out; for a report,
+    /// [`DIAGNOSE_MAX`].
     pub fn answer(&self, head: &Head, peer: SocketAddr) -> Answer {
         let wanted = match head.path.as_str() {
             "/health" | "/initial" => "GET",
@@ -73,7 +77,7 @@ impl Site {
 
     /// Where every thread is. Blocks until the watchdog has made the report, at most [`DIAGNOSE_MAX`].
     fn diagnose(&self) -> Answer {
-        match self.demand.ask(DIAGNOSE_MAX) {
+        match self.demand.ask(DIAGNOSE_MAX, || self.stop.requested()) {
             Ok(report) => Answer::text(200, report),
             Err(NoReport::Taken) => Answer::detail(503, "another report is being made; ask again"),
             Err(NoReport::Late) => Answer::detail(503, "the watchdog did not make the report in time"),

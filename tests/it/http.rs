@@ -460,7 +460,7 @@ fn commands_are_taken_by_hand_only_and_drills_only_where_allowed() {
     eventually("the machine is known", || {
         (server.health()["machines"] == 1).then_some(())
     });
-    for target in ["/forget?machine=m", "/drill?component=log&ms=1"] {
+    for target in ["/forget?machine=m", "/drill?component=log&ms=1", "/diagnose"] {
         for origin in ["http://localhost:3001", "http://evil.example", "null"] {
             let answer = server.http("POST", target, &[&format!("Origin: {origin}")]);
             assert_eq!(answer.status, 403, "{target} {origin}: {}", answer.body);

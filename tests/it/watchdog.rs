@@ -15,7 +15,16 @@ const FLAGS: [&str; 5] = ["--allow-drill", "--hang-timeout", "1s", "--ping-inter
 /// Long enough to be reported at a hang timeout of 1 s on a busy machine.
 const DRILL: Duration = Duration::from_secs(4);
 /// Every thread that lives as long as the server and is watched by the watchdog.
-const COMPONENTS: [&str; 7] = ["ingest", "fanout", "accept", "inbox", "main", "files", "log"];
+const COMPONENTS: [&str; 8] = [
+    "ingest",
+    "fanout",
+    "accept",
+    "inbox",
+    "main",
+    "heartbeat",
+    "files",
+    "log",
+];
 
 #[track_caller]
 fn drill(server: &TestServer, component: &str, duration: Duration, kind: &str) {
@@ -324,6 +333,95 @@ fn a_hang_with_the_allocators_lock_is_reported_and_its_end_is_said() {
     expect_ok(&server);
 }
 
+/// Whoever holds the allocator holds up all others, most of them in the middle of what they call a wait for work.
+#[test]
+fn a_helper_that_holds_the_allocator_hides_no_core_thread() {
+    if !cfg!(debug_assertions) {
+        return eprintln!("left out: only a build with debug assertions has this drill");
+    }
+    let server = TestServer::start(&FLAGS);
+    let mut client = server.client();
+    drill(&server, "files", Duration::from_secs(6), "malloc");
+    for component in ["files", "fanout"] {
+        eventually("it is named", || said_of(&server, component)[1].pop());
+    }
+    for component in ["files", "fanout"] {
+        eventually("its return is said", || said_of(&server, component)[2].pop());
+    }
+    server.send(numbered(0, 100));
+    client.expect_numbers(0..1);
+    expect_ok(&server);
+}
+
+#[test]
+fn a_second_hang_of_the_same_thread_is_a_second_report() {
+    let server = TestServer::start(&FLAGS);
+    for time in 1..=2 {
+        drill(&server, "fanout", Duration::from_secs(60), "sleep");
+        eventually("the hang is said", || {
+            (said_of(&server, "fanout")[1].len() == time).then_some(())
+        });
+        eventually("it is reported", || {
+            (report(&server).matches("made in ").count() == time).then_some(())
+        });
+        drill(&server, "fanout", Duration::ZERO, "sleep");
+        eventually("its return is said", || {
+            (said_of(&server, "fanout")[2].len() == time).then_some(())
+        });
+    }
+    assert_eq!(report(&server).matches("==== threadcast").count(), 2);
+}
+
+/// A client that ends while its thread stands still does not move again; its end is said instead.
+#[test]
+fn many_clients_that_hang_at_once_are_one_report_in_which_nobody_is_left_out() {
+    const CLIENTS: usize = 60;
+    let server = TestServer::start(&FLAGS);
+    let clients: Vec<TestClient> = (0..CLIENTS).map(|_| server.client()).collect();
+    eventually("all are there", || {
+        (server.health()["connections"] == CLIENTS).then_some(())
+    });
+    let ids: Vec<String> = {
+        let answer = server.http("POST", "/diagnose", &[]);
+        let named = answer.body.split("client-").skip(1);
+        let mut ids: Vec<String> = named
+            .filter_map(|rest| rest.split_once(" (id ").map(|(id, _)| id.to_owned()))
+            .collect();
+        ids.sort();
+        ids.dedup();
+        ids
+    };
+    assert!(ids.len() >= CLIENTS, "{ids:?}");
+    let mut held = Vec::new();
+    for id in ids {
+        let target = format!("/drill?component=client-{id}&ms=20000");
+        // The one that has asked is gone.
+        if server.http("POST", &target, &[]).status == 200 {
+            held.push(id);
+        }
+    }
+    assert_eq!(held.len(), CLIENTS);
+    let report = eventually("a report has them all", || {
+        let report = report(&server);
+        let all = held.iter().all(|id| report.contains(&format!("client-{id} (id ")));
+        (all && report.contains("made in ")).then_some(report)
+    });
+    assert!(
+        report.contains("📍 fanout ") && report.contains("fanout (id "),
+        "{report}"
+    );
+    assert!(!report.contains("stack left out"), "{report}");
+    // Every report has at most so many lines that name one each, and says how many it does not name.
+    let health = server.health();
+    assert_eq!(health["status"], "degraded", "{health}");
+    assert!(health["stalls"].as_array().unwrap().len() <= 20, "{health}");
+    for id in &held {
+        drill(&server, &format!("client-{id}"), Duration::ZERO, "sleep");
+    }
+    expect_ok(&server);
+    drop(clients);
+}
+
 #[test]
 fn on_hang_abort_ends_the_process_after_the_report() {
     let mut server = TestServer::start(&[&FLAGS[..], &["--on-hang", "abort"]].concat());
@@ -478,6 +576,15 @@ fn mappings(server: &TestServer) -> usize {
     maps.lines().count()
 }
 
+/// Says that it is over when it is dropped.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Reports on demand, one after the other, beside clients that are sent events without a pause.
 #[test]
 fn three_hundred_reports_under_load_leave_nothing_behind_and_interrupt_nobody() {
@@ -491,7 +598,7 @@ fn three_hundred_reports_under_load_leave_nothing_behind_and_interrupt_nobody() 
     let diagnose = || {
         let answer = server.http("POST", "/diagnose", &[]);
         assert_eq!(answer.status, 200, "{}", answer.body);
-        for thread in ["thread fanout (id ", "thread ingest (id ", "thread watchdog (id "] {
+        for thread in ["fanout (id ", "ingest (id ", "watchdog (id "] {
             assert!(answer.body.contains(thread), "no {thread} in {}", answer.body);
         }
     };
@@ -511,10 +618,12 @@ fn three_hundred_reports_under_load_leave_nothing_behind_and_interrupt_nobody() 
             }
             count
         });
+        // However this ends, the load does.
+        let ending = Ending(&over);
         (0..FIRST).for_each(|_| diagnose());
         let (before, memory) = (settled(), server.resident_bytes());
         (FIRST..REPORTS).for_each(|_| diagnose());
-        over.store(true, Ordering::Relaxed);
+        drop(ending);
         (before, memory, load.join().unwrap())
     });
     eprintln!("{REPORTS} reports beside {events} events");

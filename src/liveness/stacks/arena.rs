@@ -52,6 +52,10 @@ static OCCUPIED: AtomicBool = AtomicBool::new(false);
 /// # Errors
 /// The host refuses even the smallest size: a limit of the address space, or strict overcommit without memory.
 pub fn prepare() -> io::Result<()> {
+    // Almost always; then no lock is touched.
+    if SIZE.load(Ordering::Acquire) != 0 {
+        return Ok(());
+    }
     static PREPARING: Mutex<()> = Mutex::new(());
     let _preparing = PREPARING.lock().unwrap_or_else(PoisonError::into_inner);
     if SIZE.load(Ordering::Acquire) != 0 {
