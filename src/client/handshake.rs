@@ -2,7 +2,8 @@
 //!
 //! Runs on: `client-N`, the connection's own thread.
 //! Owns: the socket, until it is joined.
-//! Blocks on: the head (5 s in all; not once the server stops), the fan-out's answer (2 s), a report on demand (10 s), sending an answer (20 s).
+//! Blocks on: the head (5 s in all; not once the server stops), the fan-out's answer (2 s), a report on demand (10 s),
+//! sending an answer (20 s; 1 s once the server stops).
 //! Can be stalled by: its own peer only, within these bounds.
 //! Full queue means: see `fanout` and `inbox`: the client is told 503.
 //! Ends when: the page is answered, or the client has ended.
