@@ -489,6 +489,46 @@ fn a_report_is_made_on_a_full_disk_and_says_that_it_could_not_be_written() {
     client.expect_numbers(0..1);
 }
 
+/// Fills a pipe to its last byte, so that the first line finds no room.
+fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&writer, true).unwrap();
+    for piece in [&[b' '; 4096][..], b" "] {
+        while std::io::Write::write(&mut &writer, piece).is_ok() {}
+    }
+    rustix::io::ioctl_fionbio(&writer, false).unwrap();
+    (reader, writer)
+}
+
+#[test]
+fn a_hang_is_reported_although_nobody_reads_the_terminal() {
+    let folder = Arc::new(tempfile::Builder::new().prefix("threadcast-").tempdir().unwrap());
+    let (reader, writer) = full_pipe();
+    let server = TestServer::start_command(folder, &FLAGS, |command| {
+        command.stderr(writer);
+    });
+    let mut client = server.client();
+    drill(&server, "fanout", DRILL, "sleep");
+    let log = server.path("logs/websocket-server.log");
+    for part in ["💾 the whole report was written", "✅ fanout moves again after "] {
+        eventually("it is in the log's file", || {
+            std::fs::read_to_string(&log).ok().filter(|log| log.contains(part))
+        });
+    }
+    let report = report(&server);
+    for part in [
+        "SERVER HANG DETECTED: fanout: ",
+        "📍 fanout ",
+        "thread fanout (id ",
+        "made in ",
+    ] {
+        assert_eq!(report.matches(part).count(), 1, "{part}: {report}");
+    }
+    server.send(numbered(0, 100));
+    client.expect_numbers(0..1);
+    drop(reader);
+}
+
 /// Ends a helper process, whatever happens.
 struct Reaped(Child);
 
