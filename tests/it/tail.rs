@@ -116,6 +116,9 @@ fn wait_for_clients(server: &TestServer, count: usize) {
 fn each_format_has_its_lines_and_count_ends_it() {
     let server = TestServer::start(&[]);
     server.send(state_change("w1", "x", "a", 1.0));
+    eventually("it is part of what the others begin with", || {
+        (server.health()["machines"] == 1).then_some(())
+    });
     let events = [
         state_change("w1", "a", "b", 3661.25),
         br#"{"machine_name":"w2", "type":"error","payload":{"error_message":"boom","job_id":"j7","timestamp":3662}}"#
