@@ -463,6 +463,7 @@ fn fanout_config(config: &Config, send_buffer_bytes: usize) -> FanoutConfig {
             queue_bytes_max: config.client_queue_bytes,
         },
         chunk_bytes_max: send_buffer_bytes / 2,
+        history_bytes: config.history_bytes,
         machine_ttl: config.machine_ttl,
     }
 }

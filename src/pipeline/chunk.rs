@@ -1,7 +1,5 @@
 //! Frames encoded once, shared by every client.
 
-use crate::pipeline::event::Seq;
-use std::ops::Range;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
@@ -11,17 +9,17 @@ pub struct Chunk {
     bytes: Vec<u8>,
     /// Where each frame ends; increasing, the last is `bytes.len()`.
     ends: Vec<usize>,
-    seqs: Range<Seq>,
+    /// How many of the frames are events.
+    events: usize,
+    published_us: u64,
 }
 
 impl Chunk {
     /// One text frame that is not an event: a snapshot, or what the server says itself.
     pub fn message(text: &[u8]) -> Chunk {
-        let mut builder = ChunkBuilder::new(0, 1, text.len());
-        builder.push(text);
-        let mut chunk = builder.finish();
-        chunk.seqs = 0..0;
-        chunk
+        let mut builder = ChunkBuilder::new(1, text.len());
+        builder.push_message(text);
+        builder.finish(0)
     }
 
     /// The bytes as they go to the socket.
@@ -34,14 +32,36 @@ impl Chunk {
         self.ends.len()
     }
 
-    /// Whether it is a snapshot or a message of the server itself.
-    pub fn is_message(&self) -> bool {
-        self.seqs.is_empty()
+    /// Number of frames that are events; the others are the server's own messages.
+    pub fn events(&self) -> usize {
+        self.events
     }
 
-    /// The numbers of the events in it, empty for what is not an event.
-    pub fn seqs(&self) -> Range<Seq> {
-        self.seqs.clone()
+    /// Whether it is a snapshot or a message of the server itself, and no event.
+    pub fn is_message(&self) -> bool {
+        self.events == 0
+    }
+
+    /// When its events were published, [`monotonic_us`](crate::process::clock::monotonic_us); 0 for a message.
+    pub fn published_us(&self) -> u64 {
+        self.published_us
+    }
+
+    /// Memory that it holds, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.bytes.capacity() + self.ends.capacity() * size_of::<usize>()
+    }
+
+    /// The payload of frame `index`, which must be there.
+    pub fn payload(&self, index: usize) -> &[u8] {
+        let start = if index == 0 { 0 } else { self.ends[index - 1] };
+        let frame = &self.bytes[start..self.ends[index]];
+        // RFC 6455 section 5.2: the length stands in the second byte, or in the two or eight that follow it.
+        match frame[1] {
+            127 => &frame[10..],
+            126 => &frame[4..],
+            _ => &frame[2..],
+        }
     }
 
     /// The end of the frame that byte `at` lies in; `at` itself when it is the boundary between two.
@@ -59,40 +79,51 @@ impl Chunk {
 pub struct ChunkBuilder {
     bytes: Vec<u8>,
     ends: Vec<usize>,
-    first: Seq,
+    events: usize,
 }
 
 /// Longest header of a frame that a server sends (RFC 6455 section 5.2, without a mask).
 const HEADER_BYTES_MAX: usize = 10;
 
 impl ChunkBuilder {
-    /// For `events` events with `payload_bytes` bytes together; the first one's number is `first`.
-    pub fn new(first: Seq, events: usize, payload_bytes: usize) -> ChunkBuilder {
+    /// For about `frames` frames with `payload_bytes` bytes together.
+    pub fn new(frames: usize, payload_bytes: usize) -> ChunkBuilder {
         ChunkBuilder {
-            bytes: Vec::with_capacity(payload_bytes + events * HEADER_BYTES_MAX),
-            ends: Vec::with_capacity(events),
-            first,
+            bytes: Vec::with_capacity(payload_bytes + frames * HEADER_BYTES_MAX),
+            ends: Vec::with_capacity(frames),
+            events: 0,
         }
     }
 
     /// Adds one event as a text frame. `payload` must be UTF-8.
     pub fn push(&mut self, payload: &[u8]) {
+        self.push_message(payload);
+        self.events += 1;
+    }
+
+    /// Adds a message of the server itself as a text frame. `payload` must be UTF-8.
+    pub fn push_message(&mut self, payload: &[u8]) {
         put_frame(&mut self.bytes, OpCode::Data(Data::Text), payload);
         self.ends.push(self.bytes.len());
     }
 
+    /// Whether it has no frame yet.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
     /// The finished chunk. It holds no more memory than it says, also when most of what room was made for was refused:
-    /// backlogs are bounded by what chunks say.
-    pub fn finish(mut self) -> Chunk {
+    /// backlogs and the history are bounded by what chunks say. `published_us` is when its events were published.
+    pub fn finish(mut self, published_us: u64) -> Chunk {
         if self.bytes.capacity() / 2 > self.bytes.len() {
             self.bytes.shrink_to_fit();
             self.ends.shrink_to_fit();
         }
-        let seqs = self.first..self.first + self.ends.len() as Seq;
         Chunk {
             bytes: self.bytes,
             ends: self.ends,
-            seqs,
+            events: self.events,
+            published_us,
         }
     }
 }
@@ -156,18 +187,19 @@ mod tests {
 
     #[test]
     fn room_made_for_refused_events_is_given_back() {
-        let mut builder = ChunkBuilder::new(1, 2, 100_100);
+        let mut builder = ChunkBuilder::new(2, 100_100);
         builder.push(&[b'x'; 100]);
-        assert!(builder.finish().bytes.capacity() < 1000);
+        assert!(builder.finish(0).bytes.capacity() < 1000);
     }
 
     #[test]
     fn boundaries_are_found_from_anywhere() {
-        let mut builder = ChunkBuilder::new(7, 2, 5);
+        let mut builder = ChunkBuilder::new(2, 5);
         builder.push(b"ab");
         builder.push(b"cde");
-        let chunk = builder.finish();
-        assert_eq!((chunk.seqs(), chunk.frames()), (7..9, 2));
+        let chunk = builder.finish(0);
+        assert_eq!((chunk.events(), chunk.frames()), (2, 2));
+        assert_eq!((chunk.payload(0), chunk.payload(1)), (&b"ab"[..], &b"cde"[..]));
         let boundaries: Vec<usize> = (0..=9).map(|at| chunk.boundary_from(at)).collect();
         assert_eq!(boundaries, [0, 4, 4, 4, 4, 9, 9, 9, 9, 9]);
     }

@@ -51,6 +51,11 @@ impl DropCause {
         ),
     ];
 
+    /// Its name in `/health` and in a `gap`.
+    pub fn name(self) -> &'static str {
+        Self::TABLE[self as usize].1
+    }
+
     /// What a person is told.
     pub fn text(self) -> &'static str {
         Self::TABLE[self as usize].2

@@ -14,14 +14,16 @@ use crate::client::protocol::EndReason;
 use crate::liveness::beat::Beat;
 use crate::liveness::drill;
 use crate::liveness::operation::{Operation, at_client};
-use crate::pipeline::chunk::{Chunk, ChunkBuilder};
-use crate::pipeline::event::{self, Event, Seq};
+use crate::pipeline::batch::{Batch, BatchBuilder};
+use crate::pipeline::chunk::Chunk;
+use crate::pipeline::event::{self, DropCause, Event, Seq};
+use crate::pipeline::history::History;
 use crate::pipeline::ingest::{IngestGauges, beginning};
 use crate::pipeline::intake::{Entry, IntakeRx};
 use crate::pipeline::machines::{Applied, Machines, Snapshot};
 use crate::pipeline::rates::Rates;
 use crate::pipeline::requests::{Backlog, CaughtUp, FanoutGauges, FanoutRequests, Request};
-use crate::process::clock::{epoch_seconds, json_seconds, monotonic_ms, pause};
+use crate::process::clock::{epoch_seconds, json_seconds, monotonic_ms, monotonic_us, pause};
 use crate::process::files::Slot;
 use crate::process::stop::Stop;
 use crossbeam_channel::{Sender, TryRecvError};
@@ -63,6 +65,8 @@ pub struct FanoutConfig {
     pub limits: OfferLimits,
     /// Half of what a client's socket takes, so that one chunk never fills it.
     pub chunk_bytes_max: usize,
+    /// What the history of recent events may hold.
+    pub history_bytes: usize,
     pub machine_ttl: Option<Duration>,
 }
 
@@ -77,7 +81,7 @@ pub struct Fanout {
     first: usize,
     machines: Machines,
     rates: Rates,
-    next_seq: Seq,
+    history: History,
     /// Taken from the queue but too large for the turn's chunk.
     carried: Option<Entry>,
     state_slot: Option<Slot>,
@@ -112,7 +116,7 @@ impl Fanout {
             first: 0,
             machines,
             rates: Rates::new(now),
-            next_seq: 1,
+            history: History::new(config.history_bytes, 0),
             carried: None,
             state_slot,
             saved: (version, now),
@@ -139,9 +143,9 @@ impl Fanout {
                 self.discard();
                 break;
             }
-            let (datagrams, over) = self.gather();
-            if !datagrams.is_empty() {
-                self.publish(&datagrams);
+            let (entries, over) = self.gather();
+            if !entries.is_empty() {
+                self.publish(&entries);
             }
             self.answer_requests();
             self.attend();
@@ -163,16 +167,11 @@ impl Fanout {
     fn discard(&mut self) {
         let carried = self.carried.take();
         let waiting = std::iter::from_fn(|| self.intake.try_recv().ok());
-        let count: u64 = carried
-            .into_iter()
-            .chain(waiting)
-            .map(|entry| match entry {
-                Entry::Datagram(_) => 1,
-                Entry::Lost(count, _) => count,
-            })
-            .sum();
+        // What was lost before has been counted where it was lost.
+        let events = carried.into_iter().chain(waiting);
+        let count = events.filter(|entry| matches!(entry, Entry::Datagram(_))).count() as u64;
         if count > 0 {
-            self.ingest.drops.add(event::DropCause::QueueFull, count);
+            self.ingest.drops.add(DropCause::QueueFull, count);
             log::error!("🚨 {count} events that still waited when the server stopped were dropped; it was overloaded");
         }
     }
@@ -201,37 +200,30 @@ impl Fanout {
         }
     }
 
-    /// Takes one turn's datagrams from the queue; waits for the first. Also whether there will be no more.
-    fn gather(&mut self) -> (Vec<Box<[u8]>>, bool) {
-        let mut datagrams = Vec::new();
+    /// Takes one turn's entries from the queue; waits for the first. Also whether there will be no more.
+    fn gather(&mut self) -> (Vec<Entry>, bool) {
+        let mut entries = Vec::new();
         let mut bytes = 0;
         let mut waited = false;
-        while datagrams.len() < TURN_EVENTS_MAX {
+        while entries.len() < TURN_EVENTS_MAX {
             let entry = match self.carried.take().map_or_else(|| self.intake.try_recv(), Ok) {
                 Ok(entry) => entry,
-                Err(TryRecvError::Disconnected) => return (datagrams, true),
-                Err(TryRecvError::Empty) if !datagrams.is_empty() || waited => break,
+                Err(TryRecvError::Disconnected) => return (entries, true),
+                Err(TryRecvError::Empty) if !entries.is_empty() || waited => break,
                 Err(TryRecvError::Empty) => {
                     waited = true;
                     self.wait();
                     continue;
                 }
             };
-            match entry {
-                Entry::Lost(count, _) if datagrams.is_empty() => self.lose(count),
-                Entry::Datagram(datagram)
-                    if datagrams.is_empty() || bytes + datagram.len() <= self.config.chunk_bytes_max =>
-                {
-                    bytes += datagram.len();
-                    datagrams.push(datagram);
-                }
-                other => {
-                    self.carried = Some(other);
-                    break;
-                }
+            if !entries.is_empty() && bytes + entry.bytes() > self.config.chunk_bytes_max {
+                self.carried = Some(entry);
+                break;
             }
+            bytes += entry.bytes();
+            entries.push(entry);
         }
-        (datagrams, false)
+        (entries, false)
     }
 
     /// Blocks until an event or a request is there, at most one turn.
@@ -251,58 +243,60 @@ impl Fanout {
         let _ = ready.ready_timeout(turn);
     }
 
-    /// Events are missing here: they take their numbers.
-    fn lose(&mut self, count: u64) {
-        self.next_seq += count;
-        log::error!(
-            "🚨 {count} events were dropped before number {}, because the fan-out had stood still",
-            self.next_seq
-        );
-    }
-
-    /// Checks, numbers, tables and encodes the datagrams, then hands the chunk to everybody.
-    fn publish(&mut self, datagrams: &[Box<[u8]>]) {
-        let chunk = self.encode(datagrams);
+    /// Checks, numbers, tables and encodes the entries, then hands them to everybody.
+    fn publish(&mut self, entries: &[Entry]) {
+        let Some(batch) = self.encode(entries) else {
+            return;
+        };
         self.show_machines();
-        if chunk.frames() > 0 {
-            self.broadcast(&Arc::new(chunk));
+        let batch = Arc::new(batch);
+        self.history.push(Arc::clone(&batch));
+        if batch.events() > 0 {
+            self.broadcast(batch.chunk());
         }
     }
 
-    fn encode(&mut self, datagrams: &[Box<[u8]>]) -> Chunk {
-        let (now, epoch) = (Instant::now(), epoch_seconds());
-        let bytes = datagrams.iter().map(|datagram| datagram.len()).sum();
-        let about = (datagrams.len() as u64, bytes as u64);
+    fn encode(&mut self, entries: &[Entry]) -> Option<Batch> {
+        let (now, time) = (Instant::now(), epoch_seconds());
+        let bytes = entries.iter().map(Entry::bytes).sum();
+        let about = (entries.len() as u64, bytes as u64);
         let _doing = self.beat.begin_about(Operation::Encoding, about);
-        let mut builder = ChunkBuilder::new(self.next_seq, datagrams.len(), bytes);
-        for datagram in datagrams {
+        let mut builder = BatchBuilder::new(self.history.newest() + 1, entries.len(), bytes);
+        for entry in entries {
             self.beat.step();
-            match event::check(datagram) {
-                Ok(event) => {
-                    builder.push(datagram);
-                    self.note(&event, datagram.len(), now, epoch);
-                    self.next_seq += 1;
-                }
-                Err(cause) => self.refuse(cause, datagram),
+            match entry {
+                Entry::Lost(count, cause) => lose(&mut builder, *count, *cause),
+                Entry::Datagram(datagram) => match event::check(datagram) {
+                    Ok(event) => {
+                        self.note(&event, builder.next_seq(), datagram.len(), (now, time));
+                        builder.push(datagram, event.machine.as_deref(), event.kind.as_deref());
+                    }
+                    Err(cause) => {
+                        self.refuse(cause, datagram);
+                        // Nothing at all was sent, so nothing is missing.
+                        if cause != DropCause::Empty {
+                            builder.lose(1, cause.name());
+                        }
+                    }
+                },
             }
         }
-        let chunk = builder.finish();
-        if chunk.frames() > 0 {
-            self.gauges.events.fetch_add(chunk.frames() as u64, Ordering::Relaxed);
-            self.gauges.last_event.store(epoch.to_bits(), Ordering::Relaxed);
+        let batch = builder.finish(monotonic_us(), time)?;
+        if batch.events() > 0 {
+            self.gauges.events.fetch_add(batch.events() as u64, Ordering::Relaxed);
+            self.gauges.last_event.store(time.to_bits(), Ordering::Relaxed);
         }
-        chunk
+        Some(batch)
     }
 
-    fn note(&mut self, event: &Event<'_>, len: usize, now: Instant, epoch: f64) {
+    fn note(&mut self, event: &Event<'_>, seq: Seq, len: usize, (now, time): (Instant, f64)) {
         let machine = event.machine.as_deref();
         log::debug!(
-            "📥 event {}: {} of {}, {len} bytes",
-            self.next_seq,
+            "📥 event {seq}: {} of {}, {len} bytes",
             event.kind.as_deref().unwrap_or("(no type)"),
             machine.unwrap_or("(no machine)"),
         );
-        match self.machines.apply(event, now, epoch) {
+        match self.machines.apply(event, now, time) {
             Applied::Nothing => {}
             Applied::Evicted(count) => log::warn!(
                 "⚠️ the snapshot would have passed 1 MiB, which clients do not take: {count} machines that were silent \
@@ -322,9 +316,9 @@ impl Fanout {
         }
     }
 
-    fn refuse(&self, cause: event::DropCause, datagram: &[u8]) {
+    fn refuse(&self, cause: DropCause, datagram: &[u8]) {
         let total = self.ingest.drops.add(cause, 1);
-        if cause == event::DropCause::Empty {
+        if cause == DropCause::Empty {
             log::debug!("ignored an empty datagram ({total} so far)");
         } else {
             log::warn!(
@@ -419,7 +413,7 @@ impl Fanout {
         let snapshot = self.snapshot();
         let caught_up = CaughtUp::Snapshot {
             machines: snapshot.machines,
-            as_of: self.next_seq - 1,
+            as_of: self.history.newest(),
         };
         // First in its queue, which takes one chunk of any size; every later event comes behind it.
         if subscriber.offer(&snapshot.chunk, self.config.limits) == Offered::Ended {
@@ -449,7 +443,7 @@ impl Fanout {
         let payload = format!(r#"{{"machine_name": {name}, "config_type": {config_type}, "timestamp": {time}}}"#);
         let told = format!(r#"{{"machine_name": {name}, "type": "machine_terminated", "payload": {payload}}}"#);
         log::info!("🧹 machine {machine} forgotten by hand");
-        self.publish(&[told.into_bytes().into_boxed_slice()]);
+        self.publish(&[Entry::Datagram(told.into_bytes().into_boxed_slice())]);
         true
     }
 
@@ -550,6 +544,17 @@ impl Fanout {
             slot.put(Arc::new(self.machines.saved(epoch_seconds())));
         }
         self.saved = (version, Instant::now());
+    }
+}
+
+/// Events are missing here: they take their numbers.
+fn lose(builder: &mut BatchBuilder, count: u64, cause: DropCause) {
+    builder.lose(count, cause.name());
+    if cause == DropCause::QueueFull {
+        log::error!(
+            "🚨 {count} events were dropped before number {}, because the fan-out had stood still",
+            builder.next_seq()
+        );
     }
 }
 

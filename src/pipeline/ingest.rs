@@ -210,6 +210,7 @@ impl Ingest {
                     DropCause::TooLarge.text(),
                     beginning(datagram.bytes)
                 );
+                self.intake.lose(DropCause::TooLarge);
                 continue;
             }
             let mut waits = None;

@@ -33,7 +33,8 @@ pub enum Entry {
 }
 
 impl Entry {
-    fn bytes(&self) -> usize {
+    /// Bytes of the event in it.
+    pub fn bytes(&self) -> usize {
         match self {
             Entry::Datagram(bytes) => bytes.len(),
             Entry::Lost(..) => 0,
@@ -125,6 +126,14 @@ impl IntakeTx {
                 Pushed::Dropped
             }
             other => other,
+        }
+    }
+
+    /// Leaves word that a datagram is missing here, which the caller has counted by its `cause`. Never blocks; without
+    /// room it is told with the next ones that are.
+    pub fn lose(&mut self, cause: DropCause) {
+        if self.lost > 0 || self.try_push(Entry::Lost(1, cause)).is_err() {
+            self.lost += 1;
         }
     }
 

@@ -1,7 +1,7 @@
 //! One event's journey: received, checked, numbered, applied to the machine table, encoded once, handed to everybody.
 //!
 //! ```text
-//! datagram ─ event_socket ─ ingest ─ intake ─► fanout ─ event ─ machines ─ chunk ─► every client
+//! datagram ─ event_socket ─ ingest ─ intake ─► fanout ─ event ─ machines ─ batch ─► every client, history, journal
 //! ```
 
 pub mod event;
@@ -13,6 +13,12 @@ pub mod intake;
 pub mod ingest;
 
 pub mod chunk;
+
+pub mod batch;
+
+pub mod position;
+
+pub mod history;
 
 pub mod machines;
 

@@ -50,6 +50,8 @@ pub struct Config {
     /// `None`: as many as the host allows.
     pub max_clients: Option<usize>,
     pub client_queue_bytes: usize,
+    pub history_bytes: usize,
+    pub max_behind: Duration,
     pub max_event_bytes: usize,
     pub ingest_patience: Duration,
     pub delivery: Delivery,
@@ -88,6 +90,8 @@ impl Default for Config {
             send_timeout: Duration::from_secs(2),
             max_clients: None,
             client_queue_bytes: 1024 * 1024,
+            history_bytes: 64 * 1024 * 1024,
+            max_behind: Duration::from_secs(30),
             max_event_bytes: 256 * 1024,
             ingest_patience: Duration::from_millis(5),
             delivery: Delivery::Direct,
@@ -225,7 +229,7 @@ macro_rules! setting {
 }
 
 /// Every setting, in the order of `--help`.
-pub static SETTINGS: [Setting; 24] = [
+pub static SETTINGS: [Setting; 26] = [
     setting!(
         "host",
         "ADDRESS",
@@ -333,12 +337,32 @@ pub static SETTINGS: [Setting; 24] = [
     setting!(
         "client-queue-bytes",
         "SIZE",
-        "backlog of one client; one that falls further behind is ended",
+        "backlog of one client; one that falls further behind catches up from the history",
         |c, v| {
             c.client_queue_bytes = size(v, 4096, GIB)?;
             Ok(())
         },
         |c| show_size(c.client_queue_bytes)
+    ),
+    setting!(
+        "history-bytes",
+        "SIZE",
+        "recent events kept for clients that fall behind or come back",
+        |c, v| {
+            c.history_bytes = size(v, 0, 64 * GIB)?;
+            Ok(())
+        },
+        |c| show_size(c.history_bytes)
+    ),
+    setting!(
+        "max-behind",
+        "TIME",
+        "a client that catches up for so long is ended",
+        |c, v| {
+            c.max_behind = duration(v, TEN_MS, HOUR)?;
+            Ok(())
+        },
+        |c| show_duration(c.max_behind)
     ),
     setting!(
         "max-event-bytes",

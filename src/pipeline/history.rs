@@ -1,0 +1,145 @@
+//! The numbered past: the recent batches, shared with whoever replays them.
+//!
+//! Owned by thread `fanout`. Bounded by memory; the oldest go first. Clients hold nothing of it but what they replay at
+//! the moment.
+
+use crate::pipeline::batch::Batch;
+use crate::pipeline::event::Seq;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Most batches of one answer, so that giving it takes microseconds.
+const ANSWER_BATCHES_MAX: usize = 256;
+
+/// The recent batches.
+#[derive(Debug)]
+pub struct History {
+    batches: VecDeque<Arc<Batch>>,
+    bytes: usize,
+    bytes_max: usize,
+    /// Every number after this one is here.
+    reaches: Seq,
+    newest: Seq,
+}
+
+/// What follows a number.
+#[derive(Debug)]
+pub enum Past {
+    /// These batches do; the first may begin before it.
+    Batches {
+        batches: Vec<Arc<Batch>>,
+        /// Nothing newer is there.
+        complete: bool,
+    },
+    /// Some of it is not here any more; this much is: everything after number `reaches`.
+    Gone,
+}
+
+impl History {
+    /// An empty one that keeps `bytes_max` bytes; the last number given so far is `newest`.
+    pub fn new(bytes_max: usize, newest: Seq) -> History {
+        History {
+            batches: VecDeque::new(),
+            bytes: 0,
+            bytes_max,
+            reaches: newest,
+            newest,
+        }
+    }
+
+    /// The last number given.
+    pub fn newest(&self) -> Seq {
+        self.newest
+    }
+
+    /// Every number after this one is still here.
+    pub fn reaches(&self) -> Seq {
+        self.reaches
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Adds the next batch, and lets go of the oldest beyond the bound.
+    pub fn push(&mut self, batch: Arc<Batch>) {
+        debug_assert_eq!(batch.seqs().start, self.newest + 1, "numbers follow each other");
+        self.newest = batch.last();
+        self.bytes += batch.memory_bytes();
+        self.batches.push_back(batch);
+        while self.bytes > self.bytes_max
+            && let Some(oldest) = self.batches.pop_front()
+        {
+            self.bytes -= oldest.memory_bytes();
+            self.reaches = oldest.last();
+        }
+    }
+
+    /// What follows number `after` (not above the newest): as many batches as have `bytes_max` bytes, at least one.
+    pub fn after(&self, after: Seq, bytes_max: usize) -> Past {
+        if after < self.reaches {
+            return Past::Gone;
+        }
+        let first = self.batches.partition_point(|batch| batch.last() <= after);
+        let mut bytes = 0;
+        let batches: Vec<Arc<Batch>> = self
+            .batches
+            .range(first..)
+            .take(ANSWER_BATCHES_MAX)
+            .take_while(|batch| {
+                let fits = bytes == 0 || bytes + batch.memory_bytes() <= bytes_max;
+                bytes += batch.memory_bytes();
+                fits
+            })
+            .map(Arc::clone)
+            .collect();
+        let complete = batches.last().is_none_or(|batch| batch.last() == self.newest);
+        Past::Batches { batches, complete }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::batch::BatchBuilder;
+
+    fn batch(first: Seq, count: u64) -> Arc<Batch> {
+        let mut builder = BatchBuilder::new(first, 1, 1);
+        for _ in 0..count {
+            builder.push(b"{}", None, None);
+        }
+        Arc::new(builder.finish(0, 0.0).unwrap())
+    }
+
+    fn firsts(past: Past) -> (Vec<Seq>, bool) {
+        match past {
+            Past::Batches { batches, complete } => (batches.iter().map(|batch| batch.seqs().start).collect(), complete),
+            Past::Gone => panic!("it is gone"),
+        }
+    }
+
+    #[test]
+    fn it_gives_what_follows_and_says_what_is_gone() {
+        let size = batch(1, 2).memory_bytes();
+        let mut history = History::new(3 * size, 10);
+        assert_eq!(firsts(history.after(10, size)), (vec![], true));
+        assert!(matches!(history.after(9, size), Past::Gone));
+        for first in [11, 13, 15, 17] {
+            history.push(batch(first, 2));
+        }
+        assert_eq!((history.reaches(), history.newest()), (12, 18));
+        assert!(matches!(history.after(11, usize::MAX), Past::Gone));
+        assert_eq!(firsts(history.after(12, usize::MAX)), (vec![13, 15, 17], true));
+        assert_eq!(firsts(history.after(13, 2 * size)), (vec![13, 15], false));
+        assert_eq!(firsts(history.after(14, 1)), (vec![15], false));
+        assert_eq!(firsts(history.after(18, 1)), (vec![], true));
+    }
+
+    #[test]
+    fn nothing_is_kept_with_no_room() {
+        let mut history = History::new(0, 0);
+        history.push(batch(1, 3));
+        assert_eq!((history.reaches(), history.newest(), history.bytes()), (3, 3, 0));
+    }
+}
