@@ -14,6 +14,7 @@ use crate::client::handshake::Reception;
 use crate::client::inbox::{Inbox, InboxHandle};
 use crate::client::origin::OriginRules;
 use crate::client::outbox::OfferLimits;
+use crate::client::protocol::v1::Limits;
 use crate::client::writer::Timing;
 use crate::liveness::beat::{Beat, Beats};
 use crate::liveness::demand::Demand;
@@ -24,6 +25,7 @@ use crate::pipeline::event_socket::BindError;
 use crate::pipeline::fanout::{Fanout, FanoutConfig};
 use crate::pipeline::ingest::{Ingest, IngestGauges};
 use crate::pipeline::intake::{IntakeRx, IntakeTx, intake};
+use crate::pipeline::position::Epoch;
 use crate::pipeline::requests::{FanoutGauges, FanoutHandle, FanoutRequests};
 use crate::pipeline::state_file;
 use crate::process::clock::epoch_seconds;
@@ -285,8 +287,9 @@ impl Server {
             fanout_config(&config, sockets.send_buffer_bytes),
             (queues.intake.1, queues.requests.1),
             machines,
+            Epoch::new(),
             state_slot,
-            fanout_gauges,
+            Arc::clone(&fanout_gauges),
             Arc::clone(&ingest_gauges),
             (beats.fanout, fanout_stop.clone()),
         );
@@ -298,9 +301,11 @@ impl Server {
         let reception = Reception {
             rules: origin_rules(&config, sockets.address),
             fanout: fanout_handle.clone(),
+            numbers: fanout_gauges,
             inbox: inbox_handle,
             inbox_beat: beats.inbox,
             timing: timing(&config),
+            limits: client_limits(&config),
             slow_snapshot: config.slow_snapshot,
             clients_max,
             connections_max: connections_max(&config, room),
@@ -456,6 +461,18 @@ fn timing(config: &Config) -> Timing {
     }
 }
 
+/// What clients are told of the settings that concern them.
+fn client_limits(config: &Config) -> Limits {
+    Limits {
+        queue_bytes: config.client_queue_bytes,
+        history_bytes: config.history_bytes,
+        max_behind_s: config.max_behind.as_secs_f64(),
+        send_timeout_s: config.send_timeout.as_secs_f64(),
+        ping_interval_s: config.ping_interval.as_secs_f64(),
+        pong_timeout_s: config.pong_timeout.as_secs_f64(),
+    }
+}
+
 fn fanout_config(config: &Config, send_buffer_bytes: usize) -> FanoutConfig {
     FanoutConfig {
         limits: OfferLimits {
@@ -464,6 +481,7 @@ fn fanout_config(config: &Config, send_buffer_bytes: usize) -> FanoutConfig {
         },
         chunk_bytes_max: send_buffer_bytes / 2,
         history_bytes: config.history_bytes,
+        max_behind: config.max_behind,
         machine_ttl: config.machine_ttl,
     }
 }

@@ -13,14 +13,17 @@ use crate::client::gauges::{ClientGauges, ConnectionFault};
 use crate::client::http::{self, Answer, HEAD_DEADLINE, Head, HeadError};
 use crate::client::inbox::InboxHandle;
 use crate::client::origin::{OriginRules, with_cors};
+use crate::client::filter::Filter;
 use crate::client::outbox::{Link, outbox};
-use crate::client::protocol::EndReason;
+use crate::client::protocol::{EndReason, Protocol, v1};
+use crate::client::view::View;
 use crate::client::writer::{CONTROL_QUEUE_LEN_MAX, Timing, Writer};
 use crate::liveness::beat::Beat;
 use crate::liveness::operation::Operation;
-use crate::pipeline::requests::{CaughtUp, FanoutHandle};
+use crate::pipeline::position::Position;
+use crate::pipeline::requests::{FanoutGauges, FanoutHandle, Joined as JoinedBy};
 use crate::process::stop::Stop;
-use crate::web::Site;
+use crate::web::{Site, query};
 use crossbeam_channel::bounded;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
@@ -41,9 +44,11 @@ const KEY_DIGITS: usize = 22;
 pub struct Reception {
     pub rules: OriginRules,
     pub fanout: FanoutHandle,
+    pub numbers: Arc<FanoutGauges>,
     pub inbox: InboxHandle,
     pub inbox_beat: &'static Beat,
     pub timing: Timing,
+    pub limits: v1::Limits,
     pub slow_snapshot: Duration,
     pub clients_max: usize,
     /// Clients, pages, and handshakes under way, silent ones included.
@@ -197,8 +202,37 @@ struct Joined {
     writer: Writer,
     control: crossbeam_channel::Sender<crate::client::writer::Control>,
     leftover: Vec<u8>,
-    machines: usize,
+    by: JoinedBy,
     at: Instant,
+}
+
+/// What a client asks for with its handshake.
+struct Wish {
+    view: View,
+    since: Option<Position>,
+}
+
+impl Wish {
+    /// # Errors
+    /// What is wrong with the query.
+    fn of(head: &Head) -> Result<Wish, Answer> {
+        let refused = |text: &str| Answer::detail(400, text);
+        let value = |key: &str| match query::value(&head.query, key) {
+            None if query::has(&head.query, key) => Err(refused(&format!("{key} in the query is not UTF-8 text"))),
+            value => Ok(value),
+        };
+        let (machines, kinds) = (value("machine")?, value("type")?);
+        let filter = Filter::from_lists(machines.as_deref(), kinds.as_deref());
+        let since = value("since")?.map(|since| since.parse::<Position>()).transpose();
+        let v1 = head.websocket_protocols.iter().any(|name| name == v1::NAME);
+        Ok(Wish {
+            view: View {
+                protocol: if v1 { Protocol::V1 } else { Protocol::Plain },
+                filter: filter.map_err(|error| refused(&error.to_string()))?,
+            },
+            since: since.map_err(|error| refused(&format!("since in the query: {error}")))?,
+        })
+    }
 }
 
 /// Judges the request to become a WebSocket, and joins the client. Gives the accept key.
@@ -221,11 +255,12 @@ fn upgrade(
     if head.body {
         return Err(Answer::detail(400, "a request to become a WebSocket has no body"));
     }
-    let key = match head.websocket_key {
-        Some(key) if is_key(&key) => derive_accept_key(key.as_bytes()),
+    let key = match &head.websocket_key {
+        Some(key) if is_key(key) => derive_accept_key(key.as_bytes()),
         _ => return Err(Answer::detail(400, "Sec-WebSocket-Key must be 16 bytes in base64")),
     };
-    join(connection, head.rest, reception, beat).map(|joined| (key, joined))
+    let wish = Wish::of(&head)?;
+    join(connection, wish, head.rest, reception, beat).map(|joined| (key, joined))
 }
 
 fn is_key(key: &str) -> bool {
@@ -236,6 +271,7 @@ fn is_key(key: &str) -> bool {
 
 fn join(
     connection: &Connection,
+    wish: Wish,
     leftover: Vec<u8>,
     reception: &Reception,
     beat: &'static Beat,
@@ -254,44 +290,67 @@ fn join(
     let link = Arc::new(Link::new(
         connection.id,
         connection.peer,
+        wish.view.protocol,
         Arc::clone(&connection.socket),
     ));
-    let (subscriber, queue) = outbox(Arc::clone(&link));
-    let CaughtUp::Snapshot { machines, as_of } = reception.fanout.catch_up(subscriber, None).map_err(|why| {
+    let view = Arc::new(wish.view);
+    let (subscriber, queue) = outbox(Arc::clone(&link), Arc::clone(&view));
+    let by = reception.fanout.catch_up(subscriber, wish.since).map_err(|why| {
         // It may still join us although we have stopped waiting.
         link.set_over();
         reception.fanout.nudge();
         Answer::detail(503, &why.to_string()).with("retry-after", "5".to_owned())
     })?;
     log::info!(
-        "📋 client {} from {} joined after event {as_of}",
+        "📋 client {} from {} joined after event {}{}",
         connection.id,
-        connection.peer
+        connection.peer,
+        by.after.unwrap_or(by.newest),
+        about(&view)
     );
     let (control, control_rx) = bounded(CONTROL_QUEUE_LEN_MAX);
     let writer = Writer {
         link,
+        view,
         queue,
         control: control_rx,
         beat,
         inbox_beat: reception.inbox_beat,
         fanout: reception.fanout.clone(),
+        numbers: Arc::clone(&reception.numbers),
         timing: reception.timing,
+        limits: reception.limits,
     };
     Ok(Joined {
         _place: place,
         writer,
         control,
         leftover,
-        machines,
+        by,
         at,
     })
 }
 
+/// What is special about a client, for its line in the log.
+fn about(view: &View) -> String {
+    let protocol = match view.protocol {
+        Protocol::Plain => String::new(),
+        Protocol::V1 => format!(" ({})", v1::NAME),
+    };
+    match view.filter.is_everything() {
+        true => protocol,
+        false => format!("{protocol}, wants {:.200}", view.filter.to_string()),
+    }
+}
+
 /// Finishes the handshake and serves the client to its end.
 fn welcome(connection: Connection, accept_key: &str, joined: Joined, reception: &Reception) {
+    let protocol = match joined.writer.view.protocol {
+        Protocol::Plain => String::new(),
+        Protocol::V1 => format!("sec-websocket-protocol: {}\r\n", v1::NAME),
+    };
     let accepted = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: {accept_key}\r\n\r\n"
+        "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: {accept_key}\r\n{protocol}\r\n"
     );
     let link = Arc::clone(&joined.writer.link);
     let id = link.id();
@@ -307,7 +366,7 @@ fn welcome(connection: Connection, accept_key: &str, joined: Joined, reception: 
     }
     drop(doing);
     drop(connection);
-    let reason = joined.writer.run(joined.at, joined.machines, reception.slow_snapshot);
+    let reason = joined.writer.run(joined.at, &joined.by, reception.slow_snapshot);
     let facts = reason.facts();
     reception.gauges.ends.add(reason);
     log::log!(

@@ -38,6 +38,8 @@ pub struct Head {
     pub upgrade: bool,
     pub websocket_key: Option<String>,
     pub websocket_version: Option<String>,
+    /// The subprotocols that the client offers.
+    pub websocket_protocols: Vec<String>,
     /// A body follows the head (RFC 9112 section 6.3). Nobody here reads one.
     pub body: bool,
     /// What came behind the head in the same read.
@@ -236,6 +238,11 @@ fn parse(bytes: &[u8]) -> Result<Option<Head>, HeadError> {
             }
             "connection" => {
                 connection |= has_token(value, "upgrade");
+                continue;
+            }
+            "sec-websocket-protocol" => {
+                let offered = value.split(',').map(|name| name.trim().to_owned());
+                head.websocket_protocols.extend(offered);
                 continue;
             }
             "forwarded" | "x-forwarded-for" | "x-real-ip" | "via" => {

@@ -372,7 +372,7 @@ impl Reader {
 
     fn take(&mut self, message: &Message, fanout: &FanoutHandle, gauges: &ClientGauges) {
         match message {
-            Message::Text(text) => match protocol::read(text) {
+            Message::Text(text) => match protocol::read(self.link.protocol(), text) {
                 ClientMessage::Ping => {
                     let out = &mut self.socket.get_mut().out;
                     out.extend_from_slice(&text_frame(protocol::PONG));
@@ -381,6 +381,16 @@ impl Reader {
                     if self.link.want_refresh() {
                         fanout.nudge();
                     }
+                }
+                ClientMessage::Subscribe(filter) => {
+                    if self.link.want_filter(filter) {
+                        fanout.nudge();
+                    }
+                }
+                ClientMessage::Refused(why) => {
+                    let out = &mut self.socket.get_mut().out;
+                    out.extend_from_slice(&text_frame(&protocol::v1::error(&why)));
+                    self.ignore("a message that cannot be taken", text.len(), gauges);
                 }
                 ClientMessage::Pong => {}
                 ClientMessage::Other => self.ignore("a text that is no message of the protocol", text.len(), gauges),

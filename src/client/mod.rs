@@ -18,4 +18,8 @@ pub mod inbox;
 
 pub mod protocol;
 
+pub mod filter;
+
+pub mod view;
+
 pub mod gauges;

@@ -1,8 +1,13 @@
 //! What the fan-out, the inbox and the writer share of one client, and the fan-out's way of handing it a chunk.
 
+use crate::client::filter::Filter;
 use crate::client::handover::Handover;
-use crate::client::protocol::EndReason;
+use crate::client::protocol::v1::Gap;
+use crate::client::protocol::{EndReason, Protocol};
+use crate::client::view::View;
 use crate::pipeline::chunk::Chunk;
+use crate::pipeline::event::Seq;
+use crate::pipeline::machines::Snapshot;
 use crate::process::clock::monotonic_ms;
 use crate::process::config::Delivery;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
@@ -11,14 +16,15 @@ use rustix::net::{SendFlags, connect_unspec, send};
 use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
-/// Chunks that the queue between fan-out and writer takes. The slots are there from the beginning, 16 bytes each, so
+/// Parcels that the queue between fan-out and writer takes. The slots are there from the beginning, 16 bytes each, so
 /// that this is 256 bytes per client. Full policy: what follows waits on the fan-out's side, within the client's bounds.
 const CLIENT_QUEUE_LEN_MAX: usize = 16;
-/// Chunks that may wait for one client, whatever their size; with events of 100 bytes the bytes end it sooner. Full
-/// policy: the client ends as too slow.
+/// Chunks that may wait for one client, whatever their size; with events of 100 bytes the bytes are full sooner. Full
+/// policy: the client is behind, and catches up from the history.
 const CLIENT_CHUNKS_MAX: usize = 16_384;
 
 /// A client wants a new `initial`. It may come while the last one is still in work: a client that has it in hand is
@@ -27,11 +33,37 @@ const REFRESH_WANTED: u8 = 1;
 /// An `initial` is on its way to the client; there is at most one at a time.
 const REFRESH_IN_WORK: u8 = 2;
 
+/// What the fan-out hands to a client's writer.
+#[derive(Debug)]
+pub enum Parcel {
+    /// Events as the client sees them.
+    Events(Arc<Chunk>),
+    /// `initial` as everybody gets it who sees everything in the plain protocol.
+    Initial(Arc<Chunk>),
+    /// The state now, to be encoded as the client sees it.
+    Snapshot(Box<StateAsOf>),
+    /// The queue was full, or the client came back: what follows this number is to be asked for.
+    Behind(Seq),
+}
+
+/// A snapshot with its place in the stream.
+#[derive(Debug)]
+pub struct StateAsOf {
+    pub snapshot: Arc<Snapshot>,
+    /// The last event in it.
+    pub as_of: Seq,
+    /// What the client misses before it.
+    pub gap: Option<Gap>,
+    /// From here on the client sees the stream like this.
+    pub view: Option<Arc<View>>,
+}
+
 /// One client's connection. Shared by reference count; the descriptor is closed when the last of the three lets go.
 #[derive(Debug)]
 pub struct Link {
     id: u64,
     peer: SocketAddr,
+    protocol: Protocol,
     socket: Arc<TcpStream>,
     handover: Handover,
     queued_bytes: AtomicUsize,
@@ -43,17 +75,20 @@ pub struct Link {
     peer_ended: AtomicBool,
     /// [`REFRESH_WANTED`] and [`REFRESH_IN_WORK`].
     refresh: AtomicU8,
+    /// The filter that the client has asked for last and does not have yet. Held for the time of a move only.
+    subscription: Mutex<Option<Filter>>,
     heard_ms: AtomicU64,
 }
 
 // Orderings: `end`, `over`, `peer_ended`, `refresh` and `heard_ms` are single facts that order nothing else; relaxed.
 // `queued_bytes` is a bound that only the fan-out compares; a late look makes it stricter for a moment.
 impl Link {
-    /// For connection number `id` from `peer`.
-    pub fn new(id: u64, peer: SocketAddr, socket: Arc<TcpStream>) -> Link {
+    /// For connection number `id` from `peer`, which speaks `protocol`.
+    pub fn new(id: u64, peer: SocketAddr, protocol: Protocol, socket: Arc<TcpStream>) -> Link {
         Link {
             id,
             peer,
+            protocol,
             socket,
             handover: Handover::new(),
             queued_bytes: AtomicUsize::new(0),
@@ -61,6 +96,7 @@ impl Link {
             over: AtomicBool::new(false),
             peer_ended: AtomicBool::new(false),
             refresh: AtomicU8::new(0),
+            subscription: Mutex::new(None),
             heard_ms: AtomicU64::new(monotonic_ms()),
         }
     }
@@ -75,6 +111,11 @@ impl Link {
         self.peer
     }
 
+    /// What it speaks.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
     /// Who may write.
     pub fn handover(&self) -> &Handover {
         &self.handover
@@ -85,12 +126,17 @@ impl Link {
         self.queued_bytes.load(Ordering::Relaxed)
     }
 
-    /// Writer: a queued chunk is written to its last byte. Whether the fan-out is to be nudged, because the client has
-    /// asked for another `initial` meanwhile.
+    /// Writer: a queued chunk of events is written to its last byte.
+    pub fn events_written(&self, chunk: &Chunk) {
+        self.queued_bytes.fetch_sub(chunk.bytes().len(), Ordering::Relaxed);
+        self.handover.written();
+    }
+
+    /// Writer: a queued `initial` is written to its last byte. Whether the fan-out is to be nudged, because the client
+    /// has asked for another one meanwhile.
     #[must_use]
-    pub fn written(&self, chunk: &Chunk) -> bool {
-        self.queued_bytes.fetch_sub(counted_bytes(chunk), Ordering::Relaxed);
-        let again = chunk.is_message() && self.refreshed();
+    pub fn initial_written(&self) -> bool {
+        let again = self.refreshed();
         self.handover.written();
         again
     }
@@ -134,7 +180,22 @@ impl Link {
 
     /// Inbox: the client wants a new `initial`; whether that is a new wish.
     pub fn want_refresh(&self) -> bool {
-        self.refresh.fetch_or(REFRESH_WANTED, Ordering::Relaxed) & REFRESH_WANTED == 0
+        // Release: the filter that was set before comes with it.
+        self.refresh.fetch_or(REFRESH_WANTED, Ordering::Release) & REFRESH_WANTED == 0
+    }
+
+    /// Inbox: the client wants another filter, and the state as it sees it then; whether that is a new wish.
+    pub fn want_filter(&self, filter: Filter) -> bool {
+        *self.subscription.lock().unwrap_or_else(PoisonError::into_inner) = Some(filter);
+        self.want_refresh()
+    }
+
+    /// Fan-out: the filter that it wants, once.
+    fn take_filter(&self) -> Option<Filter> {
+        self.subscription
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     /// Inbox: something came from it just now.
@@ -180,12 +241,16 @@ pub struct OfferLimits {
 #[derive(Debug)]
 pub struct Subscriber {
     link: Arc<Link>,
-    queue: Sender<Arc<Chunk>>,
+    /// How it sees the stream, and where the fan-out keeps what was encoded for that.
+    view: (usize, Arc<View>),
+    queue: Sender<Parcel>,
     /// What the queue has no slot for, in order behind it. A fast stream makes many small chunks in the time in which
     /// the host does not run the writer, so that slots alone would be a bound of milliseconds.
-    overflow: VecDeque<Arc<Chunk>>,
+    overflow: VecDeque<Parcel>,
     /// Events were queued for it since its backlog was last seen to be empty.
     lags: bool,
+    /// It catches up: after which number, and since when. Nothing is queued for it meanwhile.
+    behind: Option<(Seq, Instant)>,
 }
 
 /// What became of an offered chunk.
@@ -195,18 +260,22 @@ pub enum Offered {
     Sent,
     /// Its writer will send it.
     Queued,
+    /// It was not taken: the client has to catch up.
+    Behind,
     /// The client has ended, now or before.
     Ended,
 }
 
-/// Makes the fan-out's and the writer's ends of a client's queue.
-pub fn outbox(link: Arc<Link>) -> (Subscriber, Receiver<Arc<Chunk>>) {
+/// Makes the fan-out's and the writer's ends of a client's queue. `view` is how the client sees the stream.
+pub fn outbox(link: Arc<Link>, view: Arc<View>) -> (Subscriber, Receiver<Parcel>) {
     let (queue, rx) = bounded(CLIENT_QUEUE_LEN_MAX);
     let subscriber = Subscriber {
         link,
+        view: (0, view),
         queue,
         overflow: VecDeque::new(),
         lags: false,
+        behind: None,
     };
     (subscriber, rx)
 }
@@ -217,33 +286,113 @@ impl Subscriber {
         &self.link
     }
 
-    /// Hands `chunk` to the client. Never blocks.
-    pub fn offer(&mut self, chunk: &Arc<Chunk>, limits: OfferLimits) -> Offered {
-        if self.link.end_reason().is_some() {
-            return Offered::Ended;
-        }
-        if limits.delivery == Delivery::Queued || !self.link.handover.try_direct() {
-            return self.enqueue(chunk, limits);
-        }
-        let bytes = chunk.bytes();
-        match send(&self.link, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-            Ok(sent) if sent == bytes.len() => {
-                self.link.handover.direct_done();
-                Offered::Sent
-            }
-            Ok(sent) => self.pass_on(chunk, sent),
-            Err(Errno::AGAIN | Errno::INTR) => self.pass_on(chunk, 0),
-            Err(_) => {
-                self.link.handover.direct_done();
-                self.end(EndReason::PeerGone)
-            }
+    /// How it sees the stream.
+    pub fn view(&self) -> &Arc<View> {
+        &self.view.1
+    }
+
+    /// Where the fan-out keeps what was encoded for that view.
+    pub fn view_place(&self) -> usize {
+        self.view.0
+    }
+
+    /// From now on it sees the stream like `view`, which has that place.
+    pub fn set_view(&mut self, view: (usize, Arc<View>)) {
+        self.view = view;
+    }
+
+    /// After which number it catches up, if it does.
+    pub fn behind(&self) -> Option<Seq> {
+        self.behind.map(|(after, _)| after)
+    }
+
+    /// For how long it has been catching up.
+    pub fn behind_for(&self) -> Option<Duration> {
+        self.behind.map(|(_, since)| since.elapsed())
+    }
+
+    /// It has been given everything up to `after` now.
+    pub fn set_caught_up_to(&mut self, after: Seq) {
+        if let Some((behind, _)) = &mut self.behind {
+            *behind = after;
         }
     }
 
-    /// The socket took `sent` bytes of it; the rest is the writer's.
-    fn pass_on(&mut self, chunk: &Arc<Chunk>, sent: usize) -> Offered {
+    /// It has been given everything there is: whatever comes from now on is queued behind that.
+    pub fn set_live(&mut self) {
+        self.behind = None;
+    }
+
+    /// From number `after` on it has to ask for what it misses. Never blocks.
+    pub fn fall_behind(&mut self, after: Seq) -> Offered {
+        self.behind = Some((after, Instant::now()));
+        self.link.handover.will_queue();
+        self.overflow.push_back(Parcel::Behind(after));
+        match self.refill() {
+            Offered::Queued => Offered::Behind,
+            other => other,
+        }
+    }
+
+    /// Hands `chunk`, the events after number `before`, to the client. Never blocks.
+    pub fn offer(&mut self, chunk: &Arc<Chunk>, before: Seq, limits: OfferLimits) -> Offered {
+        if self.link.end_reason().is_some() {
+            return Offered::Ended;
+        }
+        if self.behind.is_some() {
+            return Offered::Behind;
+        }
+        if limits.delivery == Delivery::Direct && self.link.handover.try_direct() {
+            return self.send(chunk, Parcel::Events);
+        }
+        if !self.fits(chunk, limits) {
+            return self.fall_behind(before);
+        }
         self.count(chunk);
-        let queued = self.queue.try_send(Arc::clone(chunk));
+        self.enqueue(Parcel::Events(Arc::clone(chunk)))
+    }
+
+    /// Hands over an `initial` or what is to become one. Never blocks.
+    pub fn offer_state(&mut self, state: StateAsOf, delivery: Delivery) -> Offered {
+        if self.link.end_reason().is_some() {
+            return Offered::Ended;
+        }
+        if !self.view.1.is_plain_whole() || state.view.is_some() || state.gap.is_some() {
+            self.link.handover.will_queue();
+            return self.enqueue(Parcel::Snapshot(Box::new(state)));
+        }
+        let chunk = &state.snapshot.chunk;
+        if delivery == Delivery::Direct && self.link.handover.try_direct() {
+            return self.send(chunk, Parcel::Initial);
+        }
+        self.link.handover.will_queue();
+        self.enqueue(Parcel::Initial(Arc::clone(chunk)))
+    }
+
+    /// Sends it by ourselves; the socket is ours.
+    fn send(&mut self, chunk: &Arc<Chunk>, parcel: impl FnOnce(Arc<Chunk>) -> Parcel) -> Offered {
+        let bytes = chunk.bytes();
+        let sent = match send(&self.link, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Ok(sent) if sent == bytes.len() => {
+                self.link.handover.direct_done();
+                return Offered::Sent;
+            }
+            Ok(sent) => sent,
+            Err(Errno::AGAIN | Errno::INTR) => 0,
+            Err(_) => {
+                self.link.handover.direct_done();
+                return self.end(EndReason::PeerGone);
+            }
+        };
+        // The socket took so many bytes of it; the rest is the writer's.
+        let parcel = parcel(Arc::clone(chunk));
+        match &parcel {
+            Parcel::Events(chunk) => self.count(chunk),
+            _ => {
+                self.link.handover.will_queue();
+            }
+        }
+        let queued = self.queue.try_send(parcel);
         self.link.handover.pass_on(sent);
         match queued {
             Ok(()) => Offered::Queued,
@@ -252,22 +401,18 @@ impl Subscriber {
         }
     }
 
-    fn enqueue(&mut self, chunk: &Arc<Chunk>, limits: OfferLimits) -> Offered {
-        if !self.fits(chunk, limits) {
-            return self.end(EndReason::TooSlow);
-        }
-        self.count(chunk);
-        self.overflow.push_back(Arc::clone(chunk));
+    fn enqueue(&mut self, parcel: Parcel) -> Offered {
+        self.overflow.push_back(parcel);
         self.refill()
     }
 
     /// Moves what waits on our side into the queue, as far as it has slots. Never blocks.
     pub fn refill(&mut self) -> Offered {
-        while let Some(chunk) = self.overflow.pop_front() {
-            match self.queue.try_send(chunk) {
+        while let Some(parcel) = self.overflow.pop_front() {
+            match self.queue.try_send(parcel) {
                 Ok(()) => {}
-                Err(TrySendError::Full(chunk)) => {
-                    self.overflow.push_front(chunk);
+                Err(TrySendError::Full(parcel)) => {
+                    self.overflow.push_front(parcel);
                     break;
                 }
                 Err(TrySendError::Disconnected(_)) => return self.end(EndReason::PeerGone),
@@ -276,14 +421,14 @@ impl Subscriber {
         Offered::Queued
     }
 
-    /// Whether nothing waits on our side of the queue.
+    /// Whether it misses nothing that is not in its queue.
     pub fn all_queued(&self) -> bool {
-        self.overflow.is_empty()
+        self.overflow.is_empty() && self.behind.is_none()
     }
 
     /// Whether there is room; an empty queue takes one chunk of any size.
     fn fits(&self, chunk: &Chunk, limits: OfferLimits) -> bool {
-        let after = self.link.queued_bytes() + counted_bytes(chunk);
+        let after = self.link.queued_bytes() + chunk.bytes().len();
         match self.link.handover.queued() {
             0 => true,
             queued => after <= limits.queue_bytes_max && queued < CLIENT_CHUNKS_MAX,
@@ -302,7 +447,7 @@ impl Subscriber {
 
     /// Before the queueing, as the hand-over wants it.
     fn count(&mut self, chunk: &Chunk) {
-        let bytes = counted_bytes(chunk);
+        let bytes = chunk.bytes().len();
         self.lags |= bytes > 0;
         self.link.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.link.handover.will_queue();
@@ -313,21 +458,22 @@ impl Subscriber {
         Offered::Ended
     }
 
-    /// Whether the client waits for a new `initial`, and none is on its way.
+    /// Whether the client waits for a new `initial`, and none is on its way. One that catches up waits until it is live,
+    /// because the state of now has no place before events of then.
     pub fn wants_refresh(&self) -> bool {
-        self.link.refresh.load(Ordering::Relaxed) == REFRESH_WANTED
+        self.behind.is_none() && self.link.refresh.load(Ordering::Relaxed) == REFRESH_WANTED
+    }
+
+    /// From here on the client's wish is in work, and any other is a new one. Gives the filter that it wants, if it is to
+    /// be another one.
+    pub fn begin_refresh(&mut self) -> Option<Filter> {
+        // Acquire: a filter comes with the wish.
+        self.link.refresh.swap(REFRESH_IN_WORK, Ordering::Acquire);
+        self.link.take_filter()
     }
 
     /// Hands over the `initial` that the client asked for; whether it has asked for another one meanwhile. Never blocks.
-    pub fn offer_refresh(&mut self, chunk: &Arc<Chunk>, limits: OfferLimits) -> bool {
-        // A wish until here is answered by this one, which the client gets after it.
-        self.link.refresh.store(REFRESH_IN_WORK, Ordering::Relaxed);
-        self.offer(chunk, limits) == Offered::Sent && self.link.refreshed()
+    pub fn offer_refresh(&mut self, state: StateAsOf, delivery: Delivery) -> bool {
+        self.offer_state(state, delivery) == Offered::Sent && self.link.refreshed()
     }
-}
-
-/// What a chunk takes of a client's bound. A snapshot takes nothing: it may be as large as the whole bound, the client
-/// has at most one at a time besides its first, and all share its bytes.
-fn counted_bytes(chunk: &Chunk) -> usize {
-    if chunk.is_message() { 0 } else { chunk.bytes().len() }
 }

@@ -1,11 +1,34 @@
 //! The messages of the plain protocol, both ways (contract sections 3 and 4), and why clients end.
 
+pub mod v1;
+
+use crate::client::filter::Filter;
 use crate::process::clock::json_seconds;
 use log::Level;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// What a client and the server speak with each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// Exactly the original's messages.
+    #[default]
+    Plain,
+    /// `threadcast.v1`: numbered events, and what became of those that are missing.
+    V1,
+}
+
+impl Protocol {
+    /// As `/status` names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Protocol::Plain => "plain",
+            Protocol::V1 => v1::NAME,
+        }
+    }
+}
+
 /// What a client asked for in a text message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientMessage {
     /// Answered with [`PONG`].
     Ping,
@@ -13,6 +36,10 @@ pub enum ClientMessage {
     Pong,
     /// Answered with a new `initial`.
     Refresh,
+    /// From now on only this; `threadcast.v1` only.
+    Subscribe(Filter),
+    /// It cannot be taken, for this reason; `threadcast.v1` only.
+    Refused(String),
     /// Ignored.
     Other,
 }
@@ -21,7 +48,7 @@ pub enum ClientMessage {
 pub const PONG: &str = r#"{"type":"pong"}"#;
 
 /// Reads a text message: the bare words exactly, or an object with that `type`.
-pub fn read(text: &str) -> ClientMessage {
+pub fn read(protocol: Protocol, text: &str) -> ClientMessage {
     match text {
         "ping" => return ClientMessage::Ping,
         "pong" => return ClientMessage::Pong,
@@ -37,6 +64,10 @@ pub fn read(text: &str) -> ClientMessage {
         Some("ping") => ClientMessage::Ping,
         Some("pong") => ClientMessage::Pong,
         Some("refresh") => ClientMessage::Refresh,
+        Some("subscribe") if protocol == Protocol::V1 => match v1::filter(&object.unwrap_or_default()) {
+            Ok(filter) => ClientMessage::Subscribe(filter),
+            Err(why) => ClientMessage::Refused(format!("subscribe: {why}")),
+        },
         _ => ClientMessage::Other,
     }
 }
@@ -53,7 +84,7 @@ pub enum EndReason {
     PeerClosed = 1,
     /// It was gone without a close frame.
     PeerGone,
-    /// More than `--client-queue-bytes` (or 16,384 chunks) waited for it.
+    /// It had not caught up after `--max-behind`.
     TooSlow,
     /// It took no byte of its backlog for `--send-timeout`.
     SendTimeout,
@@ -115,7 +146,7 @@ impl EndReason {
             EndReason::TooSlow,
             "too_slow",
             1013,
-            "too slow: its queue was full",
+            "too slow: still behind after --max-behind",
             Level::Warn,
         ),
         facts(
@@ -217,8 +248,18 @@ mod tests {
             ("[\"ping\"]", ClientMessage::Other),
             ("", ClientMessage::Other),
         ] {
-            assert_eq!(read(text), message, "{text}");
+            assert_eq!(read(Protocol::V1, text), message, "{text}");
         }
+    }
+
+    #[test]
+    fn only_numbered_clients_subscribe() {
+        let text = r#"{"type":"subscribe","types":["error"]}"#;
+        assert_eq!(read(Protocol::Plain, text), ClientMessage::Other);
+        let wanted = Filter::from_lists(None, Some("error")).unwrap();
+        assert_eq!(read(Protocol::V1, text), ClientMessage::Subscribe(wanted));
+        let refused = read(Protocol::V1, r#"{"type":"subscribe","types":7}"#);
+        assert!(matches!(refused, ClientMessage::Refused(_)), "{refused:?}");
     }
 
     #[test]

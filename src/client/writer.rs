@@ -1,28 +1,32 @@
-//! Serves one WebSocket client: its backlog, its pings, what the inbox answers, and its end.
+//! Serves one WebSocket client: its backlog, what it missed, its pings, what the inbox answers, and its end.
 //!
 //! Runs on: `client-N`, one thread per client.
 //! Owns: the backlog taken from its queue; its socket, whenever the hand-over says so.
 //! Blocks on: its queue (until the next ping is due), its socket (until it takes a byte, at most the send timeout).
 //! Can be stalled by: its own peer only; a fan-out that stands still while it owns this one socket makes it retry.
-//! Full queue means: the fan-out has ended this client as too slow (counter `too_slow`); nobody else notices.
+//! Full queue means: the fan-out leaves this client out until it has caught up from the history; nobody else notices.
 //! Ends when: there is an [`EndReason`], or the fan-out drops the queue because the server stops.
 //! Watched as: `client-N`, not a core thread: a stall makes health `degraded`.
 
-use crate::client::outbox::Link;
-use crate::client::protocol::{self, EndReason};
+use crate::client::outbox::{Link, Parcel, StateAsOf};
+use crate::client::protocol::{self, EndReason, Protocol, v1};
+use crate::client::view::View;
 use crate::liveness::beat::Beat;
 use crate::liveness::drill;
 use crate::liveness::operation::Operation;
+use crate::pipeline::batch::Batch;
 use crate::pipeline::chunk::{Chunk, close_frame, ping_frame, text_frame};
-use crate::pipeline::requests::FanoutHandle;
-use crate::process::clock::{epoch_seconds, monotonic_ms, pause, timespec};
-use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError, select};
+use crate::pipeline::event::Seq;
+use crate::pipeline::requests::{FanoutGauges, FanoutHandle, Joined, Missed, Unanswered};
+use crate::process::clock::{epoch_seconds, monotonic_ms, monotonic_us, pause, timespec};
+use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError, never, select};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, IoSlice};
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Frames of the inbox that may wait. Full policy: the inbox stops reading from this client until there is room.
@@ -44,6 +48,10 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 const OVERSLEPT: Duration = Duration::from_secs(1);
 /// A beat of the inbox older than this means that silence is not the client's fault.
 const INBOX_STILL: Duration = Duration::from_secs(1);
+
+/// A client that gets events older than this is told how far it is behind, at most this often.
+const LAG_MIN: Duration = Duration::from_millis(250);
+const LAG_EVERY: Duration = Duration::from_secs(1);
 
 /// What the inbox sends to the writer.
 #[derive(Debug)]
@@ -70,20 +78,58 @@ pub struct Timing {
 #[derive(Debug)]
 pub struct Writer {
     pub link: Arc<Link>,
-    pub queue: Receiver<Arc<Chunk>>,
+    pub view: Arc<View>,
+    pub queue: Receiver<Parcel>,
     pub control: Receiver<Control>,
     pub beat: &'static Beat,
     pub inbox_beat: &'static Beat,
     pub fanout: FanoutHandle,
+    pub numbers: Arc<FanoutGauges>,
     pub timing: Timing,
+    pub limits: v1::Limits,
+}
+
+/// A chunk to be written, and what is to be said when its last byte is.
+#[derive(Debug)]
+struct Pending {
+    chunk: Arc<Chunk>,
+    source: Source,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// Events from the queue.
+    Events,
+    /// A parcel of the queue that became an `initial`.
+    Initial,
+    /// Our own: from the history, or what goes before and behind it.
+    Own,
+}
+
+/// A client that catches up. Its `Behind` counts as queued until it is done, so that nothing overtakes what it missed.
+#[derive(Debug)]
+struct CatchUp {
+    /// The answer to our question what it misses, while there is none.
+    asked: Option<Receiver<Missed>>,
+    /// What is still to be encoded.
+    batches: VecDeque<Arc<Batch>>,
+    /// The number after which it goes on.
+    after: Seq,
+    /// Behind these batches comes what is in the queue.
+    complete: bool,
+    /// Events replayed.
+    events: u64,
 }
 
 /// The state of a running writer.
 #[derive(Debug)]
 struct Running {
     w: Writer,
-    /// Chunks taken from the queue, not written to the last byte.
-    backlog: VecDeque<Arc<Chunk>>,
+    /// Chunks in hand, not written to the last byte.
+    backlog: VecDeque<Pending>,
+    /// Parcels taken from the queue that still count as queued.
+    in_hand: usize,
+    catch_up: Option<CatchUp>,
     /// Bytes of the first of them that are written.
     sent_of_first: usize,
     /// Frames that go out between two chunks.
@@ -91,6 +137,7 @@ struct Running {
     /// Bytes of the first of them that are written.
     sent_of_frame: usize,
     next_ping: Instant,
+    next_lag: Instant,
     /// Since when the socket takes nothing.
     blocked_since: Option<Instant>,
     /// Until when there may be anything written at all; set when the server stops.
@@ -105,17 +152,20 @@ struct Running {
 }
 
 impl Writer {
-    /// Serves the client until its end; gives the reason. The caller has sent the handshake; the first chunk in the
-    /// queue is the snapshot that the fan-out has joined the client with, at `joined`, of `machines` machines.
-    pub fn run(self, joined: Instant, machines: usize, slow_snapshot: Duration) -> EndReason {
-        let next_ping = Instant::now() + self.timing.ping_interval;
+    /// Serves the client until its end; gives the reason. The caller has sent the handshake; first in the queue is what
+    /// the fan-out has joined the client with, asked for at `begun`.
+    pub fn run(self, begun: Instant, joined: &Joined, slow_snapshot: Duration) -> EndReason {
+        let now = Instant::now();
         let mut running = Running {
+            next_ping: now + self.timing.ping_interval,
             w: self,
             backlog: VecDeque::new(),
+            in_hand: 0,
+            catch_up: None,
             sent_of_first: 0,
             frames: VecDeque::new(),
             sent_of_frame: 0,
-            next_ping,
+            next_lag: now,
             blocked_since: None,
             deadline: None,
             resumed_ms: 0,
@@ -123,7 +173,7 @@ impl Writer {
             owner: true,
             peer_closed: false,
         };
-        let reason = running.begin(joined, machines, slow_snapshot).err();
+        let reason = running.begin(begun, joined, slow_snapshot).err();
         let reason = reason.unwrap_or_else(|| running.serve());
         // Whoever set a reason first was right.
         running.w.link.end(reason);
@@ -131,21 +181,42 @@ impl Writer {
         running.finish(reason);
         reason
     }
+
+    fn is_v1(&self) -> bool {
+        self.link.protocol() == Protocol::V1
+    }
 }
 
 impl Running {
-    /// Sends the snapshot, and says so.
-    fn begin(&mut self, joined: Instant, machines: usize, slow_snapshot: Duration) -> Result<(), EndReason> {
+    /// Sends what comes first, and says so.
+    fn begin(&mut self, begun: Instant, joined: &Joined, slow_snapshot: Duration) -> Result<(), EndReason> {
+        if self.w.is_v1() {
+            let hello = v1::Hello {
+                epoch: joined.epoch,
+                newest: joined.newest,
+                after: joined.after,
+                client: self.w.link.id(),
+                limits: self.w.limits,
+            };
+            self.put_own(&v1::hello(&hello, &self.w.view.filter));
+        }
         // Before anything else, also before what a client that does not wait for it has been answered already.
-        self.take_chunk();
-        self.write_chunks()?;
+        self.take_parcels();
+        while !self.backlog.is_empty() {
+            self.write_chunks()?;
+        }
         self.write_all_there_is()?;
         if let Some(reason) = self.w.link.end_reason() {
             return Err(reason);
         }
-        let (id, took) = (self.w.link.id(), joined.elapsed());
+        let (id, took) = (self.w.link.id(), begun.elapsed());
+        if let Some(after) = joined.after {
+            log::info!("✅ client {id} goes on after event {after}");
+            return Ok(());
+        }
         log::info!(
-            "✅ snapshot of {machines} machines sent to client {id} in {:.2}ms",
+            "✅ snapshot of {} machines sent to client {id} in {:.2}ms",
+            joined.machines,
             took.as_secs_f64() * 1000.0
         );
         if took > slow_snapshot {
@@ -184,7 +255,8 @@ impl Running {
     }
 
     fn has_work(&self) -> bool {
-        !self.backlog.is_empty() || !self.frames.is_empty()
+        let to_replay = self.catch_up.as_ref().is_some_and(|catch_up| catch_up.asked.is_none());
+        to_replay || !self.backlog.is_empty() || !self.frames.is_empty()
     }
 
     /// Gives the socket back while there is nothing to write; the fan-out sends by itself then.
@@ -199,13 +271,23 @@ impl Running {
         let asked = self.time_to_wait();
         let begun = Instant::now();
         let _doing = self.w.beat.begin(Operation::Waiting);
-        let Writer { queue, control, .. } = &self.w;
+        // What is in the queue comes after what it misses.
+        let never_answered = never();
+        let answer = self.catch_up.as_ref().and_then(|catch_up| catch_up.asked.as_ref());
+        let answer = answer.unwrap_or(&never_answered);
+        let never_queued = never();
+        let queue = if self.catch_up.is_some() { &never_queued } else { &self.w.queue };
         select! {
-            recv(queue) -> chunk => match chunk {
-                Ok(chunk) => self.backlog.push_back(chunk),
+            recv(answer) -> missed => match missed {
+                Ok(missed) => self.take_missed(missed),
+                // The fan-out does not have this client any more.
+                Err(_) => self.end_without_fanout(),
+            },
+            recv(queue) -> parcel => match parcel {
+                Ok(parcel) => self.take_parcel(parcel),
                 Err(_) => { self.w.link.end(EndReason::Stopping); }
             },
-            recv(control) -> control => match control {
+            recv(self.w.control) -> control => match control {
                 Ok(control) => self.take_control(control),
                 // The inbox has let go of this client, and has said why unless it is itself at its end.
                 Err(_) => { self.w.link.end(EndReason::Internal); }
@@ -219,7 +301,9 @@ impl Running {
         let to_ping = self.next_ping.saturating_duration_since(Instant::now());
         let silent = self.silence();
         let to_judge = self.w.timing.pong_timeout.saturating_sub(silent).max(LOOK);
-        let most = if self.w.timing.allow_drill { LOOK } else { Duration::MAX };
+        // A fan-out that lets go of a client which catches up cannot say so through its queue.
+        let looks = self.w.timing.allow_drill || self.catch_up.is_some();
+        let most = if looks { LOOK } else { Duration::MAX };
         to_ping.min(to_judge).min(most)
     }
 
@@ -283,12 +367,18 @@ impl Running {
             while !self.frames.is_empty() {
                 self.write_frame()?;
             }
-            if !self.backlog.is_empty() || self.take_chunk() {
+            if self.has_chunks() {
                 self.write_chunks()?;
             } else if !had_frames {
                 return Ok(());
             }
         }
+    }
+
+    /// Whether there is something to write next; takes it from the queue or from the history.
+    fn has_chunks(&mut self) -> bool {
+        self.tell_lag();
+        !self.backlog.is_empty() || self.replay() || self.take_parcels()
     }
 
     fn acquire(&mut self) -> bool {
@@ -301,21 +391,21 @@ impl Running {
         self.owner = true;
         if tail > 0 {
             // The chunk that the fan-out could not finish: in hand already, or first in the queue.
-            let found = !self.backlog.is_empty() || self.take_chunk();
+            let found = !self.backlog.is_empty() || self.take_parcels();
             debug_assert!(found, "a passed-on chunk is in the queue");
             self.sent_of_first = tail;
         }
         true
     }
 
-    /// Moves what waits from the queue to the backlog; whether there was anything.
-    fn take_chunk(&mut self) -> bool {
-        let before = self.backlog.len();
-        while self.backlog.len() < GATHER_CHUNKS_MAX {
+    /// Moves what waits from the queue to the backlog; whether there is anything now. While the client catches up, what
+    /// waits there comes later.
+    fn take_parcels(&mut self) -> bool {
+        while self.backlog.len() < GATHER_CHUNKS_MAX && self.catch_up.is_none() {
             match self.w.queue.try_recv() {
-                Ok(chunk) => self.backlog.push_back(chunk),
+                Ok(parcel) => self.take_parcel(parcel),
                 Err(TryRecvError::Empty) => {
-                    if self.w.link.handover().queued() > self.backlog.len() {
+                    if self.w.link.handover().queued() > self.in_hand {
                         // The rest waits on the fan-out's side for the slots that are free now.
                         self.w.fanout.nudge();
                     }
@@ -327,7 +417,168 @@ impl Running {
                 }
             }
         }
-        self.backlog.len() > before
+        !self.backlog.is_empty()
+    }
+
+    fn take_parcel(&mut self, parcel: Parcel) {
+        self.in_hand += 1;
+        match parcel {
+            Parcel::Events(chunk) => self.put(chunk, Source::Events),
+            Parcel::Initial(chunk) => self.put(chunk, Source::Initial),
+            Parcel::Snapshot(state) => self.put_state(*state, Source::Initial),
+            Parcel::Behind(after) => {
+                if self.w.is_v1() {
+                    self.put_own(&v1::behind(after));
+                }
+                self.catch_up = Some(CatchUp {
+                    asked: None,
+                    batches: VecDeque::new(),
+                    after,
+                    complete: false,
+                    events: 0,
+                });
+            }
+        }
+    }
+
+    fn put(&mut self, chunk: Arc<Chunk>, source: Source) {
+        self.backlog.push_back(Pending { chunk, source });
+    }
+
+    fn put_own(&mut self, message: &str) {
+        self.put(Arc::new(Chunk::message(message.as_bytes())), Source::Own);
+    }
+
+    /// The state as this client sees it, with what is to be said before it.
+    fn put_state(&mut self, state: StateAsOf, source: Source) {
+        if let Some(view) = state.view {
+            self.w.view = view;
+            if self.w.is_v1() {
+                self.put_own(&v1::subscribed(state.as_of, &self.w.view.filter));
+            }
+        }
+        if let Some(gap) = state.gap.filter(|_| self.w.is_v1()) {
+            self.put_own(&v1::gap(&gap));
+        }
+        let initial = self.w.view.initial(&state.snapshot, state.as_of);
+        self.put(Arc::new(initial), source);
+    }
+
+    /// Goes on with what the client missed, as soon as all before it is written; whether there is something to write.
+    /// Never blocks.
+    fn replay(&mut self) -> bool {
+        let Some(catch_up) = &mut self.catch_up else {
+            return false;
+        };
+        let _doing = self.w.beat.begin(Operation::Replaying);
+        while self.backlog.len() < GATHER_CHUNKS_MAX
+            && let Some(batch) = catch_up.batches.pop_front()
+        {
+            self.w.beat.step();
+            if let Some(chunk) = self.w.view.encode(&batch, catch_up.after) {
+                catch_up.events += chunk.events() as u64;
+                let source = Source::Own;
+                self.backlog.push_back(Pending { chunk, source });
+            }
+            catch_up.after = batch.last();
+        }
+        if !self.backlog.is_empty() {
+            return true;
+        }
+        if catch_up.complete {
+            let live = v1::live(catch_up.after, catch_up.events);
+            self.catch_up = None;
+            self.queue_item_done();
+            if self.w.is_v1() {
+                self.put_own(&live);
+            }
+            return !self.backlog.is_empty();
+        }
+        if catch_up.asked.is_none() {
+            match self.w.fanout.ask_missed(self.w.link.id()) {
+                Ok(answer) => catch_up.asked = Some(answer),
+                // Later; whatever else there is to do is done first.
+                Err(Unanswered::Late) => pause(BUSY),
+                Err(Unanswered::Over) => self.end_without_fanout(),
+            }
+        }
+        self.take_answer()
+    }
+
+    /// Whether the answer to our question is there, and gives something to write.
+    fn take_answer(&mut self) -> bool {
+        let answer = self.catch_up.as_ref().and_then(|catch_up| catch_up.asked.as_ref());
+        match answer.map(Receiver::try_recv) {
+            Some(Ok(missed)) => {
+                self.take_missed(missed);
+                self.replay()
+            }
+            Some(Err(TryRecvError::Disconnected)) => {
+                self.end_without_fanout();
+                false
+            }
+            Some(Err(TryRecvError::Empty)) | None => false,
+        }
+    }
+
+    fn take_missed(&mut self, missed: Missed) {
+        let Some(catch_up) = &mut self.catch_up else {
+            return;
+        };
+        catch_up.asked = None;
+        match missed {
+            Missed::Batches {
+                batches,
+                after,
+                complete,
+            } => {
+                catch_up.batches = batches.into();
+                catch_up.after = after;
+                catch_up.complete = complete;
+            }
+            Missed::State(state) => {
+                catch_up.after = state.as_of;
+                catch_up.complete = true;
+                log::warn!(
+                    "⚠️ client {} was behind further than the history reaches (--history-bytes); it gets the state as of event                      {} instead",
+                    self.w.link.id(),
+                    state.as_of
+                );
+                self.put_state(state, Source::Own);
+            }
+        }
+    }
+
+    /// The fan-out does not have this client any more: it has ended, or the server stops while it misses something.
+    fn end_without_fanout(&mut self) {
+        self.catch_up = None;
+        self.w.link.end(EndReason::TooSlow);
+    }
+
+    /// What was first in the queue is done with.
+    fn queue_item_done(&mut self) {
+        self.in_hand -= 1;
+        self.w.link.handover().written();
+    }
+
+    /// Tells a client how far behind what it gets now is.
+    fn tell_lag(&mut self) {
+        let now = Instant::now();
+        if !self.w.is_v1() || now < self.next_lag {
+            return;
+        }
+        let Some(first) = self.backlog.iter().find(|pending| !pending.chunk.is_message()) else {
+            return;
+        };
+        let age = Duration::from_micros(monotonic_us().saturating_sub(first.chunk.published_us()));
+        if age < LAG_MIN || self.sent_of_first > 0 {
+            return;
+        }
+        self.next_lag = now + LAG_EVERY;
+        let newest = self.w.numbers.newest.load(Ordering::Relaxed);
+        let events = newest.saturating_sub(first.chunk.last());
+        self.frames
+            .push_back(text_frame(&v1::lag(age.as_millis() as u64, events)));
     }
 
     fn take_frames(&mut self) {
@@ -356,12 +607,13 @@ impl Running {
     fn write_chunks(&mut self) -> Result<(), EndReason> {
         let mut count = 0;
         let mut bytes = 0;
-        for chunk in self.backlog.iter().take(GATHER_CHUNKS_MAX) {
-            if count > 0 && bytes + chunk.bytes().len() > GATHER_BYTES_MAX {
+        for pending in self.backlog.iter().take(GATHER_CHUNKS_MAX) {
+            let len = pending.chunk.bytes().len();
+            if count > 0 && bytes + len > GATHER_BYTES_MAX {
                 break;
             }
             count += 1;
-            bytes += chunk.bytes().len();
+            bytes += len;
         }
         let target = self.backlog.len() - count;
         while self.backlog.len() > target {
@@ -371,7 +623,10 @@ impl Running {
                 .iter()
                 .take(left)
                 .enumerate()
-                .map(|(index, chunk)| IoSlice::new(&chunk.bytes()[if index == 0 { self.sent_of_first } else { 0 }..]))
+                .map(|(index, pending)| {
+                    let sent = if index == 0 { self.sent_of_first } else { 0 };
+                    IoSlice::new(&pending.chunk.bytes()[sent..])
+                })
                 .collect();
             let sent = send_slices(&self.w.link, &slices);
             let sent = self.progress(sent)?;
@@ -383,14 +638,24 @@ impl Running {
     /// Takes `sent` bytes off the front of the backlog.
     fn account(&mut self, sent: usize) {
         self.sent_of_first += sent;
-        while let Some(chunk) = self.backlog.front() {
-            let len = chunk.bytes().len();
+        while let Some(first) = self.backlog.front() {
+            let len = first.chunk.bytes().len();
             if self.sent_of_first < len {
                 return;
             }
             self.sent_of_first -= len;
-            if self.w.link.written(chunk) {
-                self.w.fanout.nudge();
+            match first.source {
+                Source::Own => {}
+                Source::Events => {
+                    self.in_hand -= 1;
+                    self.w.link.events_written(&first.chunk);
+                }
+                Source::Initial => {
+                    self.in_hand -= 1;
+                    if self.w.link.initial_written() {
+                        self.w.fanout.nudge();
+                    }
+                }
             }
             self.backlog.pop_front();
         }
@@ -504,7 +769,8 @@ impl Running {
         let Some(first) = self.backlog.front().filter(|_| self.sent_of_first > 0) else {
             return true;
         };
-        let rest = first.bytes()[self.sent_of_first..first.boundary_from(self.sent_of_first)].to_vec();
+        let chunk = &first.chunk;
+        let rest = chunk.bytes()[self.sent_of_first..chunk.boundary_from(self.sent_of_first)].to_vec();
         self.send_at_once(&rest)
     }
 

@@ -25,7 +25,7 @@ pub enum Operation {
     /// Answering requests of clients' threads.
     Answering,
     /// Giving clients' threads the processor because most clients have a backlog.
-    Pacing,
+    Replaying,
     /// Taking in connections.
     Accepting,
     /// Reading from clients.
@@ -111,7 +111,7 @@ const TABLE: [Row; COUNT] = {
         (Broadcasting, "broadcast", Slow::Broadcast, About::Clients),
         (Snapshot, "snapshot", Slow::Snapshot, About::Machines),
         (Answering, "answer", Slow::Other, About::Nothing),
-        (Pacing, "pacing", Slow::Other, About::Nothing),
+        (Replaying, "replaying", Slow::Other, About::Nothing),
         (Accepting, "accept", Slow::Other, About::Nothing),
         (Reading, "read", Slow::Other, About::Nothing),
         (Writing, "write", Slow::Other, About::Nothing),

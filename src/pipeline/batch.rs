@@ -15,6 +15,8 @@ pub struct Batch {
     /// Machine names and types; an entry says which part is its own.
     names: Box<str>,
     seqs: Range<Seq>,
+    /// Nobody knows how many of some of the numbers were used.
+    uncertain: bool,
     published_us: u64,
     time: f64,
 }
@@ -124,6 +126,16 @@ impl Batch {
         })
     }
 
+    /// The last number in it of those of which nobody knows how many were used.
+    pub fn last_uncertain(&self) -> Option<Seq> {
+        let uncertain = |entry: &Entry| match entry {
+            Entry::Loss(loss) if loss.count.is_none() => Some(loss.to),
+            _ => None,
+        };
+        // Such losses come at a start only; a batch of events is not searched.
+        self.uncertain.then(|| self.entries.iter().rev().find_map(uncertain))?
+    }
+
     /// What it holds after number `after`, in order. A loss that begins before and ends behind it is given whole.
     pub fn items_after(&self, after: Seq) -> impl Iterator<Item = Item<'_>> {
         self.items().skip_while(move |item| item.last() <= after)
@@ -155,6 +167,7 @@ pub struct BatchBuilder {
     last_names: (Name, Name),
     first: Seq,
     next: Seq,
+    uncertain: bool,
 }
 
 impl BatchBuilder {
@@ -167,6 +180,7 @@ impl BatchBuilder {
             last_names: (NO_NAME, NO_NAME),
             first,
             next: first,
+            uncertain: false,
         }
     }
 
@@ -215,6 +229,7 @@ impl BatchBuilder {
             count: None,
             cause,
         }));
+        self.uncertain = true;
         self.next = to + 1;
     }
 
@@ -238,10 +253,11 @@ impl BatchBuilder {
     /// The finished batch, published now; `None` when it has nothing.
     pub fn finish(self, published_us: u64, time: f64) -> Option<Batch> {
         (self.next > self.first).then(|| Batch {
-            chunk: Arc::new(self.frames.finish(published_us)),
+            chunk: Arc::new(self.frames.finish(published_us, self.next - 1)),
             entries: self.entries.into_boxed_slice(),
             names: self.names.into_boxed_str(),
             seqs: self.first..self.next,
+            uncertain: self.uncertain,
             published_us,
             time,
         })
@@ -274,6 +290,7 @@ mod tests {
         };
         assert_eq!((large.seq, large.machine, large.kind), (12, None, Some("t")));
         assert_eq!(large.payload, [b'x'; 70_000]);
+        assert_eq!(batch.last_uncertain(), Some(99));
     }
 
     #[test]

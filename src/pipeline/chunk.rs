@@ -1,5 +1,6 @@
 //! Frames encoded once, shared by every client.
 
+use crate::pipeline::event::Seq;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
@@ -12,6 +13,7 @@ pub struct Chunk {
     /// How many of the frames are events.
     events: usize,
     published_us: u64,
+    last: Seq,
 }
 
 impl Chunk {
@@ -19,7 +21,7 @@ impl Chunk {
     pub fn message(text: &[u8]) -> Chunk {
         let mut builder = ChunkBuilder::new(1, text.len());
         builder.push_message(text);
-        builder.finish(0)
+        builder.finish(0, 0)
     }
 
     /// The bytes as they go to the socket.
@@ -45,6 +47,11 @@ impl Chunk {
     /// When its events were published, [`monotonic_us`](crate::process::clock::monotonic_us); 0 for a message.
     pub fn published_us(&self) -> u64 {
         self.published_us
+    }
+
+    /// The last number of the batch that it was made of; 0 for a message.
+    pub fn last(&self) -> Seq {
+        self.last
     }
 
     /// Memory that it holds, in bytes.
@@ -107,14 +114,10 @@ impl ChunkBuilder {
         self.ends.push(self.bytes.len());
     }
 
-    /// Whether it has no frame yet.
-    pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
-    }
-
     /// The finished chunk. It holds no more memory than it says, also when most of what room was made for was refused:
-    /// backlogs and the history are bounded by what chunks say. `published_us` is when its events were published.
-    pub fn finish(mut self, published_us: u64) -> Chunk {
+    /// backlogs and the history are bounded by what chunks say. `published_us` is when its events were published,
+    /// `last` the last number that it covers.
+    pub fn finish(mut self, published_us: u64, last: Seq) -> Chunk {
         if self.bytes.capacity() / 2 > self.bytes.len() {
             self.bytes.shrink_to_fit();
             self.ends.shrink_to_fit();
@@ -124,6 +127,7 @@ impl ChunkBuilder {
             ends: self.ends,
             events: self.events,
             published_us,
+            last,
         }
     }
 }
@@ -189,7 +193,7 @@ mod tests {
     fn room_made_for_refused_events_is_given_back() {
         let mut builder = ChunkBuilder::new(2, 100_100);
         builder.push(&[b'x'; 100]);
-        assert!(builder.finish(0).bytes.capacity() < 1000);
+        assert!(builder.finish(0, 2).bytes.capacity() < 1000);
     }
 
     #[test]
@@ -197,7 +201,7 @@ mod tests {
         let mut builder = ChunkBuilder::new(2, 5);
         builder.push(b"ab");
         builder.push(b"cde");
-        let chunk = builder.finish(0);
+        let chunk = builder.finish(0, 2);
         assert_eq!((chunk.events(), chunk.frames()), (2, 2));
         assert_eq!((chunk.payload(0), chunk.payload(1)), (&b"ab"[..], &b"cde"[..]));
         let boundaries: Vec<usize> = (0..=9).map(|at| chunk.boundary_from(at)).collect();

@@ -1,28 +1,29 @@
 //! Takes what waits in the queue, makes one chunk of it, and hands that to every client.
 //!
 //! Runs on: `fanout`, one.
-//! Owns: the list of clients, the machine table, the numbering of events.
-//! Blocks on: an event or a request (250 ms); many clients' backlogs at a time (20 ms a turn); never on one client, a log
-//! or a disk.
+//! Owns: the list of clients, the machine table, the numbering of events, the history.
+//! Blocks on: an event or a request (250 ms); never on a client, a log or a disk.
 //! Can be stalled by: nothing but its own work; a turn is bounded by 512 events and one chunk.
-//! Full queue means: of a client: that client ends as too slow; of requests: whoever asks waits up to 2 s.
+//! Full queue means: of a client: that client catches up from the history; of requests: whoever asks waits up to 2 s.
 //! Ends when: `ingest` has ended and the queue is empty; the clients' queues then end too.
 //! Watched as: `fanout`, a core thread.
 
-use crate::client::outbox::{OfferLimits, Offered, Subscriber};
+use crate::client::outbox::{OfferLimits, Offered, StateAsOf, Subscriber};
 use crate::client::protocol::EndReason;
+use crate::client::protocol::v1::{CAUSE_EPOCH, CAUSE_HISTORY, Gap};
+use crate::client::view::{View, Views};
 use crate::liveness::beat::Beat;
 use crate::liveness::drill;
 use crate::liveness::operation::{Operation, at_client};
 use crate::pipeline::batch::{Batch, BatchBuilder};
-use crate::pipeline::chunk::Chunk;
 use crate::pipeline::event::{self, DropCause, Event, Seq};
-use crate::pipeline::history::History;
+use crate::pipeline::history::{History, Past};
 use crate::pipeline::ingest::{IngestGauges, beginning};
 use crate::pipeline::intake::{Entry, IntakeRx};
 use crate::pipeline::machines::{Applied, Machines, Snapshot};
 use crate::pipeline::rates::Rates;
-use crate::pipeline::requests::{Backlog, CaughtUp, FanoutGauges, FanoutRequests, Request};
+use crate::pipeline::position::{Epoch, Position};
+use crate::pipeline::requests::{Backlog, Joined, Missed, FanoutGauges, FanoutRequests, Request};
 use crate::process::clock::{epoch_seconds, json_seconds, monotonic_ms, monotonic_us, pause};
 use crate::process::files::Slot;
 use crate::process::stop::Stop;
@@ -42,13 +43,6 @@ const SAVE_EVERY: Duration = Duration::from_millis(500);
 /// When the server stops: how long, and how finely, it is waited for slots in the queues of clients with a backlog.
 const LAST_HAND_OVER: Duration = Duration::from_millis(500);
 const LAST_LOOK: Duration = Duration::from_millis(2);
-/// Pacing: a backlog counts from this part of a client's bound on, early enough that whoever the host runs last still has
-/// room; how long a turn may be stretched; how finely it is looked. At the worst a turn of 512 events takes 20 ms more,
-/// which still is 25,000 events/s.
-const PACE_PART: usize = 16;
-const PACE_MANY: usize = 10;
-const PACE_MAX: Duration = Duration::from_millis(20);
-const PACE_LOOK: Duration = Duration::from_micros(500);
 /// Wishes for a new `initial` are answered together, at most this often: however fast clients ask, the making of
 /// snapshots of 1 MiB leaves the fan-out to its work.
 const REFRESH_EVERY: Duration = Duration::from_millis(10);
@@ -67,6 +61,8 @@ pub struct FanoutConfig {
     pub chunk_bytes_max: usize,
     /// What the history of recent events may hold.
     pub history_bytes: usize,
+    /// A client that has not caught up for so long is ended.
+    pub max_behind: Duration,
     pub machine_ttl: Option<Duration>,
 }
 
@@ -77,11 +73,13 @@ pub struct Fanout {
     intake: IntakeRx,
     requests: FanoutRequests,
     clients: Vec<Subscriber>,
+    views: Views,
     /// The client that gets the next chunk first; it moves on, so that nobody is always last.
     first: usize,
     machines: Machines,
     rates: Rates,
     history: History,
+    epoch: Epoch,
     /// Taken from the queue but too large for the turn's chunk.
     carried: Option<Entry>,
     state_slot: Option<Slot>,
@@ -101,6 +99,7 @@ impl Fanout {
         config: FanoutConfig,
         (intake, requests): (IntakeRx, FanoutRequests),
         machines: Machines,
+        epoch: Epoch,
         state_slot: Option<Slot>,
         gauges: Arc<FanoutGauges>,
         ingest: Arc<IngestGauges>,
@@ -113,10 +112,12 @@ impl Fanout {
             intake,
             requests,
             clients: Vec::new(),
+            views: Views::default(),
             first: 0,
             machines,
             rates: Rates::new(now),
             history: History::new(config.history_bytes, 0),
+            epoch,
             carried: None,
             state_slot,
             saved: (version, now),
@@ -129,6 +130,7 @@ impl Fanout {
             beat,
         };
         fanout.show_machines();
+        fanout.show_history();
         fanout
     }
 
@@ -176,12 +178,14 @@ impl Fanout {
         }
     }
 
-    /// When the server stops: what waits for clients on our side goes to their writers, which flush it.
+    /// When the server stops: what waits for clients on our side goes to their writers, which flush it; who catches up
+    /// goes on doing so.
     fn hand_over_the_rest(&mut self) {
         let deadline = Instant::now() + LAST_HAND_OVER;
         let _doing = self.beat.begin(Operation::Broadcasting);
         loop {
             self.beat.step();
+            self.answer_requests();
             self.let_go();
             for client in &mut self.clients {
                 client.refill();
@@ -251,9 +255,8 @@ impl Fanout {
         self.show_machines();
         let batch = Arc::new(batch);
         self.history.push(Arc::clone(&batch));
-        if batch.events() > 0 {
-            self.broadcast(batch.chunk());
-        }
+        self.show_history();
+        self.broadcast(&batch);
     }
 
     fn encode(&mut self, entries: &[Entry]) -> Option<Batch> {
@@ -329,59 +332,44 @@ impl Fanout {
         }
     }
 
-    /// Hands `chunk` to every client, beginning with another one each time.
-    fn broadcast(&mut self, chunk: &Arc<Chunk>) {
+    /// Hands `batch` to every client as it sees it, beginning with another one each time. Who sees nothing of it, or
+    /// catches up, costs nothing.
+    fn broadcast(&mut self, batch: &Batch) {
         let count = self.clients.len();
-        let about = (count as u64, chunk.bytes().len() as u64);
+        let about = (count as u64, batch.chunk().bytes().len() as u64);
         let doing = self.beat.begin_about(Operation::Broadcasting, about);
-        let (mut ended, mut queued) = (false, 0usize);
+        let mut ended = false;
+        let before_it = batch.seqs().start - 1;
         self.first = if count == 0 { 0 } else { (self.first + 1) % count };
         let (before, from) = self.clients.split_at_mut(self.first);
         for client in from.iter_mut().chain(before) {
+            if client.behind().is_some() {
+                continue;
+            }
+            let Some(chunk) = self.views.encoded(client.view_place(), batch) else {
+                continue;
+            };
             let link = client.link();
             self.beat.show(at_client(link.id(), link.queued_bytes()));
-            match client.offer(chunk, self.config.limits) {
-                Offered::Sent => {}
-                Offered::Queued => queued += 1,
+            match client.offer(chunk, before_it, self.config.limits) {
+                Offered::Sent | Offered::Queued => {}
+                Offered::Behind => log::info!(
+                    "🐌 client {} from {} is behind after event {before_it}; it catches up from the history",
+                    client.link().id(),
+                    client.link().peer()
+                ),
                 Offered::Ended => ended = true,
             }
         }
+        self.views.clear();
         if ended {
             self.let_go();
         }
         log::debug!(
             "🔊 broadcast of {} events to {count} clients took {:.2}ms",
-            chunk.frames(),
+            batch.events(),
             doing.elapsed().as_secs_f64() * 1000.0
         );
-        drop(doing);
-        if queued >= 2 {
-            self.pace();
-        }
-    }
-
-    /// When most clients have a backlog, gives their threads time to work it off: then it is not they who are slow but this
-    /// host, which cannot copy as fast as events come. Senders are held back by the queue before us; without this, events
-    /// would only become cheaper to take the further everybody is behind.
-    ///
-    /// Blocks at most [`PACE_MAX`], and never for less than half of the clients, nor for a single one.
-    fn pace(&mut self) {
-        let backlog_from = self.config.limits.queue_bytes_max / PACE_PART;
-        let many = (self.clients.len() / PACE_MANY).max(2);
-        let begun = Instant::now();
-        let _doing = self.beat.begin(Operation::Pacing);
-        loop {
-            let backlogs = self.clients.iter().map(|client| client.link().queued_bytes());
-            let behind = backlogs.filter(|queued| *queued > backlog_from).count();
-            if behind < many || begun.elapsed() >= PACE_MAX {
-                return;
-            }
-            self.beat.step();
-            pause(PACE_LOOK);
-            for client in &mut self.clients {
-                client.refill();
-            }
-        }
     }
 
     fn answer_requests(&mut self) {
@@ -394,9 +382,10 @@ impl Fanout {
                 Request::Nudge => {}
                 Request::CatchUp {
                     subscriber,
-                    after,
+                    since,
                     reply,
-                } => self.catch_up(subscriber, after, &reply),
+                } => self.catch_up(subscriber, since, &reply),
+                Request::Missed { client, reply } => self.answer_missed(client, &reply),
                 Request::Snapshot { reply } => {
                     let _ = reply.try_send(self.snapshot());
                 }
@@ -407,22 +396,88 @@ impl Fanout {
         }
     }
 
-    /// Brings a client to the live stream. There is no history to replay yet, so whatever `after` is, it gets the state
-    /// as of now.
-    fn catch_up(&mut self, mut subscriber: Subscriber, _after: Option<Seq>, reply: &Sender<CaughtUp>) {
-        let snapshot = self.snapshot();
-        let caught_up = CaughtUp::Snapshot {
-            machines: snapshot.machines,
-            as_of: self.history.newest(),
+    /// Brings a client to the live stream: it catches up from its position if that is one of ours, else it gets the
+    /// state as of now.
+    fn catch_up(&mut self, mut subscriber: Subscriber, since: Option<Position>, reply: &Sender<Joined>) {
+        let newest = self.history.newest();
+        subscriber.set_view(self.views.place(subscriber.view()));
+        let known = since.filter(|since| since.epoch == self.epoch && since.seq <= newest);
+        let mut joined = Joined {
+            epoch: self.epoch,
+            newest,
+            after: known.map(|since| since.seq),
+            machines: 0,
         };
-        // First in its queue, which takes one chunk of any size; every later event comes behind it.
-        if subscriber.offer(&snapshot.chunk, self.config.limits) == Offered::Ended {
-            return;
-        }
+        // First in its queue, which takes one parcel of any size; every later event comes behind it.
+        let offered = match joined.after {
+            Some(after) => subscriber.fall_behind(after),
+            None => {
+                let gap = since.map(|_| Gap {
+                    range: None,
+                    count: None,
+                    cause: CAUSE_EPOCH,
+                });
+                let state = self.state(gap, None);
+                joined.machines = state.snapshot.machines;
+                subscriber.offer_state(state, self.config.limits.delivery)
+            }
+        };
         // Whoever does not wait any more is not joined.
-        if reply.try_send(caught_up).is_ok() {
+        if offered != Offered::Ended && reply.try_send(joined).is_ok() {
             self.clients.push(subscriber);
             self.show_clients();
+        }
+    }
+
+    /// Gives a client that is behind what it misses: the next batches of the history, or the state now.
+    fn answer_missed(&mut self, id: u64, reply: &Sender<Missed>) {
+        let newest = self.history.newest();
+        let Some(index) = self.clients.iter().position(|client| client.link().id() == id) else {
+            return;
+        };
+        let Some(after) = self.clients[index].behind() else {
+            return;
+        };
+        let bytes_max = self.config.limits.queue_bytes_max;
+        let missed = match self.history.after(after, bytes_max) {
+            Past::Batches { batches, complete } => Missed::Batches {
+                batches,
+                after,
+                complete,
+            },
+            Past::Gone => {
+                let gap = Gap {
+                    range: Some((after + 1, newest)),
+                    count: self.history.count_after(after),
+                    cause: CAUSE_HISTORY,
+                };
+                Missed::State(self.state(Some(gap), None))
+            }
+        };
+        let client = &mut self.clients[index];
+        match &missed {
+            Missed::Batches {
+                batches,
+                complete: false,
+                ..
+            } => client.set_caught_up_to(batches.last().map_or(after, |batch| batch.last())),
+            Missed::Batches { complete: true, .. } | Missed::State(_) => {
+                client.set_live();
+                // What it has asked for meanwhile.
+                self.requests.attention.store(true, Ordering::Relaxed);
+            }
+        }
+        // Only a client that ends does not wait for the answer.
+        let _ = reply.try_send(missed);
+    }
+
+    /// The state as of now.
+    fn state(&mut self, gap: Option<Gap>, view: Option<Arc<View>>) -> StateAsOf {
+        StateAsOf {
+            snapshot: self.snapshot(),
+            as_of: self.history.newest(),
+            gap,
+            view,
         }
     }
 
@@ -466,11 +521,27 @@ impl Fanout {
             return;
         }
         let snapshot = self.snapshot();
+        let as_of = self.history.newest();
         let mut again = false;
         for client in self.clients.iter_mut().filter(|client| client.wants_refresh()) {
             let link = client.link();
             self.beat.show(at_client(link.id(), link.queued_bytes()));
-            again |= client.offer_refresh(&snapshot.chunk, self.config.limits);
+            let view = client.begin_refresh().map(|filter| {
+                let view = View {
+                    protocol: client.view().protocol,
+                    filter,
+                };
+                let placed = self.views.place(&view);
+                client.set_view((placed.0, Arc::clone(&placed.1)));
+                placed.1
+            });
+            let state = StateAsOf {
+                snapshot: Arc::clone(&snapshot),
+                as_of,
+                gap: None,
+                view,
+            };
+            again |= client.offer_refresh(state, self.config.limits.delivery);
         }
         self.refreshed = Instant::now();
         if again {
@@ -494,15 +565,31 @@ impl Fanout {
             measured_ms: monotonic_ms(),
             ..Backlog::default()
         };
+        let (mut behind, mut ended) = (0, false);
         for client in &mut self.clients {
             match client.backlog_bytes() {
                 0 => {}
                 bytes => backlog.add(client.link().id(), bytes),
             }
+            if let Some(time) = client.behind_for() {
+                behind += 1;
+                ended |= time >= self.config.max_behind && client.link().end(EndReason::TooSlow);
+            }
+        }
+        self.gauges.behind.store(behind, Ordering::Relaxed);
+        if ended {
+            self.let_go();
         }
         if self.gauges.show_backlog(backlog) {
             self.backlog_shown = Instant::now();
         }
+    }
+
+    fn show_history(&self) {
+        let history = &self.history;
+        self.gauges.newest.store(history.newest(), Ordering::Relaxed);
+        self.gauges.history_bytes.store(history.bytes(), Ordering::Relaxed);
+        self.gauges.history_after.store(history.reaches(), Ordering::Relaxed);
     }
 
     fn show_machines(&self) {

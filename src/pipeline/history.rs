@@ -20,6 +20,8 @@ pub struct History {
     /// Every number after this one is here.
     reaches: Seq,
     newest: Seq,
+    /// Up to this number nobody knows how many were used.
+    uncertain: Seq,
 }
 
 /// What follows a number.
@@ -31,7 +33,7 @@ pub enum Past {
         /// Nothing newer is there.
         complete: bool,
     },
-    /// Some of it is not here any more; this much is: everything after number `reaches`.
+    /// Some of it is not here any more.
     Gone,
 }
 
@@ -44,6 +46,7 @@ impl History {
             bytes_max,
             reaches: newest,
             newest,
+            uncertain: 0,
         }
     }
 
@@ -57,6 +60,11 @@ impl History {
         self.reaches
     }
 
+    /// How many events are between `after` and the newest, losses included; `None` when nobody knows.
+    pub fn count_after(&self, after: Seq) -> Option<u64> {
+        (after >= self.uncertain).then(|| self.newest.saturating_sub(after))
+    }
+
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -66,6 +74,7 @@ impl History {
     pub fn push(&mut self, batch: Arc<Batch>) {
         debug_assert_eq!(batch.seqs().start, self.newest + 1, "numbers follow each other");
         self.newest = batch.last();
+        self.uncertain = batch.last_uncertain().unwrap_or(self.uncertain);
         self.bytes += batch.memory_bytes();
         self.batches.push_back(batch);
         while self.bytes > self.bytes_max

@@ -2,9 +2,11 @@
 //!
 //! Client threads call this. Every call is bounded; a fan-out that does not answer is an error, not a wait.
 
-use crate::client::outbox::Subscriber;
+use crate::client::outbox::{StateAsOf, Subscriber};
+use crate::pipeline::batch::Batch;
 use crate::pipeline::event::Seq;
 use crate::pipeline::machines::Snapshot;
+use crate::pipeline::position::{Epoch, Position};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -23,6 +25,13 @@ pub struct FanoutGauges {
     pub clients: AtomicUsize,
     /// Events forwarded.
     pub events: AtomicU64,
+    /// The last number given.
+    pub newest: AtomicU64,
+    /// Memory of the history, in bytes, and the number after which everything is in it.
+    pub history_bytes: AtomicUsize,
+    pub history_after: AtomicU64,
+    /// Clients that catch up.
+    pub behind: AtomicUsize,
     /// Machines in the table.
     pub machines: AtomicUsize,
     /// Machines that had to give way.
@@ -92,11 +101,16 @@ impl FanoutGauges {
 /// What other threads ask of the fan-out.
 #[derive(Debug)]
 pub(super) enum Request {
-    /// Bring this client to the live stream: everything after event `after`, or the state as of now.
+    /// Bring this client to the live stream: everything after its position, or the state as of now.
     CatchUp {
         subscriber: Subscriber,
-        after: Option<Seq>,
-        reply: Sender<CaughtUp>,
+        since: Option<Position>,
+        reply: Sender<Joined>,
+    },
+    /// What does this client, which is behind, miss?
+    Missed {
+        client: u64,
+        reply: Sender<Missed>,
     },
     Snapshot {
         reply: Sender<Arc<Snapshot>>,
@@ -109,12 +123,30 @@ pub(super) enum Request {
     Nudge,
 }
 
-/// How a client was brought to the live stream: what is first in its queue. Whatever is published from then on comes
-/// behind it, in order.
+/// How a client was joined. What comes first is in its queue; whatever is published from then on comes behind it.
+#[derive(Clone, Copy, Debug)]
+pub struct Joined {
+    pub epoch: Epoch,
+    /// The last number given.
+    pub newest: Seq,
+    /// It catches up from this number on; `None`: it begins with the state as of the newest.
+    pub after: Option<Seq>,
+    /// Machines in that state.
+    pub machines: usize,
+}
+
+/// What a client that is behind gets next.
 #[derive(Debug)]
-pub enum CaughtUp {
-    /// The state of `machines` machines as of event `as_of`; the next event it gets is the one after.
-    Snapshot { machines: usize, as_of: Seq },
+pub enum Missed {
+    /// Everything after number `after` up to the last of these.
+    Batches {
+        batches: Vec<Arc<Batch>>,
+        after: Seq,
+        /// The next to come is in its queue; else it has to ask again.
+        complete: bool,
+    },
+    /// The history does not reach any more: the state now. The next to come is in its queue.
+    State(StateAsOf),
 }
 
 /// Why the fan-out gave no answer.
@@ -156,18 +188,32 @@ impl FanoutHandle {
         (handle, FanoutRequests { rx, attention })
     }
 
-    /// Asks for a client to be brought to the live stream. Joining is the first case: `after` is `None`.
+    /// Asks for a client to be brought to the live stream: from the position where it was, or from the state now.
     ///
     /// Blocks at most twice [`ANSWER_TIMEOUT`].
     ///
     /// # Errors
     /// No answer; the client was not joined, or will be let go as soon as the fan-out looks at it.
-    pub fn catch_up(&self, subscriber: Subscriber, after: Option<Seq>) -> Result<CaughtUp, Unanswered> {
+    pub fn catch_up(&self, subscriber: Subscriber, since: Option<Position>) -> Result<Joined, Unanswered> {
         self.ask(|reply| Request::CatchUp {
             subscriber,
-            after,
+            since,
             reply,
         })
+    }
+
+    /// Asks what a client that is behind misses; the answer comes on the channel, which ends without one if the fan-out
+    /// does not have that client any more. Never blocks.
+    ///
+    /// # Errors
+    /// The fan-out has too much to do now, or is over.
+    pub fn ask_missed(&self, client: u64) -> Result<Receiver<Missed>, Unanswered> {
+        let (reply, answer) = bounded(1);
+        match self.requests.try_send(Request::Missed { client, reply }) {
+            Ok(()) => Ok(answer),
+            Err(TrySendError::Full(_)) => Err(Unanswered::Late),
+            Err(TrySendError::Disconnected(_)) => Err(Unanswered::Over),
+        }
     }
 
     /// Asks for the state as of now. Blocks as [`FanoutHandle::catch_up`].

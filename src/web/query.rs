@@ -7,6 +7,11 @@ pub fn value(query: &str, key: &str) -> Option<String> {
     decode(found.next()?.1)
 }
 
+/// Whether there is a `key`, readable or not.
+pub fn has(query: &str, key: &str) -> bool {
+    query.split('&').any(|pair| pair.split('=').next() == Some(key))
+}
+
 /// `text` so that it can stand in a query.
 pub fn encode(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
