@@ -22,7 +22,8 @@ use crate::liveness::drill;
 use crate::liveness::heartbeat::{Heartbeat, HeartbeatConfig};
 use crate::liveness::operation::{Operation, SlowLimits};
 use crate::pipeline::event_socket::BindError;
-use crate::pipeline::fanout::{Fanout, FanoutConfig};
+use crate::pipeline::fanout::{Beginning, Fanout, FanoutConfig};
+use crate::pipeline::history::History;
 use crate::pipeline::ingest::{Ingest, IngestGauges};
 use crate::pipeline::intake::{IntakeRx, IntakeTx, intake};
 use crate::pipeline::position::Epoch;
@@ -286,9 +287,12 @@ impl Server {
         let fanout = Fanout::new(
             fanout_config(&config, sockets.send_buffer_bytes),
             (queues.intake.1, queues.requests.1),
-            machines,
-            Epoch::new(),
-            state_slot,
+            Beginning {
+                machines,
+                epoch: Epoch::new(),
+                history: History::new(config.history_bytes, 0),
+                state_slot,
+            },
             Arc::clone(&fanout_gauges),
             Arc::clone(&ingest_gauges),
             (beats.fanout, fanout_stop.clone()),
@@ -480,7 +484,6 @@ fn fanout_config(config: &Config, send_buffer_bytes: usize) -> FanoutConfig {
             queue_bytes_max: config.client_queue_bytes,
         },
         chunk_bytes_max: send_buffer_bytes / 2,
-        history_bytes: config.history_bytes,
         max_behind: config.max_behind,
         machine_ttl: config.machine_ttl,
     }

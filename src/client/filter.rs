@@ -124,9 +124,7 @@ fn globs(name: &str, patterns: Option<Vec<String>>) -> Result<Vec<Glob>, FilterE
         return Ok(Vec::new());
     };
     if patterns.is_empty() {
-        return error(format!(
-            "the list for {name} is empty; leave it out to want everything"
-        ));
+        return error(format!("the list for {name} is empty; leave it out to want everything"));
     }
     if patterns.len() > PATTERNS_MAX {
         return error(format!("the list for {name} has over {PATTERNS_MAX} patterns"));

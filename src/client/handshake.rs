@@ -9,11 +9,11 @@
 //! Ends when: the page is answered, or the client has ended.
 //! Watched as: `client-N`, not a core thread: a stall makes health `degraded`.
 
+use crate::client::filter::Filter;
 use crate::client::gauges::{ClientGauges, ConnectionFault};
 use crate::client::http::{self, Answer, HEAD_DEADLINE, Head, HeadError};
 use crate::client::inbox::InboxHandle;
 use crate::client::origin::{OriginRules, with_cors};
-use crate::client::filter::Filter;
 use crate::client::outbox::{Link, outbox};
 use crate::client::protocol::{EndReason, Protocol, v1};
 use crate::client::view::View;

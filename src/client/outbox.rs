@@ -16,9 +16,9 @@ use rustix::net::{SendFlags, connect_unspec, send};
 use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 /// Parcels that the queue between fan-out and writer takes. The slots are there from the beginning, 16 bytes each, so
 /// that this is 256 bytes per client. Full policy: what follows waits on the fan-out's side, within the client's bounds.
@@ -192,10 +192,7 @@ impl Link {
 
     /// Fan-out: the filter that it wants, once.
     fn take_filter(&self) -> Option<Filter> {
-        self.subscription
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+        self.subscription.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Inbox: something came from it just now.

@@ -224,7 +224,8 @@ mod tests {
             [r#"{"n":5}"#]
         );
         assert_eq!(frames(view(Protocol::V1, Some("other")).encode(&batch, 0)).len(), 1);
-        let json = br#"{"type":"initial","machines":[{"machine_name":"a","x":1},{"machine_name":"b\u0041"}],"timestamp":2.5}"#;
+        let json =
+            br#"{"type":"initial","machines":[{"machine_name":"a","x":1},{"machine_name":"b\u0041"}],"timestamp":2.5}"#;
         let snapshot = Snapshot {
             json: json.to_vec(),
             chunk: Arc::new(Chunk::message(json)),

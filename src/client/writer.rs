@@ -276,7 +276,11 @@ impl Running {
         let answer = self.catch_up.as_ref().and_then(|catch_up| catch_up.asked.as_ref());
         let answer = answer.unwrap_or(&never_answered);
         let never_queued = never();
-        let queue = if self.catch_up.is_some() { &never_queued } else { &self.w.queue };
+        let queue = if self.catch_up.is_some() {
+            &never_queued
+        } else {
+            &self.w.queue
+        };
         select! {
             recv(answer) -> missed => match missed {
                 Ok(missed) => self.take_missed(missed),

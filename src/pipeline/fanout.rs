@@ -21,9 +21,9 @@ use crate::pipeline::history::{History, Past};
 use crate::pipeline::ingest::{IngestGauges, beginning};
 use crate::pipeline::intake::{Entry, IntakeRx};
 use crate::pipeline::machines::{Applied, Machines, Snapshot};
-use crate::pipeline::rates::Rates;
 use crate::pipeline::position::{Epoch, Position};
-use crate::pipeline::requests::{Backlog, Joined, Missed, FanoutGauges, FanoutRequests, Request};
+use crate::pipeline::rates::Rates;
+use crate::pipeline::requests::{Backlog, FanoutGauges, FanoutRequests, Joined, Missed, Request};
 use crate::process::clock::{epoch_seconds, json_seconds, monotonic_ms, monotonic_us, pause};
 use crate::process::files::Slot;
 use crate::process::stop::Stop;
@@ -59,11 +59,20 @@ pub struct FanoutConfig {
     pub limits: OfferLimits,
     /// Half of what a client's socket takes, so that one chunk never fills it.
     pub chunk_bytes_max: usize,
-    /// What the history of recent events may hold.
-    pub history_bytes: usize,
     /// A client that has not caught up for so long is ended.
     pub max_behind: Duration,
     pub machine_ttl: Option<Duration>,
+}
+
+/// What the fan-out begins with.
+#[derive(Debug)]
+pub struct Beginning {
+    /// What was known before the start.
+    pub machines: Machines,
+    /// The numbering, and what is still known of it.
+    pub epoch: Epoch,
+    pub history: History,
+    pub state_slot: Option<Slot>,
 }
 
 /// The thread's own things.
@@ -94,18 +103,22 @@ pub struct Fanout {
 }
 
 impl Fanout {
-    /// Ready to run; `machines` is what was known before the start.
+    /// Ready to run.
     pub fn new(
         config: FanoutConfig,
         (intake, requests): (IntakeRx, FanoutRequests),
-        machines: Machines,
-        epoch: Epoch,
-        state_slot: Option<Slot>,
+        beginning: Beginning,
         gauges: Arc<FanoutGauges>,
         ingest: Arc<IngestGauges>,
         (beat, stop): (&'static Beat, Stop),
     ) -> Fanout {
         let now = Instant::now();
+        let Beginning {
+            machines,
+            epoch,
+            history,
+            state_slot,
+        } = beginning;
         let version = machines.version();
         let fanout = Fanout {
             config,
@@ -116,7 +129,7 @@ impl Fanout {
             first: 0,
             machines,
             rates: Rates::new(now),
-            history: History::new(config.history_bytes, 0),
+            history,
             epoch,
             carried: None,
             state_slot,

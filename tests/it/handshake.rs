@@ -103,7 +103,11 @@ fn every_spelling_of_a_proper_request_is_accepted() {
         ("Upgrade: websocket", "Upgrade: h2c, WEBSOCKET"),
         ("Upgrade: websocket", "Upgrade:websocket"),
         ("Upgrade: websocket", "Upgrade: \t websocket \t"),
-        ("/ws/events", "/ws/events?since=7&x=%20"),
+        ("/ws/events", "/ws/events?view=7&x=%20"),
+        (
+            "/ws/events",
+            "/ws/events?since=0123456789abcdef:7&type=error&machine=a*,b",
+        ),
         ("/ws/events", "/ws/events?"),
         (
             "Host: localhost",
