@@ -15,7 +15,7 @@
 //! |---|---|---|---|---|
 //! | `main` | 1 | start, signals, ordered stop | a signal, 250 ms | yes |
 //! | `ingest` | 1 | the datagram socket, and that its path is still ours | a datagram, 250 ms | core |
-//! | `fanout` | 1 | client list, machine table, numbering | an event or a request, 250 ms | core |
+//! | `fanout` | 1 | client list, machine table, numbering, history | an event or a request, 250 ms | core |
 //! | `accept` | 1 | the TCP listener | a connection, 250 ms | core |
 //! | `inbox` | 1 | reading from every client | readiness, 250 ms | core |
 //! | `client-N` | 1 per client | that client's handshake, backlog, keepalive, closing | its queue until the next ping; its socket 2 s | yes |

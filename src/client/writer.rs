@@ -475,11 +475,14 @@ impl Running {
             return false;
         };
         let _doing = self.w.beat.begin(Operation::Replaying);
+        let mut bytes = 0;
         while self.backlog.len() < GATHER_CHUNKS_MAX
+            && bytes < GATHER_BYTES_MAX
             && let Some(batch) = catch_up.batches.pop_front()
         {
             self.w.beat.step();
             if let Some(chunk) = self.w.view.encode(&batch, catch_up.after) {
+                bytes += chunk.bytes().len();
                 catch_up.events += chunk.events() as u64;
                 let source = Source::Own;
                 self.backlog.push_back(Pending { chunk, source });
