@@ -298,7 +298,7 @@ fn large_events_come_whole_and_too_large_ones_are_counted_and_hold_up_nobody() {
         clients.push(small_window);
 
         let sender = server.sender();
-        sockopt::set_socket_send_buffer_size(&sender, 512 * 1024).unwrap();
+        sockopt::set_socket_send_buffer_size(&*sender, 512 * 1024).unwrap();
         let mut sent = Vec::new();
         for (index, len) in WHOLE.into_iter().enumerate() {
             sent.push(numbered(2 * index, len));

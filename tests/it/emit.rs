@@ -1,7 +1,7 @@
 //! `threadcast emit` sends exactly what it was given, never waits longer than asked, and says what was not taken and why.
 
 use crate::support::server::run;
-use crate::support::{DEADLINE, TestServer, pause};
+use crate::support::{DEADLINE, TestServer, pause, uninterrupted};
 use rustix::process::Signal;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -332,7 +332,7 @@ fn a_line_without_end_is_refused_and_not_held_in_memory() {
     );
     let mut bytes = [0; 100];
     for event in [&b"{\"n\":1}"[..], b"{\"n\":2}"] {
-        let len = socket.recv(&mut bytes).unwrap();
+        let len = uninterrupted(|| socket.recv(&mut bytes)).unwrap();
         assert_eq!(&bytes[..len], event);
     }
 }
@@ -347,7 +347,7 @@ fn an_event_waits_for_room_and_is_sent_when_there_is() {
     pause(Duration::from_millis(200));
     assert!(child.try_wait().unwrap().is_none(), "it waits");
     let mut bytes = [0; 200];
-    while socket.recv(&mut bytes).unwrap() == 2 {}
+    while uninterrupted(|| socket.recv(&mut bytes)).unwrap() == 2 {}
     assert!(bytes.starts_with(br#"{"machine_name": "m", "type": "late""#));
     assert_eq!(end(child), (0, String::new()));
 }

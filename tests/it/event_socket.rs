@@ -2,7 +2,7 @@
 //! taken back, and nothing is left behind.
 
 use crate::support::server::{in_shell, run};
-use crate::support::{DEADLINE, TestServer, eventually, pause};
+use crate::support::{DEADLINE, TestServer, eventually, pause, uninterrupted};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use serde_json::Value;
 use std::fs::{self, Permissions};
@@ -159,7 +159,7 @@ fn a_live_server_that_knows_no_lock_is_named_and_not_touched() {
     let sender = UnixDatagram::unbound().unwrap();
     sender.send_to(b"still mine", &path).unwrap();
     let mut buffer = [0; 32];
-    let len = owner.recv(&mut buffer).unwrap();
+    let len = uninterrupted(|| owner.recv(&mut buffer)).unwrap();
     assert_eq!(&buffer[..len], b"still mine", "the first thing that it receives");
 }
 
@@ -252,7 +252,7 @@ fn another_server_at_our_path_is_named_and_never_touched() {
 
     server.sender().send(b"for the other").unwrap();
     let mut buffer = [0; 32];
-    let len = other.recv(&mut buffer).unwrap();
+    let len = uninterrupted(|| other.recv(&mut buffer)).unwrap();
     assert_eq!(&buffer[..len], b"for the other", "nothing of ours came before it");
     old.send(EVENT.as_bytes()).unwrap();
     assert_eq!(client.text(), EVENT);

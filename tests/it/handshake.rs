@@ -3,7 +3,7 @@
 
 use crate::support::client::{CLOSE, Options, PING, PONG, TEXT, masked};
 use crate::support::http::raw;
-use crate::support::{DEADLINE, TestClient, TestServer, eventually, numbered, within};
+use crate::support::{DEADLINE, TestClient, TestServer, eventually, numbered, uninterrupted, within};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -39,7 +39,8 @@ fn read_head(mut socket: &TcpStream) -> String {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
-        assert_eq!(socket.read(&mut byte).unwrap(), 1, "{}", String::from_utf8_lossy(&head));
+        let read = uninterrupted(|| socket.read(&mut byte)).unwrap();
+        assert_eq!(read, 1, "{}", String::from_utf8_lossy(&head));
         head.push(byte[0]);
     }
     String::from_utf8(head).unwrap()
@@ -346,7 +347,7 @@ fn a_head_that_trickles_in_is_ended_at_the_same_deadline() {
     let len = within(DEADLINE, "the trickle is ended", || {
         // Always a little more, never the end.
         let _ = socket.write_all(b"X: y\r\n");
-        match socket.read(&mut answer) {
+        match uninterrupted(|| socket.read(&mut answer)) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => None,
             other => Some(other.unwrap()),
         }

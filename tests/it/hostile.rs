@@ -2,7 +2,9 @@
 //! watch meanwhile and notice nothing.
 
 use crate::support::client::{BINARY, CLOSE, Options, PING, PONG, TEXT, masked, masked_with};
-use crate::support::{DEADLINE, Row, TestClient, TestServer, Watched, eventually, in_both_shapes, state_change};
+use crate::support::{
+    DEADLINE, Row, TestClient, TestServer, Watched, eventually, in_both_shapes, state_change, uninterrupted,
+};
 use rustix::net::sockopt;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -494,7 +496,7 @@ fn flood(server: &TestServer, message: &[u8]) {
     let batch = message.repeat(1_000);
     let begun = Instant::now();
     // A write that waits only shows that the flood is held back.
-    while !matches!(socket.write(&batch), Err(error) if error.kind() != ErrorKind::WouldBlock) {
+    while !matches!(uninterrupted(|| socket.write(&batch)), Err(error) if error.kind() != ErrorKind::WouldBlock) {
         assert!(begun.elapsed() < DEADLINE, "the flooder is not ended");
     }
 }

@@ -2,7 +2,7 @@
 //! keep foreign web pages out.
 
 use crate::support::http::{Answer, raw};
-use crate::support::{TestServer, eventually, numbered, pause, state_change};
+use crate::support::{TestServer, eventually, numbered, pause, state_change, uninterrupted};
 use rustix::net::{AddressFamily, SocketType, connect, socket, sockopt};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
@@ -74,7 +74,7 @@ fn upgrade_status(address: SocketAddr, host: &str, origin: Option<&str>) -> (u16
     let mut answer = vec![0; 4096];
     let mut len = 0;
     while !answer[..len].windows(4).any(|window| window == b"\r\n\r\n") {
-        match socket.read(&mut answer[len..]).unwrap() {
+        match uninterrupted(|| socket.read(&mut answer[len..])).unwrap() {
             0 => break,
             read => len += read,
         }

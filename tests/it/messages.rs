@@ -2,7 +2,9 @@
 //! right close code, and no client can cost the server or the others anything.
 
 use crate::support::client::{BINARY, CLOSE, Frame, Options, PING, PONG, TEXT, masked, masked_with};
-use crate::support::{DEADLINE, TestClient, TestServer, eventually, in_both_shapes, numbered, pause, state_change};
+use crate::support::{
+    DEADLINE, TestClient, TestServer, eventually, in_both_shapes, numbered, pause, state_change, uninterrupted,
+};
 use rustix::net::sockopt;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -453,7 +455,7 @@ fn a_flood_of_pings_from_a_client_that_does_not_read_is_held_back_and_then_ended
         socket.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
         let (mut most, begun) = (0, Instant::now());
         // It goes on until it is ended; a write that waits only shows that it is held back.
-        while !matches!(socket.write(&batch), Err(error) if error.kind() != ErrorKind::WouldBlock) {
+        while !matches!(uninterrupted(|| socket.write(&batch)), Err(error) if error.kind() != ErrorKind::WouldBlock) {
             most = most.max(server.resident_bytes());
             assert!(begun.elapsed() < DEADLINE, "the flooder is not ended");
         }

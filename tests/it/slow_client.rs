@@ -3,7 +3,7 @@
 
 use crate::support::client::{CLOSE, Options, PING, PONG, TEXT, parse};
 use crate::support::{
-    Fleet, TestClient, TestServer, eventually, in_both_shapes, number_of, numbered, pause, state_change,
+    Fleet, TestClient, TestServer, eventually, in_both_shapes, number_of, numbered, pause, state_change, uninterrupted,
 };
 use rustix::process::Signal;
 use std::io::{ErrorKind, Read};
@@ -51,7 +51,7 @@ fn expect_prefix(client: TestClient, mut next: usize) -> usize {
     let (mut socket, mut received) = client.into_parts();
     let mut scrap = vec![0; 64 * KIB];
     let reset = loop {
-        match socket.read(&mut scrap) {
+        match uninterrupted(|| socket.read(&mut scrap)) {
             Ok(0) => break false,
             Ok(count) => received.extend_from_slice(&scrap[..count]),
             Err(error) if error.kind() == ErrorKind::ConnectionReset => break true,
@@ -249,7 +249,7 @@ fn a_client_that_trickles_is_not_ended_while_it_takes_bytes() {
         let mut scrap = [0; 2 * KIB];
         // 2 KiB every 100 ms, for longer than both timeouts.
         while begun.elapsed() < Duration::from_secs(5) {
-            match socket.read(&mut scrap) {
+            match uninterrupted(|| socket.read(&mut scrap)) {
                 Ok(0) => panic!("ended after {:?}", begun.elapsed()),
                 Ok(count) => received.extend_from_slice(&scrap[..count]),
                 Err(error) => panic!("{error} after {:?}", begun.elapsed()),
@@ -269,7 +269,7 @@ fn a_client_that_trickles_is_not_ended_while_it_takes_bytes() {
                 }
             }
             if next < 1000 {
-                let count = socket.read(&mut scrap).unwrap();
+                let count = uninterrupted(|| socket.read(&mut scrap)).unwrap();
                 assert_ne!(count, 0, "ended before event {next}");
                 received.extend_from_slice(&scrap[..count]);
             }

@@ -2,7 +2,7 @@
 //! is touched; what was passed wrongly is told by its number.
 
 use crate::support::server::in_shell;
-use crate::support::{DEADLINE, TestServer, eventually, http, pause, state_change};
+use crate::support::{DEADLINE, Sender, TestServer, eventually, http, pause, state_change};
 use rustix::net::sockopt;
 use rustix::process::{ForeignRawFd, Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use std::collections::BTreeSet;
@@ -124,9 +124,7 @@ fn restarts_lose_no_event_and_refuse_no_connection() {
     let done = AtomicBool::new(false);
     let (sent, mut last) = std::thread::scope(|scope| {
         let engine = scope.spawn(|| {
-            let sender = UnixDatagram::unbound().unwrap();
-            sender.connect(sockets.path()).unwrap();
-            sender.set_write_timeout(Some(DEADLINE)).unwrap();
+            let sender = Sender::to(&sockets.path());
             let mut sent = 0;
             while !done.load(Ordering::Relaxed) {
                 let name = format!("m{sent}");

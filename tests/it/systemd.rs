@@ -1,7 +1,7 @@
 //! The service manager learns that we serve when we do and that we stop when we begin to, whatever it does itself; and
 //! the units that we ship are ones that it understands.
 
-use crate::support::{DEADLINE, TestServer, eventually, http};
+use crate::support::{DEADLINE, TestServer, eventually, http, uninterrupted};
 use rustix::process::Signal;
 use std::fs;
 use std::io;
@@ -53,7 +53,7 @@ impl Manager {
     #[track_caller]
     fn message(&self) -> String {
         let mut bytes = [0; 4096];
-        let len = self.socket.recv(&mut bytes).expect("a message");
+        let len = uninterrupted(|| self.socket.recv(&mut bytes)).expect("a message");
         String::from_utf8(bytes[..len].to_vec()).unwrap()
     }
 

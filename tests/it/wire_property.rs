@@ -3,13 +3,12 @@
 //! the size of its sockets is no flag; sockets and threads are real.
 
 use crate::support::client::{BINARY, CLOSE, Frame, PING, PONG, TEXT, masked, parse};
-use crate::support::{DEADLINE, eventually, pause};
+use crate::support::{DEADLINE, Sender, eventually, pause, uninterrupted};
 use fastrand::Rng;
 use rustix::net::sockopt;
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -91,9 +90,7 @@ fn run(delivery: Delivery, mut rng: Rng) {
 
 /// Sends the events, never far ahead of the slowest steady client.
 fn publish(path: &std::path::Path, seen: &[Arc<AtomicUsize>], rng: &mut Rng) {
-    let sender = UnixDatagram::unbound().unwrap();
-    sender.connect(path).unwrap();
-    sender.set_write_timeout(Some(DEADLINE)).unwrap();
+    let sender = Sender::to(path);
     for number in 1..=EVENTS {
         eventually("the steady clients follow", || {
             let slowest = seen.iter().map(|seen| seen.load(Ordering::SeqCst)).min()?;
@@ -210,7 +207,7 @@ impl RandomClient {
             pause(Duration::from_millis(self.rng.u64(1..20)));
         }
         let mut piece = vec![0; self.rng.usize(1..9000)];
-        let count = self.socket.read(&mut piece)?;
+        let count = uninterrupted(|| self.socket.read(&mut piece))?;
         if count == 0 {
             self.closed = true;
             return Err(std::io::ErrorKind::UnexpectedEof.into());

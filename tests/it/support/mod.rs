@@ -9,13 +9,25 @@ pub mod watched;
 
 pub use client::TestClient;
 pub use fleet::Fleet;
-pub use server::TestServer;
+pub use server::{Sender, TestServer};
 pub use watched::{Row, Watched};
 
+use std::io;
 use std::time::{Duration, Instant};
 
 /// Every wait in the tests ends after this long, by failing. Generous: the machines are shared.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Calls until no signal interrupts it: the kernel does not start a call anew that has a time limit (signal(7)), and a
+/// process that starts and reaps others gets signals.
+pub fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
 
 /// Waits until `condition` gives something; fails with `what` after [`DEADLINE`].
 #[track_caller]

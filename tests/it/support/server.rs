@@ -1,10 +1,11 @@
 //! The real binary, in a folder of its own, on free ports; ended and reaped whatever happens.
 
 use super::http::{self, Answer};
-use super::{DEADLINE, TestClient, eventually, within};
+use super::{DEADLINE, TestClient, eventually, uninterrupted, within};
 use rustix::process::{Pid, Signal, kill_process};
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -18,6 +19,34 @@ pub struct TestServer {
     lines: Lines,
     folder: Arc<TempDir>,
     pub address: SocketAddr,
+}
+
+/// A blocking sender, connected to a datagram socket, whose sends end.
+#[derive(Debug)]
+pub struct Sender(UnixDatagram);
+
+impl Sender {
+    /// Connected to the socket at `path`.
+    #[track_caller]
+    pub fn to(path: &Path) -> Sender {
+        let socket = UnixDatagram::unbound().unwrap();
+        socket.connect(path).unwrap();
+        socket.set_write_timeout(Some(DEADLINE)).unwrap();
+        Sender(socket)
+    }
+
+    /// Sends one datagram, whatever signals come meanwhile.
+    pub fn send(&self, datagram: &[u8]) -> io::Result<usize> {
+        uninterrupted(|| self.0.send(datagram))
+    }
+}
+
+impl Deref for Sender {
+    type Target = UnixDatagram;
+
+    fn deref(&self) -> &UnixDatagram {
+        &self.0
+    }
 }
 
 /// What it has written to standard error so far.
@@ -120,11 +149,8 @@ impl TestServer {
     }
 
     /// A blocking sender, connected to its datagram socket.
-    pub fn sender(&self) -> UnixDatagram {
-        let socket = UnixDatagram::unbound().unwrap();
-        socket.connect(self.socket_path()).unwrap();
-        socket.set_write_timeout(Some(DEADLINE)).unwrap();
-        socket
+    pub fn sender(&self) -> Sender {
+        Sender::to(&self.socket_path())
     }
 
     /// Sends one event.

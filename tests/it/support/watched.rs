@@ -1,9 +1,8 @@
 //! A server that ten clients watch, and rows of trouble for it: whatever somebody does, the line that tells of it is
 //! there, its counter has moved, and the watching clients have noticed nothing.
 
-use super::{TestClient, TestServer, eventually, numbered};
+use super::{Sender, TestClient, TestServer, eventually, numbered};
 use serde_json::Value;
-use std::os::unix::net::UnixDatagram;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
@@ -67,7 +66,7 @@ pub struct Watched {
 
 struct Watchers {
     clients: Vec<TestClient>,
-    sender: UnixDatagram,
+    sender: Sender,
     next: usize,
 }
 
