@@ -4,7 +4,7 @@
 use crate::support::{Sender, TestClient, TestServer, eventually, in_both_shapes, numbered, state_change};
 use rustix::net::sockopt;
 use serde_json::Value;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Most bytes of a message that Python's client takes.
 const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
@@ -312,6 +312,7 @@ fn a_datagram_that_its_sender_cannot_send_is_no_loss_of_ours() {
 #[test]
 fn a_rush_of_nonsense_is_told_in_few_lines_and_counted_to_the_last() {
     let server = TestServer::start(&[]);
+    let begun = Instant::now();
     let mut client = server.client();
     let sender = server.sender();
     for _ in 0..5_000 {
@@ -326,8 +327,9 @@ fn a_rush_of_nonsense_is_told_in_few_lines_and_counted_to_the_last() {
         (&5_001.into(), &1.into())
     );
     let lines = server.lines().with("dropped an event");
-    // Twenty per window of ten seconds; a loaded machine may need a second window.
-    assert!((1..=60).contains(&lines.len()), "{} lines", lines.len());
+    // Twenty per window of ten seconds, and one that tells of the rest; a loaded machine needs more than one window.
+    let windows = begun.elapsed().as_secs() as usize / 10 + 2;
+    assert!((1..=windows * 21).contains(&lines.len()), "{} lines", lines.len());
     assert!(
         lines.iter().all(|line| !line.contains('\u{1b}')),
         "control characters are made visible: {}",
@@ -530,7 +532,7 @@ fn the_captured_conversation_is_held_again_word_for_word() {
         .parse::<f64>();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
     assert!(
-        (now - 30.0..now + 0.1).contains(&time.unwrap()),
+        (now - 120.0..now + 0.1).contains(&time.unwrap()),
         "seconds since the epoch"
     );
 }

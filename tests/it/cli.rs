@@ -1,6 +1,6 @@
 //! The command line says what it can do, takes what it says, and refuses everything else with the reason.
 
-use crate::support::server::{in_shell, run};
+use crate::support::server::{STEADY, in_shell, run};
 use crate::support::{TestClient, TestServer};
 use std::ffi::OsStr;
 use std::fs;
@@ -189,7 +189,10 @@ fn every_setting_in_force_is_printed_at_the_start() {
             "pong-timeout" => "1m",
             "allow-origin" => "https://a.example",
             "max-clients" => "7",
-            _ => default,
+            _ => STEADY
+                .iter()
+                .find(|(steady, _)| *steady == flag)
+                .map_or(default, |(_, value)| value),
         };
         assert!(
             format!("{line} ").contains(&format!(" {name}={value} ")),

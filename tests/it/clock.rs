@@ -70,7 +70,7 @@ fn a_step_of_the_wall_clock_ends_nobody_and_stops_nothing() {
         "--ping-interval",
         "100ms",
         "--pong-timeout",
-        "3s",
+        "30s",
         "--machine-ttl",
         "1h",
     ];

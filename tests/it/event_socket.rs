@@ -181,8 +181,8 @@ fn a_removed_socket_file_is_bound_again_and_old_senders_still_reach_us() {
     let mut client = server.client();
     for round in 1..=3 {
         fs::remove_file(server.socket_path()).unwrap();
-        // The issue promises a look every second.
-        crate::support::within(Duration::from_secs(10), "the path is bound again", || {
+        // The issue promises a look every second; the rest is for a machine that is busy with other tests.
+        crate::support::within(Duration::from_secs(20), "the path is bound again", || {
             server.socket_path().exists().then_some(())
         });
         eventually("it is said", || {
@@ -265,17 +265,21 @@ fn another_server_at_our_path_is_named_and_never_touched() {
 /// Their socket keeps our path as its name, as ours does: only one of the two processes is to be blamed.
 #[test]
 fn a_younger_server_at_our_path_is_named_and_not_ourselves() {
-    let server = TestServer::start(&["--allow-drill"]);
+    let server = TestServer::start(&["--allow-drill", "--hang-timeout", "1s"]);
     let path = server.socket_path();
-    // While ingest stands still, it does not bind again what is removed here. It obeys within its turn of 250 ms.
-    let answer = server.http("POST", "/drill?component=ingest&ms=2500", &[]);
-    assert_eq!(answer.status, 200, "{}", answer.body);
-    pause(Duration::from_millis(400));
+    let drill = |millis: u32| {
+        let answer = server.http("POST", &format!("/drill?component=ingest&ms={millis}"), &[]);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    };
+    // While ingest stands still, it does not bind again what is removed here.
+    drill(60_000);
+    wait_for_health(&server, "ingest stands still", |health| health["status"] == "hung");
     fs::remove_file(&path).unwrap();
     fs::remove_file(lock_of(&path)).unwrap();
     let mut younger = TestServer::start_in(server.folder(), &[]);
     assert!(younger.pid() > server.pid(), "else this test shows nothing");
     let owner = format!("process {} (", younger.pid());
+    drill(0);
 
     let health = wait_for_health(&server, "the loss shows", is_lost);
     assert!(health["reasons"].to_string().contains(&owner), "{health}");
@@ -354,8 +358,7 @@ fn a_socket_file_moved_away_and_back_is_still_ours() {
     fs::rename(&path, &aside).unwrap();
     server.wait_for_line("bound it again");
     fs::rename(&aside, &path).unwrap();
-    // Longer than the second between two looks, so that the change has been seen.
-    pause(Duration::from_millis(1500));
+    server.wait_for_line("is back: ours again");
     wait_for_health(&server, "still ours", is_ours);
     server_line_count(&server, "another server", 0);
     receives(&server);

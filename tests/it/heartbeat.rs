@@ -3,7 +3,9 @@
 
 use crate::support::client::Options;
 use crate::support::server::{in_shell, mounting_shell, run};
-use crate::support::{DEADLINE, TestClient, TestServer, eventually, in_both_shapes, numbered, pause, state_change};
+use crate::support::{
+    DEADLINE, TestClient, TestServer, eventually, in_both_shapes, in_both_shapes_at_once, numbered, pause, state_change,
+};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -134,13 +136,18 @@ fn the_line_counts_what_was_sent_once_and_nothing_else() {
         let seen = eventually("the last event grows older", || {
             let line = heartbeats(&server).pop()?;
             let ago: f64 = line["last_event"].strip_suffix("s ago")?.parse().unwrap();
-            (ago >= 0.5 && line["connections"] == "1").then_some(line)
+            (ago >= 1.5 && line["connections"] == "1").then_some(line)
         });
         server.send(numbered(300, 400));
         eventually("the last event is young again", || {
-            let line = heartbeats(&server).pop()?;
-            let ago: f64 = line["last_event"].strip_suffix("s ago")?.parse().unwrap();
-            (count(&line["#"]) > count(&seen["#"]) && ago < 0.5).then_some(())
+            let mut later = heartbeats(&server)
+                .into_iter()
+                .filter(|line| count(&line["#"]) > count(&seen["#"]));
+            let is_young = |line: &BTreeMap<String, String>| {
+                let ago = line["last_event"].strip_suffix("s ago").unwrap();
+                ago.parse::<f64>().unwrap() < 1.5
+            };
+            later.any(|line| is_young(&line)).then_some(())
         });
         drop(other);
         assert_eq!(server.stop().code(), Some(0));
@@ -191,7 +198,7 @@ fn rates_are_over_the_time_that_has_really_passed() {
         look();
         pause(Duration::from_millis(2));
     }
-    server.signal(Signal::STOP);
+    server.suspend();
     pause(STOPPED);
     server.signal(Signal::CONT);
     let number = look();
@@ -210,19 +217,19 @@ fn rates_are_over_the_time_that_has_really_passed() {
             }
         }
     }
-    assert!(longest >= STOPPED.as_secs_f64(), "{longest}");
     let sum = |key: &str| -> u64 { seen.values().map(|heartbeat| heartbeat[key].as_u64().unwrap()).sum() };
     let numbers: Vec<u64> = seen.keys().copied().collect();
     if numbers == (numbers[0]..numbers[0] + numbers.len() as u64).collect::<Vec<_>>() {
+        assert!(longest >= STOPPED.as_secs_f64(), "{longest}");
         assert_eq!((sum("events"), sum("bytes")), (200, 200 * 300));
     } else {
-        eprintln!("left out: the sums, because this busy machine let us see only {numbers:?}");
+        eprintln!("left out: the longest and the sums, because this busy machine let us see only {numbers:?}");
     }
 }
 
 #[test]
 fn a_backlog_is_shown_with_its_client_while_it_lasts() {
-    in_both_shapes(|delivery| {
+    in_both_shapes_at_once(|delivery| {
         let flags = [
             "--delivery",
             delivery,
@@ -234,7 +241,8 @@ fn a_backlog_is_shown_with_its_client_while_it_lasts() {
         let server = TestServer::start(&[&flags[..], &FLAGS, &DRILL].concat());
         let mut quick = server.client();
         let options = Options {
-            receive_buffer: Some(4096),
+            // Not so small that the kernel makes reading it take long.
+            receive_buffer: Some(32 * 1024),
             ..Options::default()
         };
         let mut slow = TestClient::with(server.address, &options);
@@ -318,7 +326,7 @@ fn the_status_file_is_whole_at_every_look() {
     });
     let number = looked.unwrap();
     assert!(number >= 15, "{number}");
-    assert_eq!(status(&server)["status"], "ok");
+    status_with(&server, "all is well", |status| status["status"] == "ok");
 }
 
 /// Everything `/health` says is in it, and who it is of.
@@ -386,8 +394,7 @@ fn a_stopped_or_killed_server_shows_by_the_age_of_its_status_file() {
         shell_check(&path, 5).then_some(())
     });
 
-    server.signal(Signal::STOP);
-    // What was under way when the signal came is over after one look.
+    server.suspend();
     let still = status(&server);
     eventually("the check alarms", || (!shell_check(&path, 1)).then_some(()));
     assert_eq!(status(&server)["heartbeat"]["number"], still["heartbeat"]["number"]);
@@ -415,10 +422,12 @@ fn a_hung_fanout_does_not_stop_the_status_file_which_names_it() {
     let mut server = TestServer::start(&[&FLAGS[..], &DRILL].concat());
     status_with(&server, "well", |status| status["status"] == "ok");
     freeze(&server, "fanout", Duration::from_secs(60));
-    let hung = status_with(&server, "it says hung", |status| status["status"] == "hung");
+    // A look may show somebody else late, whom a busy machine gives no processor.
+    let hung = status_with(&server, "it says hung, and of nobody else", |status| {
+        status["status"] == "hung" && status["reasons"][1].is_null()
+    });
     let reason = hung["reasons"][0].as_str().unwrap();
     assert!(reason.starts_with("fanout is hung: "), "{reason}");
-    assert_eq!(hung["reasons"].as_array().unwrap().len(), 1, "{hung}");
     let number = hung["heartbeat"]["number"].as_u64();
     status_with(&server, "it goes on being written", |status| {
         status["status"] == "hung" && status["heartbeat"]["number"].as_u64() > number.map(|number| number + 2)
@@ -489,7 +498,8 @@ fn a_stop_while_clients_take_their_time_is_no_fault_of_threads_that_have_ended()
     status_with(&server, "both are there", |status| status["connections"] == 2);
     server.signal(Signal::TERM);
     status_with(&server, "it says that it stops", |status| {
-        status["status"] == "stopping"
+        // "stopped" if this machine let us look only then.
+        ["stopping", "stopped"].iter().any(|word| status["status"] == *word)
     });
     assert_eq!(server.wait_for_end(DEADLINE).code(), Some(0));
     assert_eq!(status(&server)["status"], "stopped");

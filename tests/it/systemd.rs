@@ -1,7 +1,7 @@
 //! The service manager learns that we serve when we do and that we stop when we begin to, whatever it does itself; and
 //! the units that we ship are ones that it understands.
 
-use crate::support::{DEADLINE, TestServer, eventually, http, uninterrupted};
+use crate::support::{DEADLINE, TestServer, eventually, http, pause, uninterrupted};
 use rustix::process::Signal;
 use std::fs;
 use std::io;
@@ -11,6 +11,7 @@ use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 use tempfile::TempDir;
 
 fn folder() -> Arc<TempDir> {
@@ -174,11 +175,18 @@ fn a_hung_core_thread_is_not_vouched_for() {
     let folder = folder();
     let manager = Manager::at_path(&folder);
     let server = watched(folder, &["--allow-drill", "--hang-timeout", "1s"], &manager);
-    assert_eq!(server.http("POST", "/drill?component=fanout&ms=5000", &[]).status, 200);
+    let drill = |millis: u32| {
+        let target = format!("/drill?component=fanout&ms={millis}");
+        assert_eq!(server.http("POST", &target, &[]).status, 200);
+    };
+    drill(60_000);
     server.wait_for_line("SERVER HANG DETECTED: fanout");
     assert_eq!(server.health()["status"], "hung");
     manager.unread();
-    // The next word of it comes when it moves again, and not before.
+    // The next word of it comes when it moves again, and not before. Three times the interval is the subject.
+    pause(Duration::from_millis(1500));
+    assert_eq!(manager.unread(), 0);
+    drill(0);
     assert_eq!(manager.message(), "WATCHDOG=1\n");
     assert_ne!(server.health()["status"], "hung");
 }

@@ -51,6 +51,9 @@ fn run(delivery: Delivery, mut rng: Rng) {
         delivery,
         send_buffer_bytes: TINY,
         client_queue_bytes: 64 * 1024 * 1024,
+        // Nobody is ended because a busy machine lets its client wait.
+        send_timeout: DEADLINE,
+        ingest_patience: Duration::from_millis(250),
         ..Config::default()
     };
     let socket_path = config.event_socket_path.clone();

@@ -87,9 +87,9 @@ impl Fleet {
         assert!(faults.is_empty(), "{} clients: {}", faults.len(), faults.join("; "));
     }
 
-    /// Waits until every client has got exactly the events 0 to `count`. Fails when nothing moves for `DEADLINE`.
+    /// Waits until every client has got the events 0 to `count` at least. Fails when nothing moves for `DEADLINE`.
     #[track_caller]
-    pub fn expect(&self, count: usize) {
+    pub fn wait_for(&self, count: usize) {
         while self.least() < count {
             let before = self.least();
             eventually("every client gets another event", || {
@@ -97,6 +97,12 @@ impl Fleet {
                 (self.least() > before).then_some(())
             });
         }
+    }
+
+    /// Waits until every client has got exactly the events 0 to `count`. Fails when nothing moves for `DEADLINE`.
+    #[track_caller]
+    pub fn expect(&self, count: usize) {
+        self.wait_for(count);
         self.expect_well();
         let most = self.got.iter().map(|got| got.load(Ordering::Relaxed)).max();
         assert_eq!((self.least(), most), (count, Some(count)), "somebody got more");

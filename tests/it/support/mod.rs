@@ -62,6 +62,16 @@ pub fn in_both_shapes(test: impl Fn(&str)) {
     }
 }
 
+/// The same, both at a time: for tests that mostly wait.
+pub fn in_both_shapes_at_once(test: impl Fn(&str) + Sync) {
+    std::thread::scope(|scope| {
+        for delivery in ["direct", "queued"] {
+            let test = &test;
+            scope.spawn(move || test(delivery));
+        }
+    });
+}
+
 /// An event in the engines' own spelling whose number can be read back by [`number_of`], padded to `len` bytes.
 pub fn numbered(number: usize, len: usize) -> Vec<u8> {
     let head = format!("{{\"machine_name\": \"load\", \"type\": \"tick\", \"payload\": {{\"n\": {number}, \"pad\": \"");

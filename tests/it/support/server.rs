@@ -207,6 +207,22 @@ impl TestServer {
         self.wait_for_end(DEADLINE)
     }
 
+    /// SIGSTOP, and waits until every thread stands.
+    #[track_caller]
+    pub fn suspend(&self) {
+        self.signal(Signal::STOP);
+        eventually("every thread stands", || {
+            let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+            let mut stats = tasks
+                .flatten()
+                .filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
+            // The state is behind the name (proc_pid_stat(5)).
+            stats
+                .all(|stat| stat.rsplit(") ").next().unwrap().starts_with('T'))
+                .then_some(())
+        });
+    }
+
     /// Resident memory in bytes.
     pub fn resident_bytes(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
@@ -235,6 +251,11 @@ impl Drop for TestServer {
     }
 }
 
+/// What every server is started with; a test's own flags come later and win. On a busy host the server's threads and our
+/// own readers may get no processor for a while: neither an event that is dropped nor a client that is ended for that is
+/// what a test is about, unless it says so by flags of its own.
+pub const STEADY: [(&str, &str); 2] = [("--ingest-patience", "250ms"), ("--send-timeout", "30s")];
+
 /// The command `threadcast serve` in `folder`, with its socket there and a free port.
 fn command(folder: &Path, flags: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_threadcast"));
@@ -242,6 +263,7 @@ fn command(folder: &Path, flags: &[&str]) -> Command {
         .arg("serve")
         .args(["--port", "0", "--event-socket-path"])
         .arg(folder.join("events.sock"))
+        .args(STEADY.iter().flat_map(|(flag, value)| [flag, value]))
         .args(flags)
         .current_dir(folder)
         .stdin(Stdio::null())
