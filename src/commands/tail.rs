@@ -9,7 +9,7 @@ use crate::process::threads::{self, CORE_STACK_BYTES, ThreadHandle};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::AsFd;
 use std::str::FromStr;
@@ -240,7 +240,7 @@ impl Session<'_> {
         }
     }
 
-    fn connect(&mut self) -> Result<WebSocket<TcpStream>, Halt> {
+    fn connect(&mut self) -> Result<WebSocket<Looking>, Halt> {
         let url = &self.tail.url;
         let lost = |why: &dyn fmt::Display| Halt::Lost(format!("cannot connect to {url}: {why}"));
         let deadline = Instant::now() + CONNECT_TIMEOUT;
@@ -248,7 +248,7 @@ impl Session<'_> {
         let addresses = self.resolve(deadline).map_err(|error| lost(&error))?;
         let stream = open(&addresses, deadline).map_err(|error| lost(&error))?;
         let config = WebSocketConfig::default().read_buffer_size(64 * 1024);
-        let mut shaken = client_with_config(url.uri.clone(), stream, Some(config));
+        let mut shaken = client_with_config(url.uri.clone(), Looking(stream), Some(config));
         loop {
             match shaken {
                 Ok((socket, _)) => return Ok(socket),
@@ -273,7 +273,7 @@ impl Session<'_> {
         }
     }
 
-    fn show(&mut self, socket: &mut WebSocket<TcpStream>) -> Halt {
+    fn show(&mut self, socket: &mut WebSocket<Looking>) -> Halt {
         self.connected = true;
         let mut heard = Instant::now();
         loop {
@@ -338,8 +338,35 @@ impl Session<'_> {
 }
 
 fn is_timeout(error: &io::Error) -> bool {
-    use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
-    matches!(error.kind(), WouldBlock | TimedOut | Interrupted)
+    use io::ErrorKind::{TimedOut, WouldBlock};
+    matches!(error.kind(), WouldBlock | TimedOut)
+}
+
+/// A connection whose look ends early when a signal comes: then it is asked whether it is time to end, and nothing is lost.
+struct Looking(TcpStream);
+
+impl Read for Looking {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.0.read(bytes).map_err(early)
+    }
+}
+
+impl Write for Looking {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).map_err(early)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(early)
+    }
+}
+
+/// What is interrupted is no failure.
+fn early(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::Interrupted => io::ErrorKind::WouldBlock.into(),
+        _ => error,
+    }
 }
 
 /// The reason in the body of a refusal.
