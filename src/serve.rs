@@ -381,10 +381,9 @@ impl Server {
         keep_faults(self.ingest.1.join_within(left(INGEST_WAIT)), &mut faults);
         // With the end of `ingest` the queue ends, and with that `fanout`; with that the clients' queues end.
         self.fanout.0.request();
-        let fanout = keep_faults(self.fanout.1.join_within(left(FANOUT_WAIT)), &mut faults);
-        if fanout.is_none() {
-            self.clients.end_all();
-        }
+        keep_faults(self.fanout.1.join_within(left(FANOUT_WAIT)), &mut faults);
+        // By this way too, which needs no fan-out, and reaches those that wait for their sockets and not for their queues.
+        self.clients.end_all();
         for client in clients.unwrap_or_default() {
             keep_faults(client.join_within(left(STOP_DEADLINE)), &mut faults);
         }

@@ -717,8 +717,12 @@ impl Running {
         let _ = poll(&mut fds, Some(&timespec(asked)));
         self.notice_oversleep(asked, begun);
         match self.w.link.end_reason() {
-            // The backlog of a stopping server is still written, within its own bound.
-            None | Some(EndReason::Stopping) => Ok(()),
+            None => Ok(()),
+            // The backlog of a stopping server is still written, within its own bound however long the send timeout is.
+            Some(EndReason::Stopping) => {
+                self.last_deadline();
+                Ok(())
+            }
             Some(reason) => Err(reason),
         }
     }
@@ -762,8 +766,13 @@ impl Running {
 
     /// Writes all that is there, within [`LAST_FLUSH`]; whether it could.
     fn flush_at_last(&mut self) -> bool {
-        self.deadline = Some(Instant::now() + LAST_FLUSH);
+        self.last_deadline();
         self.write_all_there_is().is_ok()
+    }
+
+    /// From the first call on, the time for what is still written runs.
+    fn last_deadline(&mut self) {
+        self.deadline.get_or_insert_with(|| Instant::now() + LAST_FLUSH);
     }
 
     /// Sends the rest of a frame that the client has begun to receive, if the socket takes it now.
