@@ -29,7 +29,7 @@ build: ## build the release binary: target/release/threadcast
 	$(CARGO) build --release --locked
 
 test: ## run every test: units, the real binary over real sockets, the hand-over's model, the minimal build
-	$(CARGO) test --locked
+	CARGO=$(CARGO) tests/run --locked
 	$(MAKE) model
 	$(MAKE) minimal
 
@@ -52,7 +52,7 @@ model: ## try every interleaving of the hand-over between fan-out and writer
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO) test --locked --release --lib handover
 
 minimal: ## test the build without optional features
-	CARGO_TARGET_DIR=target/minimal $(CARGO) test --locked --no-default-features
+	CARGO=$(CARGO) CARGO_TARGET_DIR=target/minimal tests/run --locked --no-default-features
 
 clean:
 	$(CARGO) clean
