@@ -57,8 +57,7 @@ fn steady_clients_miss_nothing_while_others_come_and_go() {
     in_both_shapes(|delivery| {
         let server = TestServer::start(&["--delivery", delivery]);
         let fleet = Fleet::start(&server, CLIENTS, 1);
-        let threads = server.threads();
-        let descriptors = server.descriptors();
+        let (threads, descriptors) = server.footprint();
         let churning = AtomicBool::new(true);
         let sent = std::thread::scope(|scope| {
             let sender = scope.spawn(|| {
@@ -92,10 +91,7 @@ fn steady_clients_miss_nothing_while_others_come_and_go() {
         });
         fleet.expect(sent);
         expect_nothing_dropped(&server, sent);
-        eventually("only the steady clients are left", || {
-            let left = server.health()["connections"] == CLIENTS;
-            (left && server.threads() <= threads && server.descriptors() <= descriptors).then_some(())
-        });
+        server.comes_back_to(CLIENTS, threads, descriptors);
         fleet.expect_well();
     });
 }

@@ -107,10 +107,18 @@ fn no_sender_is_held_by_a_frozen_fanout_and_what_is_lost_is_counted() {
         eprintln!("{EVENTS} events in {took:?}, the longest send {longest:?}");
         assert!(took < HELD_MAX, "the senders were held: {took:?}");
         assert!(longest < HELD_MAX / 3, "one sender was held for {longest:?}");
-        let health = server.health();
-        let lost = health["events_dropped"]["queue_full"].as_u64().unwrap() as usize;
-        assert!(lost > 0, "the queue did not fill: {health}");
+        let count = |health: &serde_json::Value, name: &str| health.pointer(name).unwrap().as_u64().unwrap() as usize;
+        let queue_full = |health: &serde_json::Value| count(health, "/events_dropped/queue_full");
+        let health = eventually("all are taken from the kernel", || {
+            Some(server.health()).filter(|health| count(health, "/events_received") == EVENTS)
+        });
         freeze(&server, "fanout", Duration::ZERO);
+        assert!(queue_full(&health) > 0, "the queue did not fill: {health}");
+        let health = eventually("all are sent or counted as lost", || {
+            let health = server.health();
+            (count(&health, "/events_forwarded") + queue_full(&health) == EVENTS).then_some(health)
+        });
+        let lost = queue_full(&health);
 
         // The queue's content, in order; then, after the gap, whatever follows.
         let first_lost = EVENTS - lost;

@@ -44,7 +44,7 @@ fn a_thousand_idle_clients_add_at_most_20_mib_and_leave_nothing_behind() {
     }
     let server = TestServer::start(&[]);
     server.client().close();
-    let (resident, descriptors) = (server.resident_bytes(), server.descriptors());
+    let (resident, (_, descriptors)) = (server.resident_bytes(), server.footprint());
     let threads = eventually("the first client's thread has ended", || {
         let threads = server.threads();
         (server.health()["connections"] == 0 && server.threads() <= threads).then_some(threads)

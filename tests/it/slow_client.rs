@@ -83,14 +83,23 @@ fn expect_prefix(client: TestClient, mut next: usize) -> usize {
 fn a_stopped_client_delays_no_other_and_leaves_nothing_behind() {
     const EVENTS: usize = 2000;
     const ROUNDS: usize = 3;
+    const ROUNDS_MAX: usize = 6;
     in_both_shapes(|delivery| {
         // Of the events of three rounds the history keeps less than one, so that it is full after the first.
         let server = TestServer::start(&["--delivery", delivery, "--history-bytes", "1MiB"]);
         let fleet = Fleet::start(&server, 20, 1);
-        let (threads, descriptors) = (server.threads(), server.descriptors());
+        let (threads, descriptors) = server.footprint();
         let mut memory = Vec::new();
-        // The allocator keeps what the largest backlog so far needed; a further one must not need it once more.
-        for round in 0..ROUNDS {
+        // The allocator keeps what the largest backlog so far needed; a further one must not need it once more. How much it
+        // keeps varies, but what is lost would be lost in every round.
+        let grows = |memory: &[usize]| {
+            let (last, earlier) = memory.split_last().unwrap();
+            last >= &(earlier.iter().max().unwrap() + 512 * KIB)
+        };
+        for round in 0..ROUNDS_MAX {
+            if round >= ROUNDS && !grows(&memory) {
+                break;
+            }
             let numbers = round * EVENTS..(round + 1) * EVENTS;
             let stopped = client_with_buffer(&server, 4 * KIB);
             std::thread::scope(|scope| {
@@ -114,10 +123,7 @@ fn a_stopped_client_delays_no_other_and_leaves_nothing_behind() {
             );
         }
         eprintln!("resident after each: {memory:?} bytes");
-        assert!(
-            memory[2] < memory[0].max(memory[1]) + 512 * KIB,
-            "its memory did not come back: {memory:?}"
-        );
+        assert!(!grows(&memory), "its memory did not come back: {memory:?}");
         fleet.expect_well();
     });
 }
@@ -189,18 +195,19 @@ fn a_backlog_is_bounded_by_its_bytes_however_many_pieces_it_comes_in() {
 
 /// How often the only client's thread has gone to sleep: it is woken for what the fan-out does not send by itself.
 fn sleeps_of_the_client(server: &TestServer) -> u64 {
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
-    let mut sleeps = tasks.flatten().filter_map(|task| {
-        let name = std::fs::read_to_string(task.path().join("comm")).ok()?;
-        let status = std::fs::read_to_string(task.path().join("status")).ok()?;
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
-        name.starts_with("client-").then(|| line.trim().parse::<u64>().unwrap())
-    });
-    let own = sleeps.next().unwrap();
-    assert_eq!(sleeps.next(), None, "one client, no page");
-    own
+    eventually("one client, and no page any more", || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
+        let mut sleeps = tasks.flatten().filter_map(|task| {
+            let name = std::fs::read_to_string(task.path().join("comm")).ok()?;
+            let status = std::fs::read_to_string(task.path().join("status")).ok()?;
+            let line = status
+                .lines()
+                .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+            name.starts_with("client-").then(|| line.trim().parse::<u64>().unwrap())
+        });
+        let own = sleeps.next()?;
+        sleeps.next().is_none().then_some(own)
+    })
 }
 
 #[test]

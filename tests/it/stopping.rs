@@ -217,7 +217,7 @@ fn connections_that_come_and_go_leave_no_thread_and_no_descriptor() {
     let kept = server.client();
     server.health();
     let (threads, descriptors) = eventually("the first ones have ended", || {
-        let counts = (server.threads(), server.descriptors());
+        let counts = server.footprint();
         (server.health()["connections"] == 1 && counts == (server.threads(), server.descriptors())).then_some(counts)
     });
     for round in 0..60 {

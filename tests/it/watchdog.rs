@@ -108,12 +108,12 @@ fn expect_one_hang(server: &TestServer, component: &str, kind: &str, meanwhile: 
     assert!(ordered.elapsed() >= Duration::from_secs(1), "said before its limit");
     assert!((1.0..DRILL.as_secs_f64()).contains(&seconds(&hung)), "{hung}");
     assert!(hung.contains("s in a drill; "), "{hung}");
-    let verdict = if kind == "spin" {
-        "busy: it computes"
-    } else {
-        "blocked: it waits"
+    let verdicts = match kind {
+        // The second where a busy machine gives it hardly any processor, which is then the truth.
+        "spin" => &["busy: it computes", "starved: it could run"][..],
+        _ => &["blocked: it waits"],
     };
-    assert!(hung.contains(verdict), "{hung}");
+    assert!(verdicts.iter().any(|verdict| hung.contains(verdict)), "{hung}");
     let place = format!("📍 {component:<10} a drill, no progress for ");
     let report = eventually("the report is in its file", || {
         Some(report(server)).filter(|report| report.contains(&place) && report.contains("made in "))
@@ -658,6 +658,9 @@ fn two_hundred_reports_under_load_leave_nothing_behind_and_interrupt_nobody() {
     const REPORTS: usize = 200;
     /// What is made once, and the memory that load takes, is there after so many.
     const FIRST: usize = 50;
+    /// What each of these many takes for ever would be seen every time; what the C library keeps, only now and then.
+    const ROUND: usize = 50;
+    const ROUND_BYTES_MAX: usize = 1024 * 1024;
     const CLIENTS: usize = 10;
     const BATCH: usize = 20;
     /// Well under one for each report.
@@ -673,7 +676,7 @@ fn two_hundred_reports_under_load_leave_nothing_behind_and_interrupt_nobody() {
     };
     let settled = || (server.descriptors(), mappings(&server), server.threads());
     let over = AtomicBool::new(false);
-    let (before, memory, events) = std::thread::scope(|scope| {
+    let (before, grown, events) = std::thread::scope(|scope| {
         let load = scope.spawn(|| {
             let sender = server.sender();
             let mut count = 0;
@@ -690,10 +693,17 @@ fn two_hundred_reports_under_load_leave_nothing_behind_and_interrupt_nobody() {
         // However this ends, the load does.
         let ending = Ending(&over);
         (0..FIRST).for_each(|_| diagnose());
-        let (before, memory) = (settled(), server.resident_bytes());
-        (FIRST..REPORTS).for_each(|_| diagnose());
+        let before = settled();
+        let grown: Vec<usize> = (FIRST..REPORTS)
+            .step_by(ROUND)
+            .map(|_| {
+                let memory = server.resident_bytes();
+                (0..ROUND).for_each(|_| diagnose());
+                server.resident_bytes().saturating_sub(memory)
+            })
+            .collect();
         drop(ending);
-        (before, memory, load.join().unwrap())
+        (before, grown, load.join().unwrap())
     });
     eprintln!("{REPORTS} reports beside {events} events");
     fleet.expect(events);
@@ -711,8 +721,10 @@ fn two_hundred_reports_under_load_leave_nothing_behind_and_interrupt_nobody() {
         pause(Duration::from_millis(10));
         after = settled();
     }
-    let grown = server.resident_bytes().saturating_sub(memory);
-    assert!(grown < 6 * 1024 * 1024, "{grown} bytes more resident");
+    assert!(
+        grown.iter().min() < Some(&ROUND_BYTES_MAX),
+        "{grown:?} bytes more resident"
+    );
     let health = server.health();
     assert_eq!(health["status"], "ok", "{health}");
     assert_eq!(health["connections"], CLIENTS, "{health}");

@@ -172,9 +172,13 @@ impl TestClient {
         self.try_frame().unwrap_or_else(|error| panic!("no frame: {error}"))
     }
 
-    /// The next text that is no keepalive; answers protocol pings on the way.
+    /// The next text that is no keepalive; answers protocol pings on the way, and does not wait for ever because of them.
     pub fn try_text(&mut self) -> io::Result<String> {
+        let begun = Instant::now();
         loop {
+            if begun.elapsed() > 2 * DEADLINE {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "nothing but keepalive"));
+            }
             let frame = self.try_frame()?;
             match frame.opcode {
                 PING => self.send(PONG, &frame.payload),

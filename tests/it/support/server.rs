@@ -1,7 +1,7 @@
 //! The real binary, in a folder of its own, on free ports; ended and reaped whatever happens.
 
 use super::http::{self, Answer};
-use super::{DEADLINE, TestClient, eventually, uninterrupted, within};
+use super::{DEADLINE, TestClient, eventually, pause, uninterrupted, within};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A running server.
@@ -233,6 +233,47 @@ impl TestServer {
     /// Open descriptors.
     pub fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+
+    /// Threads and descriptors. Waits before until the log has its file, which is made after the start.
+    #[track_caller]
+    pub fn footprint(&self) -> (usize, usize) {
+        eventually("the log has its file, or cannot have it", || {
+            let open = self
+                .open_files()
+                .iter()
+                .any(|path| path.ends_with("websocket-server.log"));
+            (open || !self.lines.with("⚠️ cannot write ").is_empty()).then_some(())
+        });
+        (self.threads(), self.descriptors())
+    }
+
+    /// Waits until it has no more threads and descriptors than it had, and no clients but `clients`.
+    #[track_caller]
+    pub fn comes_back_to(&self, clients: usize, threads: usize, descriptors: usize) {
+        let begun = Instant::now();
+        loop {
+            let now = (self.health()["connections"].clone(), self.threads(), self.descriptors());
+            if now.0 == clients && now.1 <= threads && now.2 <= descriptors {
+                return;
+            }
+            let wanted = (clients, threads, descriptors);
+            assert!(
+                begun.elapsed() < DEADLINE,
+                "clients, threads, descriptors are not back at {wanted:?}: {now:?}\n{:?}",
+                self.open_files()
+            );
+            pause(Duration::from_millis(10));
+        }
+    }
+
+    /// What its descriptors are.
+    fn open_files(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
+        entries
+            .flatten()
+            .filter_map(|entry| std::fs::read_link(entry.path()).ok())
+            .collect()
     }
 
     /// Threads.

@@ -95,9 +95,10 @@ impl Watched {
             next: 0,
         };
         watchers.watch();
+        let (threads, descriptors) = server.footprint();
         Watched {
-            threads: server.threads(),
-            descriptors: server.descriptors(),
+            threads,
+            descriptors,
             watchers,
             server,
         }
