@@ -2,7 +2,7 @@
 //!
 //! Start: what the service manager passes, settings, log, TCP port, then the datagram socket, so that a taken port
 //! leaves no trace of us; then the threads from the last of the path to the first. Stop: `accept`, `ingest`, `fanout`,
-//! clients, `inbox`, `heartbeat`, `files`, `watchdog`, `log`.
+//! clients, `inbox`, `heartbeat`, `journal`, `files`, `watchdog`, `log`.
 
 mod beside;
 
@@ -23,10 +23,9 @@ use crate::liveness::heartbeat::{Heartbeat, HeartbeatConfig};
 use crate::liveness::operation::{Operation, SlowLimits};
 use crate::pipeline::event_socket::BindError;
 use crate::pipeline::fanout::{Beginning, Fanout, FanoutConfig};
-use crate::pipeline::history::History;
 use crate::pipeline::ingest::{Ingest, IngestGauges};
 use crate::pipeline::intake::{IntakeRx, IntakeTx, intake};
-use crate::pipeline::position::Epoch;
+use crate::pipeline::journal::JournalError;
 use crate::pipeline::requests::{FanoutGauges, FanoutHandle, FanoutRequests};
 use crate::pipeline::state_file;
 use crate::process::clock::epoch_seconds;
@@ -74,6 +73,7 @@ pub enum StartError {
     Passed(PassedError),
     Listen { address: String, error: io::Error },
     Socket(BindError),
+    Journal(JournalError),
     Resource { what: &'static str, error: io::Error },
 }
 
@@ -83,6 +83,7 @@ impl fmt::Display for StartError {
             StartError::Passed(error) => write!(f, "{error}"),
             StartError::Listen { address, error } => write!(f, "cannot listen on {address}: {error}"),
             StartError::Socket(error) => write!(f, "{error}"),
+            StartError::Journal(error) => write!(f, "{error}"),
             StartError::Resource { what, error } => write!(f, "cannot make {what}: {error}"),
         }
     }
@@ -106,6 +107,7 @@ impl StartError {
             },
             StartError::Passed(error) => error.hint().to_owned(),
             StartError::Socket(error) => error.hint(),
+            StartError::Journal(error) => error.hint().to_owned(),
             StartError::Resource { .. } => {
                 "raise the limits of this user or service (ulimit -n, ulimit -u, TasksMax=)".to_owned()
             }
@@ -209,6 +211,7 @@ pub struct Server {
     inbox: (Stop, ThreadHandle<()>),
     clients: InboxHandle,
     heartbeat: (Stop, ThreadHandle<()>),
+    journal: Option<(Stop, ThreadHandle<()>)>,
     files: Option<(Stop, ThreadHandle<()>)>,
     watchdog: (Stop, ThreadHandle<()>),
     ended: Receiver<String>,
@@ -242,6 +245,7 @@ impl Server {
         let clients_max = clients_max(&config, room);
         let sockets = sockets::open(&mut config, passed)?;
         sockets::announce(&config, &sockets, clients_max, room);
+        let (record, journal_gauges, journal) = beside::start_journal(&config, beats)?;
         let (obituaries, ended) = bounded(CORE_THREADS);
         let (accept_stop, ingest_stop) = (new_stop()?, new_stop()?);
         let (fanout_stop, inbox_stop) = (new_stop()?, new_stop()?);
@@ -268,6 +272,7 @@ impl Server {
             intake: intake_gauge,
             fanout: Arc::clone(&fanout_gauges),
             clients: Arc::clone(&client_gauges),
+            journal: journal_gauges,
             log,
             event_socket_path: config.event_socket_path.clone(),
             started: epoch_seconds(),
@@ -289,8 +294,9 @@ impl Server {
             (queues.intake.1, queues.requests.1),
             Beginning {
                 machines,
-                epoch: Epoch::new(),
-                history: History::new(config.history_bytes, 0),
+                epoch: record.epoch,
+                history: record.history,
+                journal: record.journal,
                 state_slot,
             },
             Arc::clone(&fanout_gauges),
@@ -348,6 +354,7 @@ impl Server {
             inbox: (inbox_stop, inbox),
             clients,
             heartbeat,
+            journal,
             files,
             watchdog,
             ended,
@@ -391,6 +398,11 @@ impl Server {
         keep_faults(self.inbox.1.join_within(left(STOP_DEADLINE)), &mut faults);
         self.heartbeat.0.request();
         keep_faults(self.heartbeat.1.join_within(left(HEARTBEAT_WAIT)), &mut faults);
+        if let Some((stop, journal)) = self.journal {
+            // With the end of `fanout` its queue ends; without it this thread must be told.
+            stop.request();
+            keep_faults(journal.join_within(left(STOP_DEADLINE)), &mut faults);
+        }
         if let Some((stop, files)) = self.files {
             // Without the end of `fanout` its slot stays open, so that this thread must be told that nothing more comes.
             stop.request();

@@ -351,6 +351,7 @@ pub struct Beats {
     pub main: &'static Beat,
     pub heartbeat: &'static Beat,
     pub files: &'static Beat,
+    pub journal: &'static Beat,
     pub log: &'static Beat,
     pub watchdog: &'static Beat,
     pub clients: ClientBeats,
@@ -370,6 +371,7 @@ impl Beats {
             main: beat("main", Role::Helper),
             heartbeat: beat("heartbeat", Role::Helper),
             files: beat("files", Role::Helper),
+            journal: beat("journal", Role::Helper),
             log: beat("log", Role::Helper),
             watchdog: beat("watchdog", Role::Helper),
             clients: ClientBeats::new(connections_max, move || Beat::new("client", Role::Client, slow)),
@@ -378,7 +380,7 @@ impl Beats {
     }
 
     /// The beats of all threads that live as long as the server, the data path first.
-    pub fn permanent(&self) -> [&'static Beat; 9] {
+    pub fn permanent(&self) -> [&'static Beat; 10] {
         [
             self.ingest,
             self.fanout,
@@ -387,6 +389,7 @@ impl Beats {
             self.main,
             self.heartbeat,
             self.files,
+            self.journal,
             self.log,
             self.watchdog,
         ]

@@ -32,6 +32,10 @@ pub enum Operation {
     Reading,
     /// Writing a file or a log line.
     Writing,
+    /// Writing lines of the journal.
+    Journaling,
+    /// Having the disk keep what was written of the journal.
+    Flushing,
     /// Composing the heartbeat.
     Composing,
     /// Reading the beats of all threads.
@@ -115,6 +119,8 @@ const TABLE: [Row; COUNT] = {
         (Accepting, "accept", Slow::Other, About::Nothing),
         (Reading, "read", Slow::Other, About::Nothing),
         (Writing, "write", Slow::Other, About::Nothing),
+        (Journaling, "journal write", Slow::Other, About::Events),
+        (Flushing, "journal flush", Slow::Other, About::Nothing),
         (Composing, "heartbeat line", Slow::Other, About::Nothing),
         (Watching, "watch", Slow::Never, About::Nothing),
         (Reporting, "report", Slow::Never, About::Nothing),

@@ -20,6 +20,7 @@ use crate::pipeline::event::{self, DropCause, Event, Seq};
 use crate::pipeline::history::{History, Past};
 use crate::pipeline::ingest::{IngestGauges, beginning};
 use crate::pipeline::intake::{Entry, IntakeRx};
+use crate::pipeline::journal::queue::JournalTx;
 use crate::pipeline::machines::{Applied, Machines, Snapshot};
 use crate::pipeline::position::{Epoch, Position};
 use crate::pipeline::rates::Rates;
@@ -72,6 +73,8 @@ pub struct Beginning {
     /// The numbering, and what is still known of it.
     pub epoch: Epoch,
     pub history: History,
+    /// Gets every batch too.
+    pub journal: Option<JournalTx>,
     pub state_slot: Option<Slot>,
 }
 
@@ -89,6 +92,7 @@ pub struct Fanout {
     rates: Rates,
     history: History,
     epoch: Epoch,
+    journal: Option<JournalTx>,
     /// Taken from the queue but too large for the turn's chunk.
     carried: Option<Entry>,
     state_slot: Option<Slot>,
@@ -117,6 +121,7 @@ impl Fanout {
             machines,
             epoch,
             history,
+            journal,
             state_slot,
         } = beginning;
         let version = machines.version();
@@ -130,6 +135,7 @@ impl Fanout {
             machines,
             rates: Rates::new(now),
             history,
+            journal,
             epoch,
             carried: None,
             state_slot,
@@ -268,6 +274,9 @@ impl Fanout {
         self.show_machines();
         let batch = Arc::new(batch);
         self.history.push(Arc::clone(&batch));
+        if let Some(journal) = &self.journal {
+            journal.offer(&batch);
+        }
         self.show_history();
         self.broadcast(&batch);
     }

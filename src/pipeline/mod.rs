@@ -20,6 +20,8 @@ pub mod position;
 
 pub mod history;
 
+pub mod journal;
+
 pub mod machines;
 
 pub mod state_file;

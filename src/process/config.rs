@@ -56,6 +56,12 @@ pub struct Config {
     pub ingest_patience: Duration,
     pub delivery: Delivery,
     pub state_file: StateFile,
+    /// The folder of the journal; `None`: events are not journaled.
+    pub journal: Option<PathBuf>,
+    pub journal_segment_bytes: usize,
+    pub journal_segment_age: Duration,
+    pub journal_keep_bytes: usize,
+    pub journal_keep_age: Duration,
     /// `None`: a machine stays until it terminates or is forgotten.
     pub machine_ttl: Option<Duration>,
     pub allow_origin: Vec<String>,
@@ -96,6 +102,11 @@ impl Default for Config {
             ingest_patience: Duration::from_millis(5),
             delivery: Delivery::Direct,
             state_file: StateFile::InLogDir,
+            journal: None,
+            journal_segment_bytes: 64 * MIB,
+            journal_segment_age: HOUR,
+            journal_keep_bytes: GIB,
+            journal_keep_age: 7 * DAY,
             machine_ttl: None,
             allow_origin: Vec::new(),
             heartbeat_interval: Duration::from_secs(5),
@@ -229,7 +240,7 @@ macro_rules! setting {
 }
 
 /// Every setting, in the order of `--help`.
-pub static SETTINGS: [Setting; 26] = [
+pub static SETTINGS: [Setting; 31] = [
     setting!(
         "host",
         "ADDRESS",
@@ -413,6 +424,62 @@ pub static SETTINGS: [Setting; 26] = [
         }
     ),
     setting!(
+        "journal",
+        "DIR",
+        "folder in which every event is kept as a JSON line; one server each; none: nowhere",
+        |c, v| {
+            c.journal = match not_empty(v)?.as_str() {
+                "none" => None,
+                folder => Some(folder.into()),
+            };
+            Ok(())
+        },
+        |c| match &c.journal {
+            Some(folder) => folder.display().to_string(),
+            None => "none".to_owned(),
+        }
+    ),
+    setting!(
+        "journal-segment-bytes",
+        "SIZE",
+        "a file of the journal that would pass this is followed by another",
+        |c, v| {
+            c.journal_segment_bytes = size(v, 64 * 1024, 64 * GIB)?;
+            Ok(())
+        },
+        |c| show_size(c.journal_segment_bytes)
+    ),
+    setting!(
+        "journal-segment-age",
+        "TIME",
+        "so is one that has become so old",
+        |c, v| {
+            c.journal_segment_age = duration(v, Duration::from_secs(1), YEAR)?;
+            Ok(())
+        },
+        |c| show_duration(c.journal_segment_age)
+    ),
+    setting!(
+        "journal-keep-bytes",
+        "SIZE",
+        "the oldest files of the journal go when all together would pass this",
+        |c, v| {
+            c.journal_keep_bytes = size(v, 64 * 1024, 1024 * GIB)?;
+            Ok(())
+        },
+        |c| show_size(c.journal_keep_bytes)
+    ),
+    setting!(
+        "journal-keep-age",
+        "TIME",
+        "a file of the journal goes this long after its last event",
+        |c, v| {
+            c.journal_keep_age = duration(v, Duration::from_secs(1), 100 * YEAR)?;
+            Ok(())
+        },
+        |c| show_duration(c.journal_keep_age)
+    ),
+    setting!(
         "machine-ttl",
         "TIME",
         "a machine silent for this long leaves the snapshot; never: it stays until it ends",
@@ -529,6 +596,7 @@ const MIB: usize = 1024 * 1024;
 const GIB: usize = 1024 * MIB;
 const TEN_MS: Duration = Duration::from_millis(10);
 const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
 const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
 /// sun_path holds 108 bytes with its final zero (unix(7)); `.lock` is put behind the same path.
 const SOCKET_PATH_BYTES_MAX: usize = 107;

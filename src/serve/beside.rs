@@ -1,4 +1,4 @@
-//! The threads beside the path of events: `log`, `files` and `watchdog`, and what each is given.
+//! The threads beside the path of events: `log`, `journal`, `files` and `watchdog`, and what each is given.
 
 use crate::liveness::beat::{Beat, Beats};
 use crate::liveness::demand::Demand;
@@ -9,6 +9,9 @@ use crate::liveness::report::Reporter;
 use crate::liveness::voice::Voice;
 use crate::liveness::watchdog::{Backlog, Watchdog, WatchdogConfig};
 use crate::pipeline::intake::IntakeGauge;
+use crate::pipeline::journal::queue::JournalGauges;
+use crate::pipeline::journal::segments::Limits;
+use crate::pipeline::journal::{Journal, Record};
 use crate::process::config::Config;
 use crate::process::files::{self, Durability, KeptFile, LockError, LockFile, Phase, Slot, lock_path};
 use crate::process::logging::{self, LogControl};
@@ -77,6 +80,30 @@ pub(super) fn claim_status_file(path: Option<PathBuf>) -> (Option<LockFile>, Opt
         // A folder that is full, missing or not ours now may be better later; until then each failed write is said.
         Err(LockError::Io { .. }) => (None, Some(path)),
     }
+}
+
+/// What the fan-out goes on from, what the journal shows of itself, and its thread.
+pub(super) type KeptRecord = (Record, Option<Arc<JournalGauges>>, Option<(Stop, ThreadHandle<()>)>);
+
+/// Recovers the journal, if there is to be one, and starts its thread. Blocks on the disk.
+pub(super) fn start_journal(config: &Config, beats: &'static Beats) -> Result<KeptRecord, StartError> {
+    let beat = beats.journal;
+    let Some(folder) = &config.journal else {
+        beat.turn_to(Operation::Ended);
+        return Ok((Record::unkept(config.history_bytes), None, None));
+    };
+    let limits = Limits {
+        segment_bytes: config.journal_segment_bytes as u64,
+        segment_age: config.journal_segment_age,
+        keep_bytes: config.journal_keep_bytes as u64,
+        keep_age: config.journal_keep_age,
+    };
+    let stop = new_stop()?;
+    let (record, journal, gauges) =
+        Journal::open(folder, limits, config.history_bytes, (beat, stop.clone())).map_err(StartError::Journal)?;
+    let handle =
+        threads::spawn("journal", CORE_STACK_BYTES, None, move || journal.run()).map_err(resource("thread journal"))?;
+    Ok((record, Some(gauges), Some((stop, handle))))
 }
 
 /// The slots of the state file and of the status file, of those that have a path; and the thread that writes them.

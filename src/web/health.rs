@@ -9,6 +9,7 @@ use crate::liveness::beat::{Beat, Beats, Verdict};
 use crate::pipeline::event_socket::PathState;
 use crate::pipeline::ingest::IngestGauges;
 use crate::pipeline::intake::IntakeGauge;
+use crate::pipeline::journal::queue::JournalGauges;
 use crate::pipeline::requests::FanoutGauges;
 use crate::process::clock::{epoch_seconds, pause};
 use crate::process::logging::LogControl;
@@ -35,6 +36,7 @@ pub struct Vitals {
     pub intake: IntakeGauge,
     pub fanout: Arc<FanoutGauges>,
     pub clients: Arc<ClientGauges>,
+    pub journal: Option<Arc<JournalGauges>>,
     pub log: Option<LogControl>,
     pub event_socket_path: PathBuf,
     /// Seconds since the epoch.
@@ -149,7 +151,8 @@ impl Vitals {
         let stalls = self.stalls(pause);
         let mut status = Status::Ok;
         let mut reasons = Vec::new();
-        for (how, text) in stalls.iter().map(Stall::finding).chain(self.path_finding()) {
+        let stalled = stalls.iter().map(Stall::finding);
+        for (how, text) in stalled.chain(self.path_finding()).chain(self.journal_finding()) {
             status = status.max(how);
             reasons.push(text);
         }
@@ -209,6 +212,10 @@ impl Vitals {
             ("messages_ignored", self.clients.ignored.load(Ordering::Relaxed).into()),
             ("slow_operations", self.slow_operations()),
             (
+                "journal",
+                self.journal.as_ref().map_or(Value::Null, |journal| journal.json()),
+            ),
+            (
                 "log_lines_lost",
                 self.log.as_ref().map_or(0, LogControl::lines_lost).into(),
             ),
@@ -241,6 +248,11 @@ impl Vitals {
             }
         }
         stalls
+    }
+
+    fn journal_finding(&self) -> Option<(Status, String)> {
+        let failure = self.journal.as_ref()?.failure()?;
+        Some((Status::Degraded, format!("the journal cannot be written: {failure}")))
     }
 
     fn path_finding(&self) -> Option<(Status, String)> {

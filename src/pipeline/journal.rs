@@ -1,0 +1,501 @@
+//! Keeps every event on disk: numbered JSON lines in segments, from which the server goes on after a restart.
+//!
+//! Runs on: `journal`, one, with `--journal`.
+//! Owns: the folder of the journal, by its lock; its segments.
+//! Blocks on: its queue (250 ms), the disk (one write of at most 1 MiB, or one flush, at a time).
+//! Can be stalled by: the disk; nobody waits for this thread but the stop, and that with a bound.
+//! Full queue means: the events of that batch are not journaled: counted, and a line says which numbers are missing.
+//! Ends when: `fanout` has ended and the queue is empty, or it is asked to; what is in the queue then is still written.
+//! Watched as: `journal`; not a core thread, a stall makes health `degraded`.
+
+pub mod line;
+
+pub mod queue;
+
+pub mod reader;
+
+pub mod recover;
+
+pub mod segments;
+
+use crate::liveness::beat::Beat;
+use crate::liveness::drill;
+use crate::liveness::operation::Operation;
+use crate::pipeline::batch::{Batch, Item, Loss};
+use crate::pipeline::event::Seq;
+use crate::pipeline::history::History;
+use crate::pipeline::journal::line::{FAILED, QUEUE_FULL};
+use crate::pipeline::journal::queue::{JournalGauges, JournalRx, JournalTx};
+use crate::pipeline::journal::recover::{Recovered, recover};
+use crate::pipeline::journal::segments::{Limits, Store, WriteError};
+use crate::pipeline::position::Epoch;
+use crate::process::clock::{epoch_seconds, json_seconds};
+use crate::process::files::{LockError, LockFile};
+use crate::process::stop::Stop;
+use crossbeam_channel::RecvTimeoutError;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Longest wait for a batch.
+const TURN: Duration = Duration::from_millis(250);
+/// What was written is on the disk after this long, even if the power fails.
+pub const DURABLE_WITHIN: Duration = Duration::from_millis(50);
+/// When the flush begins: the other half is the disk's.
+const SYNC_AFTER: Duration = Duration::from_millis(25);
+/// Most bytes of one write; a batch is at most one event more.
+const WRITE_BYTES_MAX: usize = 1024 * 1024;
+/// How often a disk that takes nothing is tried again, and how often that is said.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
+const SAY_EVERY: Duration = Duration::from_secs(60);
+
+/// What the fan-out goes on from, and where it leaves what it publishes.
+#[derive(Debug)]
+pub struct Record {
+    pub epoch: Epoch,
+    /// Its newest number is the last that counts as given.
+    pub history: History,
+    pub journal: Option<JournalTx>,
+}
+
+impl Record {
+    /// Without a journal: a new epoch, numbers from 1, nothing kept.
+    pub fn unkept(history_bytes: usize) -> Record {
+        Record {
+            epoch: Epoch::new(),
+            history: History::new(history_bytes, 0),
+            journal: None,
+        }
+    }
+}
+
+/// Why there can be no journal in a folder.
+#[derive(Debug)]
+pub enum JournalError {
+    Folder { path: PathBuf, error: io::Error },
+    Lock(LockError),
+    Read { path: PathBuf, error: io::Error },
+}
+
+impl fmt::Display for JournalError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            JournalError::Folder { path, error } => {
+                write!(f, "cannot make the journal's folder {}: {error}", path.display())
+            }
+            JournalError::Lock(LockError::Io { path, error }) => {
+                write!(
+                    f,
+                    "cannot write to the journal's folder, at {}: {error}",
+                    path.display()
+                )
+            }
+            JournalError::Lock(error) => write!(f, "another server writes this journal: {error}"),
+            JournalError::Read { path, error } => {
+                write!(f, "cannot read the journal, at {}: {error}", path.display())
+            }
+        }
+    }
+}
+
+impl std::error::Error for JournalError {}
+
+impl JournalError {
+    /// What a person can do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            JournalError::Lock(LockError::Held { .. }) => {
+                "give --journal a folder of its own, or stop the other server"
+            }
+            _ => {
+                "give --journal a folder that this user may read and write, or leave it out to serve without a journal"
+            }
+        }
+    }
+}
+
+/// The thread's own things.
+#[derive(Debug)]
+pub struct Journal {
+    rx: JournalRx,
+    store: Store,
+    gauges: Arc<JournalGauges>,
+    beat: &'static Beat,
+    stop: Stop,
+    /// The number that comes next; what is not offered to us was lost to a full queue.
+    next: Seq,
+    /// Everything up to this number is in the journal; what lies between it and the next is in `lines`, or missing.
+    written: Seq,
+    lines: Lines,
+    write_bytes_max: usize,
+    failing: Option<Failing>,
+    _lock: LockFile,
+}
+
+/// Lines on their way to the disk.
+#[derive(Debug, Default)]
+struct Lines {
+    bytes: Vec<u8>,
+    /// Where each line ends, its last number, and whether it is an event.
+    ends: Vec<(usize, Seq, bool)>,
+}
+
+impl Lines {
+    fn end(&mut self, last: Seq, is_event: bool) {
+        self.ends.push((self.bytes.len(), last, is_event));
+    }
+
+    fn put_loss(&mut self, loss: &Loss, time: f64) {
+        line::put_loss(&mut self.bytes, loss, time);
+        self.end(loss.to, false);
+    }
+
+    fn put_end(&mut self, seq: Seq) {
+        line::put_end(&mut self.bytes, seq, epoch_seconds());
+        self.end(seq, false);
+    }
+
+    /// How many of the lines that end at byte `kept` or before are events.
+    fn events_until(&self, kept: usize) -> u64 {
+        self.ends.iter().filter(|end| end.2 && end.0 <= kept).count() as u64
+    }
+}
+
+/// Nothing can be written.
+#[derive(Debug)]
+struct Failing {
+    since: Instant,
+    tried: Instant,
+    said: Instant,
+    /// Events that are missing.
+    events: u64,
+}
+
+impl Journal {
+    /// Recovers what is in `folder` and begins to write there: what the fan-out goes on from, the thread's things, and
+    /// what it shows. Blocks on the disk, for about a second per 64 MiB of history.
+    ///
+    /// # Errors
+    /// The folder cannot be made, locked or read. A full disk is no error.
+    pub fn open(
+        folder: &Path,
+        limits: Limits,
+        history_bytes: usize,
+        (beat, stop): (&'static Beat, Stop),
+    ) -> Result<(Record, Journal, Arc<JournalGauges>), JournalError> {
+        fs::create_dir_all(folder).map_err(|error| JournalError::Folder {
+            path: folder.to_owned(),
+            error,
+        })?;
+        let lock = LockFile::acquire(&folder.join("journal.lock")).map_err(JournalError::Lock)?;
+        let recovered = recover(folder, history_bytes, epoch_seconds())
+            .map_err(|(path, error)| JournalError::Read { path, error })?;
+        let gauges = Arc::new(JournalGauges::default());
+        let (tx, rx) = queue::queue(&gauges);
+        let Recovered {
+            mut epoch,
+            mut history,
+            restart,
+            segments,
+            resumes,
+        } = recovered;
+        let first = restart.map_or(history.newest() + 1, |(loss, _)| loss.from);
+        let mut journal = Journal {
+            rx,
+            store: Store::new(folder.to_owned(), limits, epoch, segments),
+            gauges: Arc::clone(&gauges),
+            beat,
+            stop,
+            next: first,
+            written: first - 1,
+            lines: Lines::default(),
+            write_bytes_max: WRITE_BYTES_MAX.min(limits.segment_bytes as usize / 2),
+            failing: None,
+            _lock: lock,
+        };
+        if let Err(fault) = journal.begin(resumes, restart) {
+            // Nothing on the disk says that numbers are given from here on, so the next start could give them again.
+            epoch = Epoch::new();
+            history = History::new(history_bytes, history.newest());
+            journal.store.begin_epoch(epoch);
+            journal.next = history.newest() + 1;
+            journal.written = history.newest();
+            journal.fail(&fault, 0);
+        }
+        let (count, bytes) = (history.newest() - history.reaches(), history.bytes());
+        log::info!(
+            "📖 journal in {}: epoch {epoch}, numbers go on at {}; {count} are in the history, {} KiB",
+            folder.display(),
+            history.newest() + 1,
+            bytes / 1024
+        );
+        let record = Record {
+            epoch,
+            history,
+            journal: Some(tx),
+        };
+        Ok((record, journal, gauges))
+    }
+
+    /// The first lines of this run, on the disk before anybody gets a number.
+    fn begin(&mut self, resumes: Option<f64>, restart: Option<(Loss, f64)>) -> io::Result<()> {
+        if let Some(begun) = resumes {
+            self.store.resume(begun, self.next)?;
+        }
+        self.store.begin_run(self.next).map_err(|fault| fault.error)?;
+        if let Some((loss, time)) = restart {
+            let mut line = Vec::new();
+            line::put_loss(&mut line, &loss, time);
+            self.store.append(loss.from, &line).map_err(|fault| fault.error)?;
+            self.next = loss.to + 1;
+        }
+        self.store.sync()?;
+        self.wrote(0, self.next - 1);
+        Ok(())
+    }
+
+    /// The thread's body.
+    pub fn run(mut self) {
+        self.beat.adopt();
+        let is_over = loop {
+            drill::obey(self.beat);
+            // Looked at before the queue: what was in it before the request is seen after it.
+            let stopping = self.stop.requested();
+            let is_over = match self.wait() {
+                Ok(batch) => {
+                    self.gather(batch);
+                    false
+                }
+                Err(RecvTimeoutError::Timeout) => false,
+                Err(RecvTimeoutError::Disconnected) => true,
+            };
+            self.write();
+            self.sync_if_due();
+            self.look_after_failure();
+            if is_over || stopping && self.rx.channel().is_empty() {
+                break is_over;
+            }
+        };
+        self.finish(is_over);
+        self.beat.turn_to(Operation::Ended);
+    }
+
+    fn wait(&self) -> Result<Arc<Batch>, RecvTimeoutError> {
+        let due = self
+            .store
+            .unsynced()
+            .map(|since| SYNC_AFTER.saturating_sub(since.elapsed()));
+        let _doing = self.beat.begin(Operation::Waiting);
+        self.rx.channel().recv_timeout(due.unwrap_or(TURN).min(TURN))
+    }
+
+    /// Makes lines of `batch` and of what else waits, as much as one write takes.
+    fn gather(&mut self, batch: Arc<Batch>) {
+        let mut batch = Some(batch);
+        while let Some(taken) = batch {
+            self.beat.step();
+            self.rx.took(&taken);
+            self.take(&taken);
+            batch = match self.lines.bytes.len() < self.write_bytes_max {
+                true => self.rx.channel().try_recv().ok(),
+                false => None,
+            };
+        }
+    }
+
+    fn take(&mut self, batch: &Batch) {
+        let seqs = batch.seqs();
+        if seqs.start > self.next {
+            self.miss(seqs.start);
+        }
+        self.next = seqs.end;
+        if let Some(failing) = &mut self.failing {
+            failing.events += batch.events() as u64;
+            self.gauges.drop_events(batch.events());
+            return;
+        }
+        let time = json_seconds(batch.time());
+        for item in batch.items() {
+            match item {
+                Item::Event(event) => {
+                    line::put_event(&mut self.lines.bytes, event.seq, &time, event.payload);
+                    self.lines.end(event.seq, true);
+                }
+                Item::Loss(loss) => self.lines.put_loss(&loss, batch.time()),
+            }
+        }
+    }
+
+    /// The numbers from the next one up to `to`, without it, found the queue full.
+    fn miss(&mut self, to: Seq) {
+        let loss = Loss {
+            from: self.next,
+            to: to - 1,
+            count: Some(to - self.next),
+            cause: QUEUE_FULL,
+        };
+        log::error!(
+            "🚨 the numbers {} to {} are not in the journal: its queue was full, because the disk is slower than events come",
+            loss.from,
+            loss.to
+        );
+        self.next = to;
+        if self.failing.is_none() {
+            self.lines.put_loss(&loss, epoch_seconds());
+        }
+    }
+
+    /// Writes the lines that were made.
+    fn write(&mut self) {
+        let mut lines = std::mem::take(&mut self.lines);
+        let Some((_, last, _)) = lines.ends.last() else {
+            return;
+        };
+        let about = (lines.ends.len() as u64, lines.bytes.len() as u64);
+        let doing = self.beat.begin_about(Operation::Journaling, about);
+        let written = self.store.append(self.written + 1, &lines.bytes);
+        drop(doing);
+        match written {
+            Ok(()) => self.wrote(lines.events_until(usize::MAX), *last),
+            Err(WriteError { error, kept }) => {
+                let events = lines.events_until(kept);
+                let last = lines.ends.iter().rev().find(|end| end.0 <= kept);
+                self.wrote(events, last.map_or(self.written, |end| end.1));
+                self.fail(&error, lines.events_until(usize::MAX) - events);
+            }
+        }
+        // Its memory is for the next ones.
+        lines.bytes.clear();
+        lines.ends.clear();
+        self.lines = lines;
+    }
+
+    /// Everything up to number `last` is in the journal, `events` more events among it.
+    fn wrote(&mut self, events: u64, last: Seq) {
+        self.written = last;
+        self.gauges.wrote(events, last);
+        self.gauges
+            .show_segment(self.store.current().unwrap_or((0, 0)), self.store.bytes());
+    }
+
+    fn sync_if_due(&mut self) {
+        if self.store.unsynced().is_some_and(|since| since.elapsed() >= SYNC_AFTER) {
+            self.sync();
+        }
+    }
+
+    fn sync(&mut self) {
+        let doing = self.beat.begin(Operation::Flushing);
+        let synced = self.store.sync();
+        drop(doing);
+        if let Err(error) = synced {
+            self.fail(&error, 0);
+        }
+    }
+
+    /// From here on nothing is written until the disk takes something again; `events` could not be any more.
+    fn fail(&mut self, error: &io::Error, events: u64) {
+        let now = Instant::now();
+        self.gauges.show_error(Some(error));
+        self.gauges.drop_events(events as usize);
+        log::error!(
+            "🚨 the journal cannot be written: {error}; clients get their events, but those from number {} on are not kept. \
+             Make room on its disk, or make its folder writable; trying again every second",
+            self.written + 1
+        );
+        self.failing = Some(Failing {
+            since: now,
+            tried: now,
+            said: now,
+            events,
+        });
+    }
+
+    /// While nothing can be written: tries again, and says so again, when it is time.
+    fn look_after_failure(&mut self) {
+        let Some(failing) = &mut self.failing else {
+            return;
+        };
+        if failing.tried.elapsed() >= RETRY_EVERY {
+            failing.tried = Instant::now();
+            let tried = self.try_again();
+            self.learn(tried);
+        }
+    }
+
+    fn learn(&mut self, tried: io::Result<()>) {
+        let Some(failing) = &mut self.failing else {
+            return;
+        };
+        let (seconds, events) = (failing.since.elapsed().as_secs(), failing.events);
+        match tried {
+            Ok(()) => {
+                self.failing = None;
+                self.gauges.show_error(None);
+                log::warn!("✅ the journal can be written again; {events} events of {seconds} s are missing in it");
+            }
+            Err(error) => {
+                self.gauges.show_error(Some(&error));
+                if failing.said.elapsed() >= SAY_EVERY {
+                    failing.said = Instant::now();
+                    log::error!(
+                        "🚨 the journal still cannot be written: {error}; {events} events of the last {seconds} s are not kept. \
+                         Make room on its disk, or make its folder writable"
+                    );
+                }
+            }
+        }
+    }
+
+    /// Begins a new segment, with a line for the numbers that are missing.
+    fn try_again(&mut self) -> io::Result<()> {
+        let _doing = self.beat.begin(Operation::Journaling);
+        let from = self.written + 1;
+        self.store.begin_run(from).map_err(|fault| fault.error)?;
+        if self.next > from {
+            let loss = Loss {
+                from,
+                to: self.next - 1,
+                count: Some(self.next - from),
+                cause: FAILED,
+            };
+            let mut line = Vec::new();
+            line::put_loss(&mut line, &loss, epoch_seconds());
+            self.store.append(from, &line).map_err(|fault| fault.error)?;
+        }
+        self.store.sync()?;
+        self.wrote(0, self.next - 1);
+        Ok(())
+    }
+
+    /// Nothing more comes. `is_over`: because the fan-out has ended, so that no number is given any more.
+    fn finish(&mut self, is_over: bool) {
+        let offered = self.rx.offered();
+        if is_over && offered >= self.next {
+            self.miss(offered + 1);
+        }
+        self.write();
+        if self.failing.is_some() {
+            let tried = self.try_again();
+            self.learn(tried);
+        }
+        if let Some(failing) = &self.failing {
+            log::error!(
+                "🚨 the journal ends without the last {} events, which its disk did not take",
+                failing.events
+            );
+            return;
+        }
+        if is_over {
+            self.lines.put_end(self.next - 1);
+            self.write();
+        }
+        self.sync();
+    }
+}
+
+#[cfg(test)]
+mod tests;

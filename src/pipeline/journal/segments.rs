@@ -1,0 +1,454 @@
+//! The files of the journal: named by their first number, so that their names sort as their content does.
+
+use crate::pipeline::event::Seq;
+use crate::pipeline::journal::line;
+use crate::pipeline::position::Epoch;
+use crate::process::clock::epoch_seconds;
+use std::collections::VecDeque;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+/// When a segment is full, and how much of the past is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub segment_bytes: u64,
+    pub segment_age: Duration,
+    /// All segments together, the one that grows included.
+    pub keep_bytes: u64,
+    pub keep_age: Duration,
+}
+
+/// A file of the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    pub first: Seq,
+    pub path: PathBuf,
+    pub bytes: u64,
+    pub modified: SystemTime,
+}
+
+/// The name of the segment that begins with number `first`.
+pub fn segment_name(first: Seq) -> String {
+    format!("events-{first:020}.jsonl")
+}
+
+/// The segments in `folder`, the oldest first.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn list(folder: &Path) -> io::Result<Vec<Segment>> {
+    let mut segments = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix("events-"));
+        let number = number.and_then(|name| name.strip_suffix(".jsonl"));
+        let Some(first) = number
+            .filter(|digits| digits.len() == 20)
+            .and_then(|digits| digits.parse().ok())
+        else {
+            continue;
+        };
+        // One that goes while we look was removed by its server.
+        if let Ok(facts) = entry.metadata() {
+            segments.push(Segment {
+                first,
+                path: entry.path(),
+                bytes: facts.len(),
+                modified: facts.modified().unwrap_or(SystemTime::UNIX_EPOCH),
+            });
+        }
+    }
+    segments.sort_by_key(|segment| segment.first);
+    Ok(segments)
+}
+
+/// Where the lines go: the segment that grows, and those before it.
+#[derive(Debug)]
+pub struct Store {
+    folder: PathBuf,
+    limits: Limits,
+    epoch: Epoch,
+    /// The oldest first.
+    old: VecDeque<Segment>,
+    current: Option<Current>,
+}
+
+/// The segment that grows.
+#[derive(Debug)]
+struct Current {
+    file: File,
+    segment: Segment,
+    begun: f64,
+    /// When the oldest bytes were written that may not be on the disk.
+    unsynced: Option<Instant>,
+    /// Something with a number is in it.
+    is_numbered: bool,
+}
+
+/// Lines were not written, or not all of them.
+#[derive(Debug)]
+pub struct WriteError {
+    pub error: io::Error,
+    /// How many bytes of the lines are in the journal after all: whole lines.
+    pub kept: usize,
+}
+
+impl Store {
+    /// A journal in `folder`, which has these segments.
+    pub fn new(folder: PathBuf, limits: Limits, epoch: Epoch, segments: Vec<Segment>) -> Store {
+        Store {
+            folder,
+            limits,
+            epoch,
+            old: segments.into(),
+            current: None,
+        }
+    }
+
+    /// From here on numbers are of `epoch`.
+    pub fn begin_epoch(&mut self, epoch: Epoch) {
+        self.epoch = epoch;
+        self.close();
+    }
+
+    /// Goes on in the newest segment, which has begun at `begun`, if it has room; else number `next` begins another one.
+    ///
+    /// # Errors
+    /// It cannot be opened for writing.
+    pub fn resume(&mut self, begun: f64, next: Seq) -> io::Result<()> {
+        // One without numbers has the name that a new one would get.
+        let suits = |segment: &&Segment| segment.first == next || !self.is_full(segment.bytes, begun);
+        let Some(segment) = self.old.back().filter(suits) else {
+            return Ok(());
+        };
+        let segment_is_numbered = segment.first < next;
+        let mut options = OpenOptions::new();
+        let file = options
+            .append(true)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(&segment.path)?;
+        self.current = self.old.pop_back().map(|segment| Current {
+            file,
+            segment,
+            begun,
+            unsynced: None,
+            is_numbered: segment_is_numbered,
+        });
+        Ok(())
+    }
+
+    /// Writes the line with which a run begins: whatever stood at the end before is no end any more. At the beginning
+    /// of a segment its own first line does that.
+    ///
+    /// # Errors
+    /// As [`Store::append`].
+    pub fn begin_run(&mut self, first: Seq) -> Result<(), WriteError> {
+        match self.current {
+            None => self.begin_segment(first).map_err(nothing_kept),
+            Some(_) => {
+                let mut head = Vec::new();
+                line::put_head(&mut head, self.epoch, first, epoch_seconds());
+                self.write(&head)
+            }
+        }
+    }
+
+    /// Writes whole lines, of which the first has number `first`; into a new segment when the one before is full. Blocks
+    /// on the disk.
+    ///
+    /// # Errors
+    /// The disk takes no more. The segment is given up: what is torn of it is cut off, and the next lines begin a new one.
+    pub fn append(&mut self, first: Seq, lines: &[u8]) -> Result<(), WriteError> {
+        let full = self.current.as_ref().is_some_and(|current| {
+            current.is_numbered && self.is_full(current.segment.bytes + lines.len() as u64, current.begun)
+        });
+        if full {
+            self.sync().map_err(nothing_kept)?;
+            self.close();
+        }
+        if self.current.is_none() {
+            self.begin_segment(first).map_err(nothing_kept)?;
+        }
+        self.write(lines)?;
+        if let Some(current) = &mut self.current {
+            current.is_numbered = true;
+        }
+        self.retire();
+        Ok(())
+    }
+
+    fn is_full(&self, bytes: u64, begun: f64) -> bool {
+        // A clock that was set back makes no segment old.
+        let age = epoch_seconds() - begun;
+        bytes > self.limits.segment_bytes || age >= self.limits.segment_age.as_secs_f64()
+    }
+
+    fn begin_segment(&mut self, first: Seq) -> io::Result<()> {
+        let path = self.folder.join(segment_name(first));
+        let begun = epoch_seconds();
+        set_aside(&path, begun)?;
+        let mut options = OpenOptions::new();
+        let file = options.append(true).create_new(true).open(&path)?;
+        self.current = Some(Current {
+            file,
+            segment: Segment {
+                first,
+                path,
+                bytes: 0,
+                modified: SystemTime::now(),
+            },
+            begun,
+            unsynced: None,
+            is_numbered: false,
+        });
+        let mut head = Vec::new();
+        line::put_head(&mut head, self.epoch, first, begun);
+        self.write(&head).map_err(|fault| fault.error)?;
+        // Its name must be on the disk too.
+        let named = File::open(&self.folder).and_then(|folder| folder.sync_all());
+        if named.is_err() {
+            self.close();
+        }
+        named
+    }
+
+    fn write(&mut self, lines: &[u8]) -> Result<(), WriteError> {
+        let Some(current) = &mut self.current else {
+            return Err(nothing_kept(io::ErrorKind::NotFound.into()));
+        };
+        let (written, outcome) = write_all(&mut current.file, lines);
+        if written > 0 {
+            current.unsynced.get_or_insert_with(Instant::now);
+        }
+        let Err(error) = outcome else {
+            current.segment.bytes += written as u64;
+            current.segment.modified = SystemTime::now();
+            return Ok(());
+        };
+        let kept = lines[..written]
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |end| end + 1);
+        current.segment.bytes += kept as u64;
+        current.is_numbered |= kept > 0;
+        // Where even that fails, whoever reads finds a torn line, and says so.
+        let _ = current.file.set_len(current.segment.bytes);
+        let _ = current.file.sync_data();
+        self.close();
+        Err(WriteError { error, kept })
+    }
+
+    /// Leaves the segment that grows; one without numbers goes, because the next one gets its name.
+    fn close(&mut self) {
+        if let Some(current) = self.current.take() {
+            match current.is_numbered {
+                true => self.old.push_back(current.segment),
+                false => drop(fs::remove_file(&current.segment.path)),
+            }
+        }
+    }
+
+    /// When the oldest bytes were written that may not be on the disk.
+    pub fn unsynced(&self) -> Option<Instant> {
+        self.current.as_ref()?.unsynced
+    }
+
+    /// Has the disk keep what was written (fdatasync(2)). Blocks on the disk.
+    ///
+    /// # Errors
+    /// The disk failed: whether it has kept what was written since the last time, nobody knows. The segment is given up.
+    pub fn sync(&mut self) -> io::Result<()> {
+        let Some(current) = self.current.as_mut().filter(|current| current.unsynced.is_some()) else {
+            return Ok(());
+        };
+        current.unsynced = None;
+        let synced = current.file.sync_data();
+        if synced.is_err() {
+            self.close();
+        }
+        synced
+    }
+
+    /// Removes the oldest whole segments that are too old, or too much. Blocks on the disk.
+    pub fn retire(&mut self) {
+        let mut bytes = self.bytes();
+        while let Some(oldest) = self.old.front() {
+            let age = oldest.modified.elapsed().unwrap_or_default();
+            if bytes <= self.limits.keep_bytes && age < self.limits.keep_age {
+                return;
+            }
+            match fs::remove_file(&oldest.path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    log::error!(
+                        "🚨 cannot remove the old journal segment {}: {error}; the journal grows beyond --journal-keep-bytes",
+                        oldest.path.display()
+                    );
+                    // So that the younger ones are still looked at; the next start finds it again.
+                }
+                _ => log::info!(
+                    "🧹 journal segment {} was removed: it was the oldest",
+                    oldest.path.display()
+                ),
+            }
+            bytes -= oldest.bytes;
+            self.old.pop_front();
+        }
+    }
+
+    /// All segments together.
+    pub fn bytes(&self) -> u64 {
+        let current = self.current.as_ref().map(|current| &current.segment);
+        self.old.iter().chain(current).map(|segment| segment.bytes).sum()
+    }
+
+    /// The segment that grows: the number in its name, and its bytes.
+    pub fn current(&self) -> Option<(Seq, u64)> {
+        let current = self.current.as_ref()?;
+        Some((current.segment.first, current.segment.bytes))
+    }
+}
+
+fn nothing_kept(error: io::Error) -> WriteError {
+    WriteError { error, kept: 0 }
+}
+
+/// How many bytes were written, and whether that is all.
+fn write_all(file: &mut File, bytes: &[u8]) -> (usize, io::Result<()>) {
+    let mut written = 0;
+    while written < bytes.len() {
+        match file.write(&bytes[written..]) {
+            Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
+            Ok(len) => written += len,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (written, Err(error)),
+        }
+    }
+    (written, Ok(()))
+}
+
+/// A file of that name can only be one in which nobody found a number; it is kept for whoever wants to look at it.
+fn set_aside(path: &Path, now: f64) -> io::Result<()> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(format!(".damaged-{now:.9}"));
+    match fs::rename(path, &aside) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => {
+            log::warn!(
+                "⚠️ journal segment {} had no event that can be read; it was set aside as {}",
+                path.display(),
+                Path::new(&aside).display()
+            );
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        segment_bytes: 300,
+        segment_age: Duration::from_secs(3600),
+        keep_bytes: 1000,
+        keep_age: Duration::from_secs(3600),
+    };
+
+    fn store(folder: &tempfile::TempDir, limits: Limits) -> Store {
+        let path = folder.path().to_owned();
+        Store::new(path.clone(), limits, Epoch::new(), list(&path).unwrap())
+    }
+
+    /// Writes events `from..to`, each for itself.
+    fn fill(store: &mut Store, numbers: std::ops::Range<Seq>) {
+        for seq in numbers {
+            let mut line = Vec::new();
+            line::put_event(&mut line, seq, "1.5", br#"{"type":"x"}"#);
+            store.append(seq, &line).unwrap();
+        }
+        store.sync().unwrap();
+    }
+
+    #[test]
+    fn a_full_segment_is_followed_by_another_and_the_oldest_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = store(&folder, LIMITS);
+        fill(&mut store, 1..60);
+        let segments = list(folder.path()).unwrap();
+        assert!(segments.len() > 2, "{segments:?}");
+        assert!(segments.iter().all(|segment| segment.bytes <= 300), "{segments:?}");
+        assert_eq!(segments.iter().map(|segment| segment.bytes).sum::<u64>(), store.bytes());
+        assert!(store.bytes() <= 1000);
+        // What is left follows each other without a gap.
+        let mut next = segments[0].first;
+        assert!(next > 1);
+        for segment in &segments {
+            assert_eq!(segment.first, next, "{segments:?}");
+            let text = fs::read_to_string(&segment.path).unwrap();
+            assert!(text.starts_with("{\"journal\":1,"), "{text}");
+            next += text.lines().count() as u64 - 1;
+        }
+        assert_eq!(next, 60);
+    }
+
+    #[test]
+    fn an_old_segment_is_full_and_what_is_too_old_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let limits = Limits {
+            segment_age: Duration::ZERO,
+            ..LIMITS
+        };
+        fill(&mut store(&folder, limits), 1..4);
+        assert_eq!(list(folder.path()).unwrap().len(), 3);
+        let limits = Limits {
+            keep_age: Duration::ZERO,
+            ..LIMITS
+        };
+        fill(&mut store(&folder, limits), 4..5);
+        let firsts: Vec<Seq> = list(folder.path())
+            .unwrap()
+            .iter()
+            .map(|segment| segment.first)
+            .collect();
+        assert_eq!(firsts, [4]);
+    }
+
+    #[test]
+    fn the_newest_segment_goes_on_while_it_has_room() {
+        let folder = tempfile::tempdir().unwrap();
+        fill(&mut store(&folder, LIMITS), 1..3);
+        let mut again = store(&folder, LIMITS);
+        again.resume(epoch_seconds(), 3).unwrap();
+        again.begin_run(3).unwrap();
+        fill(&mut again, 3..4);
+        assert_eq!(list(folder.path()).unwrap().len(), 1);
+        let mut late = store(&folder, LIMITS);
+        late.resume(epoch_seconds() - 4000.0, 4).unwrap();
+        late.begin_run(4).unwrap();
+        assert_eq!(list(folder.path()).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn nothing_else_in_the_folder_is_touched() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["events-1.jsonl", "events-0000000000000000000x.jsonl", "notes"] {
+            fs::write(folder.path().join(name), "x").unwrap();
+        }
+        assert_eq!(list(folder.path()).unwrap(), []);
+        fs::write(folder.path().join(segment_name(1)), "nonsense").unwrap();
+        let mut store = Store::new(folder.path().to_owned(), LIMITS, Epoch::new(), Vec::new());
+        fill(&mut store, 1..2);
+        let names = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name());
+        let aside = names
+            .filter(|name| name.to_string_lossy().contains(".damaged-"))
+            .count();
+        assert_eq!(aside, 1);
+    }
+}

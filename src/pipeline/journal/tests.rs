@@ -1,0 +1,3 @@
+//! Recovery, and the thread as a whole, over real files.
+
+use super::*;
