@@ -3,6 +3,7 @@
 use crate::client::handshake::STREAM_PATH;
 use crate::commands::drill::Drill;
 use crate::commands::emit::{Emit, Source};
+use crate::commands::replay::{Point, Replay};
 use crate::commands::request::ServerUrl;
 use crate::commands::tail::{StreamUrl, Tail};
 use crate::commands::tail_lines::Format;
@@ -23,6 +24,7 @@ pub enum Command {
     Diagnose(ServerUrl),
     Emit(Emit),
     Tail(Tail),
+    Replay(Replay),
     Demo { path: PathBuf },
     Print(String),
 }
@@ -82,7 +84,7 @@ impl WrongUsage {
 }
 
 /// The commands that have help of their own.
-const COMMANDS: [&str; 7] = ["serve", "forget", "emit", "tail", "demo", "diagnose", "drill"];
+const COMMANDS: [&str; 8] = ["serve", "forget", "emit", "tail", "replay", "demo", "diagnose", "drill"];
 
 impl From<lexopt::Error> for UsageError {
     fn from(error: lexopt::Error) -> Self {
@@ -121,6 +123,7 @@ fn follow(parser: &mut Parser) -> Result<Command, UsageError> {
             "forget" => forget(parser),
             "emit" => emit(parser),
             "tail" => tail(parser),
+            "replay" => replay(parser),
             "demo" => demo(parser),
             "diagnose" => diagnose(parser),
             "drill" => drill(parser),
@@ -142,6 +145,7 @@ fn help(parser: &mut Parser) -> Result<Command, UsageError> {
         "forget" => Ok(Command::Print(forget_help())),
         "emit" => Ok(Command::Print(emit_help())),
         "tail" => Ok(Command::Print(tail_help())),
+        "replay" => Ok(Command::Print(replay_help())),
         "demo" => Ok(Command::Print(demo_help())),
         "diagnose" => Ok(Command::Print(diagnose_help())),
         "drill" => Ok(Command::Print(drill_help())),
@@ -310,6 +314,70 @@ fn format(parser: &mut Parser) -> Result<Format, UsageError> {
     }
 }
 
+/// How long `replay` waits for a server that is away or takes nothing.
+const REPLAY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How much faster or slower a recording may be played.
+const SPEED_MIN: f64 = 0.001;
+const SPEED_MAX: f64 = 1_000_000.0;
+
+fn replay(parser: &mut Parser) -> Result<Command, UsageError> {
+    let missing = |what| UsageError::Missing {
+        command: "replay",
+        what,
+    };
+    let mut journal = None;
+    let (mut from, mut to, mut speed, mut fast) = (None, None, None, false);
+    let mut path = Config::default().event_socket_path;
+    let mut timeout = REPLAY_TIMEOUT;
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Arg::Long("help") | Arg::Short('h') => return Ok(Command::Print(replay_help())),
+            Arg::Long("journal") => journal = Some(parser.value()?.into()),
+            Arg::Long("from") => from = Some(point(parser, "from")?),
+            Arg::Long("to") => to = Some(point(parser, "to")?),
+            Arg::Long("fast") => fast = true,
+            Arg::Long("speed") => speed = Some(speed_value(parser)?),
+            Arg::Long("event-socket-path") => path = parser.value()?.into(),
+            Arg::Long("timeout") => timeout = time_value(parser, "timeout", TIME_MIN)?,
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    if fast && speed.is_some() {
+        return Err(missing("either --fast or --speed, not both"));
+    }
+    Ok(Command::Replay(Replay {
+        journal: journal.ok_or_else(|| missing("--journal, the folder of the recording"))?,
+        from,
+        to,
+        speed: (!fast).then_some(speed.unwrap_or(1.0)),
+        path,
+        timeout,
+    }))
+}
+
+fn point(parser: &mut Parser, flag: &str) -> Result<Point, UsageError> {
+    let value = parser.value()?.string()?;
+    value.parse().map_err(|wanted| {
+        UsageError::Setting(SettingError {
+            name: flag.to_owned(),
+            value,
+            wanted,
+        })
+    })
+}
+
+fn speed_value(parser: &mut Parser) -> Result<f64, UsageError> {
+    let value = parser.value()?.string()?;
+    match value.parse() {
+        Ok(speed) if (SPEED_MIN..=SPEED_MAX).contains(&speed) => Ok(speed),
+        _ => Err(UsageError::Setting(SettingError {
+            name: "speed".to_owned(),
+            value,
+            wanted: format!("write how many times faster, from {SPEED_MIN} to {SPEED_MAX}"),
+        })),
+    }
+}
+
 fn demo(parser: &mut Parser) -> Result<Command, UsageError> {
     let mut path = Config::default().event_socket_path;
     while let Some(argument) = parser.next()? {
@@ -407,8 +475,8 @@ others go on. The server must have been started with --allow-drill, and takes th
 
 Usage: threadcast drill COMPONENT DURATION [FLAGS]
 
-  COMPONENT                   ingest, fanout, accept, inbox, main, heartbeat, files, log, watchdog, or client-N: the
-                              thread of a client, which then holds its socket as if that were stuck
+  COMPONENT                   ingest, fanout, accept, inbox, main, heartbeat, journal, files, log, watchdog, or
+                              client-N: the thread of a client, which then holds its socket as if that were stuck
   DURATION                    at most {}; 0s ends a drill
   --kind KIND                 sleep (as one who waits for a lock or a disk), spin (computing), log (asleep with the log's
                               lock in its hand) [sleep]
@@ -462,6 +530,31 @@ Exit status: 0 ended as asked, 1 failed, 2 wrong usage.
     )
 }
 
+fn replay_help() -> String {
+    format!(
+        "\
+Sends the events that a journal has recorded to a server, in their order, byte for byte and with their original timing.
+Line ends between the tokens of an event are spaces in a journal. Ctrl-C or SIGTERM ends it.
+
+Usage: threadcast replay --journal DIR [FLAGS]
+
+  --journal DIR               the folder of the recording; a server may be writing it: what it adds is not replayed
+  --from POINT                begin with this event [the first]
+  --to POINT                  end with this one [the last]
+  --fast                      without pauses, as fast as the server takes it
+  --speed X                   X times as fast as it happened [1]
+  --event-socket-path PATH    the server's socket [{}]
+  --timeout TIME              how long to wait for a server that is away or takes nothing [{}]
+
+A POINT is an event's number (digits alone: 1234), or a time: @SECONDS or SECONDS.FRACTION since 1970, or UTC as in
+2026-11-23T00:24:40Z.
+Exit status: 0 all sent, or ended as asked; 1 some not taken, or no recording; 2 wrong usage.
+",
+        Config::default().event_socket_path.display(),
+        config::show_duration(REPLAY_TIMEOUT)
+    )
+}
+
 fn demo_help() -> String {
     format!(
         "\
@@ -488,6 +581,7 @@ Commands:
   serve         receive events on a Unix datagram socket, send them to browsers over WebSocket
   emit          send an event from a shell, or a stream of them
   tail          show events as they come
+  replay        send what a journal has recorded to a server again
   forget NAME   remove a machine that no longer exists from a running server
   diagnose      print what every thread of a running server is doing, with its stack
   drill         make a thread of a running server stand still, to see what a hang looks like

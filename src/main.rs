@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         Command::Diagnose(server) => commands::diagnose::run(&server),
         Command::Emit(emit) => commands::emit::run(&emit),
         Command::Tail(tail) => commands::tail::run(&tail),
+        Command::Replay(replay) => commands::replay::run(&replay),
         Command::Demo { path } => commands::demo::run(&path),
         Command::Print(text) => commands::print(&text),
     };

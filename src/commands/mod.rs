@@ -5,6 +5,7 @@ pub mod diagnose;
 pub mod drill;
 pub mod emit;
 pub mod forget;
+pub mod replay;
 pub mod request;
 pub mod sender;
 pub mod tail;

@@ -200,10 +200,12 @@ impl Heartbeat {
 
 /// Everything that is counted, as of now. Single counts, each read for itself: one that moves meanwhile is in the next.
 fn totals(vitals: &Vitals) -> Totals {
+    let journal = vitals.journal.as_ref().map_or(0, |journal| journal.dropped());
+    let dropped = vitals.ingest.drops.counts();
     Totals {
         events: vitals.ingest.received.load(Ordering::Relaxed),
         bytes: vitals.ingest.received_bytes.load(Ordering::Relaxed),
-        dropped: vitals.ingest.drops.counts().collect(),
+        dropped: dropped.chain([("journal", journal)]).collect(),
         ended: vitals.clients.ends.counts().collect(),
         refused: vitals.clients.refused.load(Ordering::Relaxed) as u64,
         log_lines_lost: vitals.log.as_ref().map_or(0, LogControl::lines_lost),

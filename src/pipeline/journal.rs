@@ -139,13 +139,21 @@ pub struct Journal {
 #[derive(Debug, Default)]
 struct Lines {
     bytes: Vec<u8>,
-    /// Where each line ends, its last number, and whether it is an event.
-    ends: Vec<(usize, Seq, bool)>,
+    ends: Vec<LineEnd>,
+}
+
+/// Where a line ends, and its last number.
+#[derive(Clone, Copy, Debug)]
+struct LineEnd {
+    at: usize,
+    last: Seq,
+    is_event: bool,
 }
 
 impl Lines {
     fn end(&mut self, last: Seq, is_event: bool) {
-        self.ends.push((self.bytes.len(), last, is_event));
+        let at = self.bytes.len();
+        self.ends.push(LineEnd { at, last, is_event });
     }
 
     fn put_loss(&mut self, loss: &Loss, time: f64) {
@@ -158,9 +166,15 @@ impl Lines {
         self.end(seq, false);
     }
 
-    /// How many of the lines that end at byte `kept` or before are events.
-    fn events_until(&self, kept: usize) -> u64 {
-        self.ends.iter().filter(|end| end.2 && end.0 <= kept).count() as u64
+    /// Where line `index` begins; the end of the last one for the index behind it.
+    fn start(&self, index: usize) -> usize {
+        index.checked_sub(1).map_or(0, |before| self.ends[before].at)
+    }
+
+    /// The index behind the lines from `from` on that have `bytes_max` bytes together; at least one line.
+    fn piece(&self, from: usize, bytes_max: usize) -> usize {
+        let end = self.start(from) + bytes_max;
+        self.ends.partition_point(|line| line.at <= end).max(from + 1)
     }
 }
 
@@ -223,14 +237,13 @@ impl Journal {
             journal.store.begin_epoch(epoch);
             journal.next = history.newest() + 1;
             journal.written = history.newest();
-            journal.fail(&fault, 0);
+            journal.fail(&fault);
         }
-        let (count, bytes) = (history.newest() - history.reaches(), history.bytes());
         log::info!(
-            "📖 journal in {}: epoch {epoch}, numbers go on at {}; {count} are in the history, {} KiB",
+            "📖 journal in {}: epoch {epoch}, the next number is {}, {} KiB of recent events are back in the history",
             folder.display(),
             history.newest() + 1,
-            bytes / 1024
+            history.bytes() / 1024
         );
         let record = Record {
             epoch,
@@ -348,29 +361,46 @@ impl Journal {
         }
     }
 
-    /// Writes the lines that were made.
+    /// Writes the lines that were made, in pieces that fit into a segment.
     fn write(&mut self) {
         let mut lines = std::mem::take(&mut self.lines);
-        let Some((_, last, _)) = lines.ends.last() else {
-            return;
-        };
-        let about = (lines.ends.len() as u64, lines.bytes.len() as u64);
-        let doing = self.beat.begin_about(Operation::Journaling, about);
-        let written = self.store.append(self.written + 1, &lines.bytes);
-        drop(doing);
-        match written {
-            Ok(()) => self.wrote(lines.events_until(usize::MAX), *last),
-            Err(WriteError { error, kept }) => {
-                let events = lines.events_until(kept);
-                let last = lines.ends.iter().rev().find(|end| end.0 <= kept);
-                self.wrote(events, last.map_or(self.written, |end| end.1));
-                self.fail(&error, lines.events_until(usize::MAX) - events);
-            }
+        let mut from = 0;
+        while from < lines.ends.len() && self.failing.is_none() {
+            let to = lines.piece(from, self.write_bytes_max);
+            self.write_piece(&lines, from, to);
+            from = to;
+        }
+        if let Some(failing) = &mut self.failing {
+            let missing = lines
+                .ends
+                .iter()
+                .filter(|end| end.is_event && end.last > self.written)
+                .count();
+            failing.events += missing as u64;
+            self.gauges.drop_events(missing);
         }
         // Its memory is for the next ones.
         lines.bytes.clear();
         lines.ends.clear();
         self.lines = lines;
+    }
+
+    fn write_piece(&mut self, lines: &Lines, from: usize, to: usize) {
+        let start = lines.start(from);
+        let bytes = &lines.bytes[start..lines.start(to)];
+        let about = ((to - from) as u64, bytes.len() as u64);
+        let doing = self.beat.begin_about(Operation::Journaling, about);
+        let written = self.store.append(self.written + 1, bytes);
+        drop(doing);
+        let kept = written.as_ref().err().map_or(bytes.len(), |fault| fault.kept);
+        let kept = lines.ends[from..to].iter().take_while(|end| end.at <= start + kept);
+        let (events, last) = kept.fold((0, self.written), |(events, _), end| {
+            (events + u64::from(end.is_event), end.last)
+        });
+        self.wrote(events, last);
+        if let Err(WriteError { error, .. }) = written {
+            self.fail(&error);
+        }
     }
 
     /// Everything up to number `last` is in the journal, `events` more events among it.
@@ -392,15 +422,14 @@ impl Journal {
         let synced = self.store.sync();
         drop(doing);
         if let Err(error) = synced {
-            self.fail(&error, 0);
+            self.fail(&error);
         }
     }
 
-    /// From here on nothing is written until the disk takes something again; `events` could not be any more.
-    fn fail(&mut self, error: &io::Error, events: u64) {
+    /// From here on nothing is written until the disk takes something again.
+    fn fail(&mut self, error: &io::Error) {
         let now = Instant::now();
         self.gauges.show_error(Some(error));
-        self.gauges.drop_events(events as usize);
         log::error!(
             "🚨 the journal cannot be written: {error}; clients get their events, but those from number {} on are not kept. \
              Make room on its disk, or make its folder writable; trying again every second",
@@ -410,7 +439,7 @@ impl Journal {
             since: now,
             tried: now,
             said: now,
-            events,
+            events: 0,
         });
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use time::OffsetDateTime;
+use time::{Date, Month, OffsetDateTime};
 
 /// Wall-clock seconds since the Unix epoch, as messages carry them; 0.0 when the clock stands before 1970.
 pub fn epoch_seconds() -> f64 {
@@ -58,6 +58,34 @@ pub fn rfc3339_of(at: OffsetDateTime) -> String {
     )
 }
 
+/// The seconds since the epoch of a time as [`rfc3339`] writes it, with any number of digits behind the second, or none;
+/// `None` when it is none, or of another zone than UTC.
+pub fn parse_rfc3339(text: &str) -> Option<f64> {
+    let (date, clock) = text.strip_suffix('Z')?.split_once('T')?;
+    let (clock, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
+    let numbers = |text: &str, separator| -> Option<[u16; 3]> {
+        let parts: Option<Vec<u16>> = text.split(separator).map(digits).collect();
+        parts?.try_into().ok()
+    };
+    let [year, month, day] = numbers(date, '-')?;
+    let [hour, minute, second] = numbers(clock, ':')?;
+    digits::<u64>(fraction)?;
+    let month = Month::try_from(u8::try_from(month).ok()?).ok()?;
+    let day = Date::from_calendar_date(i32::from(year), month, u8::try_from(day).ok()?).ok()?;
+    let byte = |number: u16| u8::try_from(number).ok();
+    let at = day
+        .with_hms(byte(hour)?, byte(minute)?, byte(second)?)
+        .ok()?
+        .assume_utc();
+    // Read together, so that the nearest double is the one that was written.
+    format!("{}.{fraction}", at.unix_timestamp()).parse().ok()
+}
+
+fn digits<T: std::str::FromStr>(text: &str) -> Option<T> {
+    let are_digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    are_digits.then(|| text.parse().ok()).flatten()
+}
+
 /// `timeout` as system calls take it, rounded up to a whole millisecond so that a poll never returns just before a deadline.
 pub fn timespec(timeout: Duration) -> rustix::event::Timespec {
     let millis = timeout.as_nanos().div_ceil(1_000_000) as i64;
@@ -82,6 +110,25 @@ mod tests {
         assert_eq!(rfc3339(0.0), "1970-01-01T00:00:00.000Z");
         assert_eq!(rfc3339(1_795_393_480.585), "2026-11-23T00:24:40.585Z");
         assert_eq!(rfc3339(1e300), "1970-01-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn a_time_in_rfc_3339_is_read() {
+        for time in [0.0, 1_795_393_480.585, 1_795_393_480.0] {
+            assert_eq!(parse_rfc3339(&rfc3339(time)), Some(time));
+        }
+        assert_eq!(
+            parse_rfc3339("2026-11-23T00:24:40.585657Z"),
+            Some(1_795_393_480.585_657)
+        );
+        for text in [
+            "2026-11-23",
+            "2026-11-31T00:00:00Z",
+            "2026-11-23T24:00:00Z",
+            "2026-11-23T00:00:00.Z",
+        ] {
+            assert_eq!(parse_rfc3339(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 /// Every flag with the default that the issue and the original give it.
-const FLAGS: [(&str, &str); 19] = [
+const FLAGS: [(&str, &str); 24] = [
     ("--host", "127.0.0.1"),
     ("--port", "3002"),
     ("--event-socket-path", "/tmp/statemachine-events.sock"),
@@ -26,6 +26,11 @@ const FLAGS: [(&str, &str); 19] = [
     ("--ingest-patience", "5ms"),
     ("--delivery", "direct"),
     ("--state-file", "auto"),
+    ("--journal", "none"),
+    ("--journal-segment-bytes", "64MiB"),
+    ("--journal-segment-age", "1h"),
+    ("--journal-keep-bytes", "1GiB"),
+    ("--journal-keep-age", "168h"),
     ("--machine-ttl", "never"),
     ("--allow-origin", "none"),
     ("--hang-timeout", "15s"),
@@ -137,7 +142,19 @@ fn wrong_usage_ends_with_2_and_names_what_was_wrong() {
         ),
         (&["serve", "--hang-timeout", "10ms"], &["--hang-timeout", "from 1s"]),
         (&["serve", "--allow-drill=perhaps"], &["--allow-drill", "true or false"]),
+        (&["serve", "--journal", ""], &["--journal", "empty"]),
+        (
+            &["serve", "--journal-segment-bytes", "1KiB"],
+            &["--journal-segment-bytes", "64KiB"],
+        ),
         (&["forget"], &["forget", "name of a machine"]),
+        (&["replay"], &["replay", "--journal"]),
+        (
+            &["replay", "--journal", "j", "--from", "noon"],
+            &["--from", "@1795393480"],
+        ),
+        (&["replay", "--journal", "j", "--speed", "0"], &["--speed", "0.001"]),
+        (&["replay", "--journal", "j", "--speed", "2", "--fast"], &["not both"]),
         (&["forget", "one", "two"], &["two"]),
         (&["forget", "one", "--port", "x"], &["x"]),
         (&["forget", "one", "--prot", "1"], &["--prot"]),
@@ -146,7 +163,9 @@ fn wrong_usage_ends_with_2_and_names_what_was_wrong() {
         assert_eq!((status, output.as_str()), (2, ""), "{arguments:?}: {said}");
         assert!(said.starts_with("threadcast: "), "{said}");
         let help = match arguments.first() {
-            Some(command) if ["serve", "forget"].contains(command) => format!("`threadcast {command} --help`"),
+            Some(command) if ["serve", "forget", "replay"].contains(command) => {
+                format!("`threadcast {command} --help`")
+            }
             _ => "`threadcast --help`".to_owned(),
         };
         assert!(said.contains(&format!("\nhint: {help}")), "{arguments:?}: {said}");

@@ -23,6 +23,7 @@ mod handshake;
 mod heartbeat;
 mod hostile;
 mod http;
+mod journal;
 mod logging;
 mod memory;
 mod messages;

@@ -218,6 +218,7 @@ fn every_file_that_owns_a_thread_opens_with_the_seven_lines() {
     for file in [
         "src/pipeline/ingest.rs",
         "src/pipeline/fanout.rs",
+        "src/pipeline/journal.rs",
         "src/client/accept.rs",
         "src/client/handshake.rs",
         "src/client/inbox.rs",

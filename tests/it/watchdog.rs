@@ -17,13 +17,14 @@ const DRILL: Duration = Duration::from_secs(60);
 /// For drills that cannot be ended, because nobody is there to take the order.
 const ENDLESS: Duration = Duration::from_secs(8);
 /// Every thread that lives as long as the server and is watched by the watchdog.
-const COMPONENTS: [&str; 8] = [
+const COMPONENTS: [&str; 9] = [
     "ingest",
     "fanout",
     "accept",
     "inbox",
     "main",
     "heartbeat",
+    "journal",
     "files",
     "log",
 ];
@@ -149,7 +150,7 @@ fn every_component_stands_still(kind: &'static str, at_once: usize) {
         std::thread::scope(|scope| {
             for component in components {
                 scope.spawn(move || {
-                    let server = TestServer::start(&FLAGS);
+                    let server = TestServer::start(&[&FLAGS[..], &["--journal", "journal"]].concat());
                     let mut client = server.client();
                     server.send(numbered(0, 100));
                     client.expect_numbers(0..1);

@@ -161,13 +161,14 @@ fn known_cause(name: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde::de::IgnoredAny;
 
     fn written(put: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
         let mut out = Vec::new();
         put(&mut out);
         assert_eq!(out.iter().filter(|byte| **byte == b'\n').count(), 1, "one line");
         assert_eq!(out.pop(), Some(b'\n'));
-        serde_json::from_slice::<Value>(&out).expect("a JSON document");
+        serde_json::from_slice::<IgnoredAny>(&out).expect("a JSON document");
         out
     }
 
