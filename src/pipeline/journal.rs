@@ -45,7 +45,7 @@ const TURN: Duration = Duration::from_millis(250);
 /// What was written is on the disk after this long, even if the power fails.
 pub const DURABLE_WITHIN: Duration = Duration::from_millis(50);
 /// When the flush begins: the other half is the disk's.
-const SYNC_AFTER: Duration = Duration::from_millis(25);
+const SYNC_AFTER: Duration = Duration::from_millis(DURABLE_WITHIN.as_millis() as u64 / 2);
 /// Most bytes of one write; a batch is at most one event more.
 const WRITE_BYTES_MAX: usize = 1024 * 1024;
 /// How often a disk that takes nothing is tried again, and how often that is said.
@@ -282,7 +282,10 @@ impl Journal {
                     self.gather(batch);
                     false
                 }
-                Err(RecvTimeoutError::Timeout) => false,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.store.retire();
+                    false
+                }
                 Err(RecvTimeoutError::Disconnected) => true,
             };
             self.write();

@@ -1,8 +1,9 @@
 //! The journal has every event, in order and unchanged, whatever happens to the server: it is stopped, killed, or its disk
 //! is full. And a recording can be played again.
 
+use crate::support::client::Options;
 use crate::support::server::{in_shell, mounting_shell, run};
-use crate::support::{DEADLINE, TestServer, eventually, number_of, numbered, pause};
+use crate::support::{DEADLINE, TestClient, TestServer, eventually, number_of, numbered, pause};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -169,29 +170,67 @@ fn numbers_go_on_after_an_ordered_restart() {
     assert_eq!(epochs.len(), 1);
 }
 
-/// Every kill costs about a second; `THREADCAST_KILLS=50` is what a release is tried with.
-fn kills() -> usize {
-    std::env::var("THREADCAST_KILLS").map_or(5, |count| count.parse().unwrap())
+#[test]
+fn a_client_goes_on_where_it_was_across_restarts() {
+    let flags = ["--journal", "journal"];
+    let mut server = TestServer::start(&flags);
+    for number in 0..10 {
+        server.send(numbered(number, 100));
+    }
+    journaled(&server, 10);
+    let epoch = lines(&server.path("journal"))[0]["epoch"].as_str().unwrap().to_owned();
+    let come_back = |server: &TestServer, seq: u64| {
+        let target = format!("/ws/events?since={epoch}:{seq}");
+        TestClient::with(
+            server.address,
+            &Options {
+                target,
+                ..Options::default()
+            },
+        )
+    };
+    assert_eq!(server.stop().code(), Some(0));
+    let mut server = TestServer::start_in(server.folder(), &flags);
+    let mut client = come_back(&server, 4);
+    client.expect_numbers(4..10);
+    server.send(numbered(10, 100));
+    client.expect_numbers(10..11);
+    journaled(&server, 1);
+    server.signal(Signal::KILL);
+    server.wait_for_end(DEADLINE);
+    let server = TestServer::start_in(server.folder(), &flags);
+    let mut client = come_back(&server, 10);
+    client.expect_numbers(10..11);
+    server.send(numbered(11, 100));
+    client.expect_numbers(11..12);
+}
+
+/// How often the server is killed, and how old an event may be at the kill and still be missing. A release is tried with
+/// `THREADCAST_KILLS=50` on a machine that does nothing else, and then it is the promised time; elsewhere a thread may
+/// get no processor for longer than that.
+fn kills() -> (usize, Duration) {
+    match std::env::var("THREADCAST_KILLS") {
+        Ok(count) => (count.parse().unwrap(), Duration::from_millis(50)),
+        Err(_) => (5, Duration::from_secs(1)),
+    }
 }
 
 /// What one run before a kill left behind.
 struct Killed {
-    /// The test's numbers that clients had got, longer than the promised time before the kill.
+    /// Events with numbers of the test below this one had been got by a client so long before the kill.
     delivered: usize,
+    /// The server's own last word on how many events are in the journal.
+    journaled: usize,
     /// How many were sent.
     sent: usize,
 }
 
 /// Sends events from number `first` on as fast as the server takes them, kills it in the middle, and sees what a client got.
 fn kill_under_load(server: &mut TestServer, first: usize, after: Duration) -> Killed {
-    /// Journal, socket and client work at the same time; what the client has got this long before the kill is journaled.
-    const WINDOW: Duration = Duration::from_millis(50);
     let mut client = server.client();
     let sender = server.sender();
     let over = AtomicBool::new(false);
     let sent = AtomicUsize::new(first);
-    let mut got: Vec<(usize, Instant)> = Vec::new();
-    let mut killed = Instant::now();
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
@@ -213,22 +252,24 @@ fn kill_under_load(server: &mut TestServer, first: usize, after: Duration) -> Ki
             (sent.load(Ordering::Relaxed) > first + 100).then_some(())
         });
         pause(after);
+        let journaled = server.health()["journal"]["events"].as_u64().unwrap() as usize;
+        let killed = Instant::now();
         server.signal(Signal::KILL);
-        killed = Instant::now();
         server.wait_for_end(DEADLINE);
         over.store(true, Ordering::Relaxed);
-        got = reader.join().unwrap();
-    });
-    assert!(
-        got.iter()
+        let got = reader.join().unwrap();
+        let in_order = got
+            .iter()
             .enumerate()
-            .all(|(index, (number, _))| *number == first + index)
-    );
-    let old = got.iter().filter(|(_, at)| *at + WINDOW <= killed).count();
-    Killed {
-        delivered: first + old,
-        sent: sent.load(Ordering::Relaxed),
-    }
+            .all(|(index, (number, _))| *number == first + index);
+        assert!(in_order, "the client got something else");
+        let old = got.iter().filter(|(_, at)| *at + kills().1 <= killed).count();
+        Killed {
+            delivered: first + old,
+            journaled: first + journaled,
+            sent: sent.load(Ordering::Relaxed),
+        }
+    })
 }
 
 #[test]
@@ -246,10 +287,11 @@ fn a_kill_under_load_loses_nothing_old_and_doubles_nothing() {
     let (mut first, mut torn, mut missing, mut events_in_all) = (0, 0, 0, 0);
     let mut begun = 1;
     let mut epoch = None;
-    for round in 0..kills() {
+    for round in 0..kills().0 {
         let mut server = TestServer::start_in(Arc::clone(&folder), &flags);
         torn += server.lines().with("was torn").len();
-        let after = Duration::from_millis(20 + (round as u64 * 37) % 400);
+        let long = if round % 5 == 4 { 1500 } else { 20 };
+        let after = Duration::from_millis(long + (round as u64 * 37) % 400);
         let killed = kill_under_load(&mut server, first, after);
         drop(server);
 
@@ -293,7 +335,7 @@ fn a_kill_under_load_loses_nothing_old_and_doubles_nothing() {
     }
     eprintln!(
         "{} kills: {events_in_all} events journaled, {missing} sent but not journaled, {torn} torn lines repaired",
-        kills()
+        kills().0
     );
 }
 
