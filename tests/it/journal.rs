@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -225,7 +225,8 @@ struct Killed {
     sent: usize,
 }
 
-/// Sends events from number `first` on as fast as the server takes them, kills it in the middle, and sees what a client got.
+/// Sends some 20,000 events a second from number `first` on, kills the server in the middle, and sees what a client got.
+/// A disk that stands still for a second or two must not fill the journal's queue.
 fn kill_under_load(server: &mut TestServer, first: usize, after: Duration) -> Killed {
     let mut client = server.client();
     let sender = server.sender();
@@ -239,6 +240,9 @@ fn kill_under_load(server: &mut TestServer, first: usize, after: Duration) -> Ki
                     return;
                 }
                 sent.store(number + 1, Ordering::Relaxed);
+                if number % 20 == 0 {
+                    pause(Duration::from_millis(1));
+                }
             }
         });
         let reader = scope.spawn(move || {
@@ -294,6 +298,12 @@ fn a_kill_under_load_loses_nothing_old_and_doubles_nothing() {
         let after = Duration::from_millis(long + (round as u64 * 37) % 400);
         let killed = kill_under_load(&mut server, first, after);
         drop(server);
+        if round % 2 == 1 {
+            // As when the power fails in the middle of a write.
+            let newest = segments(&journal).pop().unwrap();
+            let mut file = fs::OpenOptions::new().append(true).open(newest).unwrap();
+            file.write_all(b"{\"seq\":17,\"time\":1795").unwrap();
+        }
 
         // The next server repairs the end, whatever it looks like.
         let mut next = TestServer::start_in(Arc::clone(&folder), &flags);
@@ -309,14 +319,15 @@ fn a_kill_under_load_loses_nothing_old_and_doubles_nothing() {
             .map(|event| event.1)
             .filter(|number| *number >= first)
             .collect();
-        let expected: Vec<usize> = (first..first + of_run.len()).collect();
-        assert_eq!(of_run, expected, "a gap");
+        let gap = of_run
+            .iter()
+            .enumerate()
+            .find(|(index, number)| **number != first + index);
+        assert_eq!(gap, None, "a gap in round {round}, which began with {first}");
         let last = first + of_run.len();
-        assert!(
-            last >= killed.delivered,
-            "round {round}: {last} are kept, {} were delivered",
-            killed.delivered
-        );
+        for least in [killed.delivered, killed.journaled] {
+            assert!(last >= least, "round {round}: {last} are kept, {least} must be");
+        }
         missing += killed.sent - last;
         events_in_all += of_run.len();
 
@@ -333,6 +344,7 @@ fn a_kill_under_load_loses_nothing_old_and_doubles_nothing() {
         assert_eq!(epoch.get_or_insert(head["epoch"].clone()), &head["epoch"]);
         first = killed.sent;
     }
+    assert!(torn >= kills().0 / 2);
     eprintln!(
         "{} kills: {events_in_all} events journaled, {missing} sent but not journaled, {torn} torn lines repaired",
         kills().0
@@ -528,14 +540,16 @@ fn a_recording_is_sent_again_in_order_and_in_parts() {
     assert_eq!(recorded.stop().code(), Some(0));
     let journal = recorded.path("journal");
     assert!(segments(&journal).len() > 2);
-    let all = lines(&journal);
-    let time_of = |seq: u64| {
-        let line = all
-            .iter()
-            .find(|line| line["seq"] == seq && line.get("event").is_some())
-            .unwrap();
-        line["time"].to_string()
-    };
+    // Digits as they stand there, because they are compared as they stand there.
+    let texts: String = segments(&journal)
+        .iter()
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect();
+    let times: Vec<&str> = texts
+        .lines()
+        .filter_map(|line| line.split_once(",\"event\":"))
+        .map(|(head, _)| head.split_once("\"time\":").unwrap().1)
+        .collect();
 
     let server = TestServer::start(&["--journal", "journal"]);
     let mut client = server.client();
@@ -555,21 +569,16 @@ fn a_recording_is_sent_again_in_order_and_in_parts() {
     assert_eq!(status, 0, "{said}");
     client.expect_numbers(100..110);
     // Events of one turn have one time.
-    let (from, to) = (time_of(200), time_of(300));
-    let seconds = |time: &str| time.parse::<f64>().unwrap();
-    let within: Vec<u64> = all
-        .iter()
-        .filter(|line| line.get("event").is_some())
-        .filter(|line| (seconds(&from)..=seconds(&to)).contains(&line["time"].as_f64().unwrap()))
-        .map(|line| line["seq"].as_u64().unwrap())
-        .collect();
+    let (from, to) = (times[200], times[300]);
+    let first = times.iter().position(|time| *time == from).unwrap();
+    let last = times.iter().rposition(|time| *time == to).unwrap();
     let (status, said) = replay(
         &server,
         &journal,
-        &["--fast", "--from", &format!("@{from}"), "--to", &to],
+        &["--fast", "--from", &format!("@{from}"), "--to", to],
     );
     assert_eq!(status, 0, "{said}");
-    client.expect_numbers(within[0] as usize - 1..*within.last().unwrap() as usize);
+    client.expect_numbers(first..last + 1);
     // What is replayed into the server that writes the journal does not go round in circles.
     let (status, said) = replay(&server, &server.path("journal"), &["--fast"]);
     assert_eq!(status, 0, "{said}");

@@ -9,8 +9,9 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
-/// Most batches that wait, and most memory that they hold. Most of it is the history's too.
-const QUEUE_BATCHES: usize = 4096;
+/// Most batches that wait, and most memory that they hold: a batch may be one event, and a disk that stands still for a
+/// tenth of a second must not cost any. Most of the memory is the history's too.
+const QUEUE_BATCHES: usize = 65_536;
 const QUEUE_BYTES: usize = 32 * 1024 * 1024;
 
 /// The fan-out's end of the queue.
@@ -164,9 +165,15 @@ mod tests {
     fn a_full_queue_takes_nothing_and_counts_it() {
         let gauges = Arc::new(JournalGauges::default());
         let (tx, rx) = queue(&gauges);
-        for first in 1..=QUEUE_BATCHES as u64 + 5 {
-            tx.offer(&batch(first, b"{}"));
+        let small = batch(1, b"{}");
+        assert!(
+            small.memory_bytes() * QUEUE_BATCHES < QUEUE_BYTES,
+            "bytes are no bound here"
+        );
+        for _ in 0..QUEUE_BATCHES + 4 {
+            tx.offer(&small);
         }
+        tx.offer(&batch(QUEUE_BATCHES as u64 + 5, b"{}"));
         assert_eq!((gauges.dropped(), rx.offered()), (5, QUEUE_BATCHES as u64 + 5));
         while let Ok(batch) = rx.channel().try_recv() {
             rx.took(&batch);

@@ -379,11 +379,11 @@ fn what_found_the_queue_full_has_a_line() {
         Arc::new(builder.finish(0, TIME).unwrap())
     };
     let tx = record.journal.unwrap();
-    for seq in 1..=5000 {
+    for seq in 1..=150_000 {
         tx.offer(&batch(seq));
     }
     let dropped = gauges.dropped();
-    assert!(dropped > 0 && dropped < 5000);
+    assert!(dropped > 0 && dropped < 150_000);
     drop(tx);
     let thread = threads::spawn("journal", 256 * 1024, None, move || journal.run()).unwrap();
     thread.join_within(Duration::from_secs(30)).unwrap();
@@ -391,9 +391,9 @@ fn what_found_the_queue_full_has_a_line() {
     let loss = &lines[lines.len() - 2];
     assert_eq!(
         (&loss["cause"], &loss["to"], &loss["lost"]),
-        (&QUEUE_FULL.into(), &5000.into(), &dropped.into())
+        (&QUEUE_FULL.into(), &150_000.into(), &dropped.into())
     );
-    assert_eq!(lines[lines.len() - 1]["seq"], 5000);
+    assert_eq!(lines[lines.len() - 1]["seq"], 150_000);
 }
 
 #[test]
