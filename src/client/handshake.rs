@@ -318,6 +318,7 @@ fn join(
         inbox_beat: reception.inbox_beat,
         fanout: reception.fanout.clone(),
         numbers: Arc::clone(&reception.numbers),
+        beats: reception.site.beats,
         timing: reception.timing,
         limits: reception.limits,
     };

@@ -14,6 +14,8 @@ pub mod outbox;
 
 pub mod writer;
 
+pub mod notices;
+
 pub mod inbox;
 
 pub mod protocol;

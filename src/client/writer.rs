@@ -8,10 +8,11 @@
 //! Ends when: there is an [`EndReason`], or the fan-out drops the queue because the server stops.
 //! Watched as: `client-N`, not a core thread: a stall makes health `degraded`.
 
+use crate::client::notices::Notices;
 use crate::client::outbox::{Link, Parcel, StateAsOf};
 use crate::client::protocol::{self, EndReason, Protocol, v1};
 use crate::client::view::View;
-use crate::liveness::beat::Beat;
+use crate::liveness::beat::{Beat, Beats};
 use crate::liveness::drill;
 use crate::liveness::operation::Operation;
 use crate::pipeline::batch::Batch;
@@ -52,6 +53,9 @@ const INBOX_STILL: Duration = Duration::from_secs(1);
 /// A client that gets events older than this is told how far it is behind, at most this often.
 const LAG_MIN: Duration = Duration::from_millis(250);
 const LAG_EVERY: Duration = Duration::from_secs(1);
+/// How often a client that is to be told of hangs looks for them. A hang is judged after 15 s, so a second more hardly
+/// matters, and 1,000 such clients cost a hundredth of a processor.
+const NOTICES_EVERY: Duration = Duration::from_secs(1);
 
 /// What the inbox sends to the writer.
 #[derive(Debug)]
@@ -85,6 +89,7 @@ pub struct Writer {
     pub inbox_beat: &'static Beat,
     pub fanout: FanoutHandle,
     pub numbers: Arc<FanoutGauges>,
+    pub beats: &'static Beats,
     pub timing: Timing,
     pub limits: v1::Limits,
 }
@@ -138,6 +143,7 @@ struct Running {
     sent_of_frame: usize,
     next_ping: Instant,
     next_lag: Instant,
+    notices: Notices,
     /// Since when the socket takes nothing.
     blocked_since: Option<Instant>,
     /// Until when there may be anything written at all; set when the server stops.
@@ -158,6 +164,7 @@ impl Writer {
         let now = Instant::now();
         let mut running = Running {
             next_ping: now + self.timing.ping_interval,
+            notices: Notices::new(self.beats),
             w: self,
             backlog: VecDeque::new(),
             in_hand: 0,
@@ -199,6 +206,9 @@ impl Running {
                 limits: self.w.limits,
             };
             self.put_own(&v1::hello(&hello, &self.w.view.filter));
+            for notice in self.notices.news() {
+                self.put_own(&notice);
+            }
         }
         // Before anything else, also before what a client that does not wait for it has been answered already.
         self.take_parcels();
@@ -232,6 +242,7 @@ impl Running {
         loop {
             self.obey_drill();
             self.keep_alive();
+            self.tell_hangs();
             // Before every wait: the wake-up that told of the end may have been taken while frames were written.
             if let Some(reason) = self.w.link.end_reason() {
                 return reason;
@@ -307,7 +318,11 @@ impl Running {
         let to_judge = self.w.timing.pong_timeout.saturating_sub(silent).max(LOOK);
         // A fan-out that lets go of a client which catches up cannot say so through its queue.
         let looks = self.w.timing.allow_drill || self.catch_up.is_some();
-        let most = if looks { LOOK } else { Duration::MAX };
+        let most = match looks {
+            true => LOOK,
+            false if self.w.is_v1() => NOTICES_EVERY,
+            false => Duration::MAX,
+        };
         to_ping.min(to_judge).min(most)
     }
 
@@ -358,6 +373,7 @@ impl Running {
             if self.deadline.is_none() {
                 self.take_frames();
                 self.keep_alive();
+                self.tell_hangs();
                 // A client that never stops asking must not keep its own end waiting.
                 if self.w.link.end_reason().is_some() {
                     return Ok(());
@@ -547,7 +563,8 @@ impl Running {
                 catch_up.after = state.as_of;
                 catch_up.complete = true;
                 log::warn!(
-                    "⚠️ client {} was behind further than the history reaches (--history-bytes); it gets the state as of event                      {} instead",
+                    "⚠️ client {} was behind further than the history reaches (--history-bytes); it gets the \
+                     state as of event {} instead",
                     self.w.link.id(),
                     state.as_of
                 );
@@ -586,6 +603,14 @@ impl Running {
         let events = newest.saturating_sub(first.chunk.last());
         self.frames
             .push_back(text_frame(&v1::lag(age.as_millis() as u64, events)));
+    }
+
+    /// Tells which components hang, and which do no more. Asks nobody, so it works whoever hangs.
+    fn tell_hangs(&mut self) {
+        if self.w.is_v1() {
+            let news = self.notices.news();
+            self.frames.extend(news.iter().map(|notice| text_frame(notice)));
+        }
     }
 
     fn take_frames(&mut self) {

@@ -7,7 +7,7 @@ use crate::liveness::client_beats::ClientBeats;
 use crate::liveness::operation::{Numbers, Operation, SlowLimits, SlowTally};
 use crate::process::clock::monotonic_us;
 use crate::process::threads::is_thread_runnable;
-use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Bits of a beat's state below the operation: microseconds of the monotonic clock, enough for 2,283 years.
@@ -46,6 +46,10 @@ pub struct Beat {
     thread_id: AtomicI32,
     /// For how long the watchdog has seen no progress, in milliseconds; only with a verdict.
     still_ms: AtomicU64,
+    /// How often it began to hang.
+    hangs: AtomicU32,
+    /// For how long it made no progress when it last hung, in milliseconds; written when that is over.
+    hung_ms: AtomicU64,
     name: &'static str,
     role: Role,
     slow: &'static SlowTally,
@@ -89,7 +93,7 @@ impl Sight {
     }
 }
 
-// Orderings: all relaxed. Each word is read for itself; a reader that sees two of them from different moments is off by one
+// Orderings: all relaxed, but where a verdict's parts belong together. Each word is read for itself; a reader that sees two of them from different moments is off by one
 // step, which no judgment notices, because it looks twice before it says anything.
 impl Beat {
     fn new(name: &'static str, role: Role, slow: &'static SlowTally) -> Beat {
@@ -103,6 +107,8 @@ impl Beat {
             verdict: AtomicU8::new(Verdict::Alive as u8),
             thread_id: AtomicI32::new(0),
             still_ms: AtomicU64::new(0),
+            hangs: AtomicU32::new(0),
+            hung_ms: AtomicU64::new(0),
             name,
             role,
             slow,
@@ -226,7 +232,8 @@ impl Beat {
 
     /// The watchdog's verdict, and for how long it has seen no progress; zero while all is well.
     pub fn verdict(&self) -> (Verdict, Duration) {
-        let verdict = match self.verdict.load(Ordering::Relaxed) {
+        // Acquire: with the verdict comes what was written before it.
+        let verdict = match self.verdict.load(Ordering::Acquire) {
             0 => return (Verdict::Alive, Duration::ZERO),
             1 => Verdict::Late,
             _ => Verdict::Hung,
@@ -234,10 +241,30 @@ impl Beat {
         (verdict, Duration::from_millis(self.still_ms.load(Ordering::Relaxed)))
     }
 
+    /// Which of its hangs it is in, and for how long the watchdog has seen no progress; `None` while it does not hang.
+    pub fn hang(&self) -> Option<(u32, Duration)> {
+        let (verdict, still) = self.verdict();
+        (verdict == Verdict::Hung).then(|| (self.hangs.load(Ordering::Relaxed), still))
+    }
+
+    /// For how long it made no progress when it last hung and went on again.
+    pub fn last_hang(&self) -> Duration {
+        Duration::from_millis(self.hung_ms.load(Ordering::Relaxed))
+    }
+
     /// Watchdog: its verdict.
     pub(super) fn judge(&self, verdict: Verdict, still: Duration) {
+        let (before, was_still) = self.verdict();
+        if verdict == Verdict::Hung && before != Verdict::Hung {
+            // Only the watchdog writes while a thread has this beat, so load and store need not be one operation.
+            let hangs = self.hangs.load(Ordering::Relaxed).wrapping_add(1);
+            self.hangs.store(hangs, Ordering::Relaxed);
+        } else if verdict != Verdict::Hung && before == Verdict::Hung {
+            self.hung_ms.store(was_still.as_millis() as u64, Ordering::Relaxed);
+        }
         self.still_ms.store(still.as_millis() as u64, Ordering::Relaxed);
-        self.verdict.store(verdict as u8, Ordering::Relaxed);
+        // Release: whoever sees the verdict sees which hang it is.
+        self.verdict.store(verdict as u8, Ordering::Release);
     }
 
     /// Asks the thread to stand still until `until_ms`; see [`super::drill`].
@@ -356,6 +383,8 @@ pub struct Beats {
     pub watchdog: &'static Beat,
     pub clients: ClientBeats,
     pub slow: &'static SlowTally,
+    /// Grows when the watchdog changes its mind about one of the threads above.
+    changes: AtomicU64,
 }
 
 impl Beats {
@@ -376,7 +405,20 @@ impl Beats {
             watchdog: beat("watchdog", Role::Helper),
             clients: ClientBeats::new(connections_max, move || Beat::new("client", Role::Client, slow)),
             slow,
+            changes: AtomicU64::new(0),
         }))
+    }
+
+    /// How often the watchdog has changed its mind about the threads that live as long as the server: whoever tells of
+    /// that looks at their beats when this is another number than before.
+    pub fn changes(&self) -> u64 {
+        // Acquire: with the number comes what the watchdog has written before.
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// Watchdog: it has changed its mind.
+    pub(super) fn note_change(&self) {
+        self.changes.fetch_add(1, Ordering::Release);
     }
 
     /// The beats of all threads that live as long as the server, the data path first.
@@ -420,6 +462,12 @@ pub(crate) mod tests {
         Beats::new(limits, 4)
     }
 
+    /// As the watchdog judges.
+    pub(crate) fn judge(beats: &'static Beats, beat: &'static Beat, verdict: Verdict, seconds: u64) {
+        beat.judge(verdict, Duration::from_secs(seconds));
+        beats.note_change();
+    }
+
     #[test]
     fn operations_nest_and_each_step_shows() {
         let beat = beats().fanout;
@@ -459,6 +507,21 @@ pub(crate) mod tests {
         assert!(!beat.is_runnable());
         beat.adopt();
         assert!(beat.is_runnable());
+    }
+
+    #[test]
+    fn a_hang_has_a_number_and_a_length_that_outlast_it() {
+        let beat = beats().fanout;
+        let seconds = Duration::from_secs;
+        for (number, length) in [(1, 17), (2, 20)] {
+            beat.judge(Verdict::Late, seconds(5));
+            assert_eq!(beat.hang(), None);
+            beat.judge(Verdict::Hung, seconds(15));
+            beat.judge(Verdict::Hung, seconds(length));
+            assert_eq!(beat.hang(), Some((number, seconds(length))));
+            beat.judge(Verdict::Alive, Duration::ZERO);
+            assert_eq!((beat.hang(), beat.last_hang()), (None, seconds(length)));
+        }
     }
 
     #[test]

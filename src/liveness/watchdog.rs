@@ -215,6 +215,9 @@ impl Watchdog {
             if !std::ptr::eq(beat, self.beats.watchdog) && beat.thread_id() != 0 {
                 let wait = beat.sight().operation.wait_bound().filter(|_| !self.owes(beat));
                 let change = self.permanent[index].look(beat, wait, took, self.limits, self.round);
+                if change.is_some() {
+                    self.beats.note_change();
+                }
                 changes.extend(change.map(|change| (beat, change)));
             }
         }

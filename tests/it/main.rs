@@ -27,6 +27,7 @@ mod journal;
 mod logging;
 mod memory;
 mod messages;
+mod notices;
 mod slow_client;
 mod socket_activation;
 mod state_file;

@@ -8,6 +8,7 @@ use crate::pipeline::event::Seq;
 use crate::pipeline::position::Epoch;
 use serde_json::{Value, json};
 use std::io::Write as _;
+use std::time::Duration;
 
 /// The name of the subprotocol (RFC 6455 section 1.9).
 pub const NAME: &str = "threadcast.v1";
@@ -153,6 +154,31 @@ pub fn lag(millis: u64, events: u64) -> String {
     format!(r#"{{"type":"lag","ms":{millis},"events":{events}}}"#)
 }
 
+/// `stall`: a component makes no progress.
+pub fn stall(component: &str, verdict: &str, operation: &str, still: Duration) -> String {
+    format!(
+        r#"{{"type":"stall","component":{},"verdict":{},"operation":{},"seconds":{}}}"#,
+        Value::from(component),
+        Value::from(verdict),
+        Value::from(operation),
+        tenths(still)
+    )
+}
+
+/// `recovered`: a component of which a `stall` was told goes on, after so long without progress.
+pub fn recovered(component: &str, after: Duration) -> String {
+    format!(
+        r#"{{"type":"recovered","component":{},"seconds":{}}}"#,
+        Value::from(component),
+        tenths(after)
+    )
+}
+
+/// Seconds to the tenth, as `/health` has them.
+fn tenths(duration: Duration) -> Value {
+    Value::from((duration.as_secs_f64() * 10.0).round() / 10.0)
+}
+
 /// `error`: a message of the client could not be taken.
 pub fn error(text: &str) -> String {
     format!(r#"{{"type":"error","message":{}}}"#, Value::from(text))
@@ -202,6 +228,23 @@ mod tests {
         ] {
             assert!(subscribe(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_hang_and_its_end_are_told_in_seconds() {
+        assert_eq!(
+            stall(
+                "fanout",
+                "hung",
+                "broadcast (2 clients, 1 KB)",
+                Duration::from_millis(16_240)
+            ),
+            r#"{"type":"stall","component":"fanout","verdict":"hung","operation":"broadcast (2 clients, 1 KB)","seconds":16.2}"#
+        );
+        assert_eq!(
+            recovered("fanout", Duration::from_secs(17)),
+            r#"{"type":"recovered","component":"fanout","seconds":17.0}"#
+        );
     }
 
     #[test]
