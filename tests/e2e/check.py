@@ -215,6 +215,44 @@ def page_with_its_own_server():
         ui.end()
 
 
+def documented_clients(processes, server):
+    """The clients of docs/protocol.md, as they stand there, through a loss and a new server."""
+    page = open(os.path.join(HERE, "../../docs/protocol.md"), encoding="utf-8").read()
+
+    def start(language, *command, **options):
+        script = os.path.join(WORK, f"documented.{language}")
+        with open(script, "w", encoding="utf-8") as file:
+            file.write(page.split(f"```{language}\n")[1].split("```")[0])
+        processes.append(Process(f"documented-{language}", *command, script, **options))
+        return os.path.join(WORK, f"documented-{language}.log")
+
+    logs = {"Python": start("python", sys.executable)}
+    if CHROMIUM:
+        modules = os.path.join(os.path.dirname(WORK), "node_modules")
+        command = ["node", os.path.join(HERE, "console.cjs"), f"http://localhost:{PORT}/health", CHROMIUM]
+        logs["JavaScript"] = start("js", *command, env={**os.environ, "NODE_PATH": modules})
+    else:
+        skip("the JavaScript client of docs/protocol.md", os.environ.get("E2E_WHY", "no browser"))
+    said = lambda log: open(log, encoding="utf-8").read()
+    events = lambda log: sum("activity_log" in line for line in said(log).splitlines())
+    eventually(lambda: all("the state is" in said(log) for log in logs.values()))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.sendto(b"no event", EVENTS)
+    send_event("nobody", "activity_log", "--payload", '{"message": "before"}')
+    for name, log in logs.items():
+        seen = lambda: "not_json" in said(log) and events(log) == 1
+        check(f"the {name} client of docs/protocol.md shows a loss and an event", eventually(seen), said(log))
+    server.end(signal.SIGKILL)
+    server = start_server()
+    processes.append(server)
+    eventually(lambda: all(said(log).count("the state is") == 2 for log in logs.values()))
+    send_event("nobody", "activity_log", "--payload", '{"message": "after"}')
+    for name, log in logs.items():
+        seen = lambda: said(log).count("epoch") == 1 and events(log) == 2
+        check(f"the {name} client of docs/protocol.md goes on with a new server", eventually(seen), said(log))
+    return server
+
+
 def main():
     # Nothing of an earlier run may count: neither its database nor its machines.
     shutil.rmtree(WORK, ignore_errors=True)
@@ -246,6 +284,7 @@ def main():
         else:
             for name in ["the page in a browser", "the page with a server of its own"]:
                 skip(name, os.environ.get("E2E_WHY", "no browser"))
+        server = documented_clients(processes, server)
         last = Keeper()
         eventually(lambda: last.messages)
         status = server.end()
