@@ -1,13 +1,16 @@
 //! From arguments to a command, and the texts of `--help`.
 
+use crate::client::filter::Filter;
 use crate::client::handshake::STREAM_PATH;
 use crate::commands::drill::Drill;
 use crate::commands::emit::{Emit, Source};
 use crate::commands::replay::{Point, Replay};
 use crate::commands::request::ServerUrl;
-use crate::commands::tail::{StreamUrl, Tail};
+use crate::commands::tail::Tail;
+use crate::commands::tail_connect::StreamUrl;
 use crate::commands::tail_lines::Format;
 use crate::liveness::drill::DRILL_MAX;
+use crate::pipeline::position::Position;
 use crate::process::config::{self, Config, FileError, SETTINGS, Setting, SettingError};
 use lexopt::{Arg, Parser, ValueExt};
 use std::ffi::OsString;
@@ -269,25 +272,55 @@ fn tail(parser: &mut Parser) -> Result<Command, UsageError> {
     let defaults = Config::default();
     let mut tail = Tail {
         url: stream_url(format!("ws://localhost:{}{STREAM_PATH}", defaults.port))?,
-        machine: None,
-        kind: None,
+        filter: Filter::default(),
+        since: None,
         format: Format::Human,
         count: None,
         duration: None,
     };
+    let (mut machines, mut kinds) = (None, None);
     while let Some(argument) = parser.next()? {
         match argument {
             Arg::Long("help") | Arg::Short('h') => return Ok(Command::Print(tail_help())),
             Arg::Long("url") => tail.url = stream_url(parser.value()?.string()?)?,
-            Arg::Long("machine") => tail.machine = Some(parser.value()?.string()?),
-            Arg::Long("type") => tail.kind = Some(parser.value()?.string()?),
+            Arg::Long("machine") => machines = Some(parser.value()?.string()?),
+            Arg::Long("type") => kinds = Some(parser.value()?.string()?),
+            Arg::Long("since") => tail.since = Some(position(parser)?),
             Arg::Long("format") => tail.format = format(parser)?,
             Arg::Long("count") => tail.count = Some(parser.value()?.parse()?),
             Arg::Long("duration") => tail.duration = Some(time_value(parser, "duration", TIME_MIN)?),
             other => return Err(other.unexpected().into()),
         }
     }
+    tail.filter = filter(machines, kinds)?;
     Ok(Command::Tail(tail))
+}
+
+/// The filter of the values of --machine and --type.
+fn filter(machines: Option<String>, kinds: Option<String>) -> Result<Filter, UsageError> {
+    let (machines, kinds) = (machines.as_deref(), kinds.as_deref());
+    let refused = |name: &str, value: Option<&str>, wanted: String| {
+        UsageError::Setting(SettingError {
+            name: name.to_owned(),
+            value: value.unwrap_or_default().to_owned(),
+            wanted,
+        })
+    };
+    // One after the other, so that the fault names its flag.
+    Filter::from_lists(machines, None).map_err(|error| refused("machine", machines, error.to_string()))?;
+    Filter::from_lists(machines, kinds).map_err(|error| refused("type", kinds, error.to_string()))
+}
+
+fn position(parser: &mut Parser) -> Result<Position, UsageError> {
+    let value = parser.value()?.string()?;
+    value.parse().map_err(|_| {
+        UsageError::Setting(SettingError {
+            name: "since".to_owned(),
+            value,
+            wanted: "write EPOCH:N as tail prints it at its end, 16 hexadecimal digits, a colon and a number"
+                .to_owned(),
+        })
+    })
 }
 
 fn stream_url(value: String) -> Result<StreamUrl, UsageError> {
@@ -512,18 +545,21 @@ Exit status: 0 all sent, 1 some refused, 2 wrong usage.
 fn tail_help() -> String {
     format!(
         "\
-Shows events as they come, and connects again when the server was away. Ctrl-C or SIGTERM ends it.
+Shows events as they come. When the server was away, it connects again and goes on after the last event that it has
+shown, or says what is gone. Ctrl-C or SIGTERM ends it.
 
 Usage: threadcast tail [FLAGS]
 
   --url URL                   the server's stream [ws://localhost:{}/ws/events]
-  --machine GLOB              only machines whose name matches: * any characters, ? one
-  --type GLOB                 only events whose type matches
+  --machine GLOBS             only machines whose name matches: * any characters, ? one; several with commas between
+  --type GLOBS                only events whose type matches
+  --since EPOCH:N             begin after that event: what tail prints at its end
   --format FORMAT             human (time, machine, from -> to, trigger), compact (without time), json (as it came) [human]
   --count N                   end after so many events
   --duration TIME             end after this time
 
-Colors on a terminal only, and not with NO_COLOR. What is not an event goes to standard error.
+Colors on a terminal only, and not with NO_COLOR. What is not an event goes to standard error: in every format what is
+missing and where to go on from, in human format also how it goes.
 Exit status: 0 ended as asked, 1 failed, 2 wrong usage.
 ",
         Config::default().port

@@ -70,8 +70,8 @@ impl Lines {
         }
     }
 
-    /// What to say of `initial`; nothing in the forms that programs read.
-    pub fn connected(&self, url: &str, text: &str) -> Option<String> {
+    /// What to say of the machines in `initial`; nothing of any other message, and in the forms that programs read.
+    pub fn machines(&self, text: &str) -> Option<String> {
         if self.format != Format::Human || !text.starts_with("{\"type\":\"initial\"") {
             return None;
         }
@@ -86,12 +86,11 @@ impl Lines {
         if machines.len() > SHOWN {
             list.push_str(", ...");
         }
-        let machines = match machines.len() {
+        Some(match machines.len() {
             0 => "no machines".to_owned(),
             1 => format!("1 machine: {list}"),
             count => format!("{count} machines: {list}"),
-        };
-        Some(format!("threadcast: connected to {url}; {machines}\n"))
+        })
     }
 
     fn time(&self, seconds: Option<&str>) -> String {

@@ -35,6 +35,7 @@ mod state_file;
 mod stopping;
 mod systemd;
 mod tail;
+mod tail_resume;
 mod tidy;
 mod watchdog;
 mod wire_property;

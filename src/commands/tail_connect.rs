@@ -1,0 +1,342 @@
+//! How `tail` gets to a server's stream: the URL, the name's addresses, the handshake.
+//!
+//! The handshake offers `threadcast.v1`. A server that does not know it answers without a subprotocol, as the original
+//! does, and is spoken with in the plain protocol, on the same connection.
+
+use crate::client::protocol::{Protocol, v1};
+use crate::commands::tail::{End, Halt};
+use crate::commands::tail_lines::visible;
+use crate::process::threads::{self, CORE_STACK_BYTES};
+use crate::web::query;
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+use tungstenite::client::IntoClientRequest;
+use tungstenite::error::ProtocolError;
+use tungstenite::handshake::client::{Response, generate_request};
+use tungstenite::handshake::derive_accept_key;
+use tungstenite::handshake::machine::{HandshakeMachine, RoundResult, StageResult};
+use tungstenite::http::header::{CONNECTION, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use tungstenite::http::uri::{InvalidUri, PathAndQuery};
+use tungstenite::http::{HeaderValue, StatusCode, Uri};
+use tungstenite::protocol::{Role, WebSocketConfig};
+use tungstenite::{Error, WebSocket};
+
+/// Time for a connection, and for its handshake.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How soon a signal, the end of `--duration` and of our reader are noticed.
+pub const LOOK: Duration = Duration::from_millis(250);
+/// A filter that makes a longer query is ours alone to apply: the head of a request is bounded (16 KiB at our server).
+const FILTER_BYTES_MAX: usize = 8 * 1024;
+
+/// Where a server's stream is.
+#[derive(Clone, Debug)]
+pub struct StreamUrl {
+    uri: Uri,
+    /// A name or an address, without brackets.
+    host: String,
+    port: u16,
+}
+
+impl FromStr for StreamUrl {
+    type Err = String;
+
+    /// Fails with what would be right.
+    fn from_str(text: &str) -> Result<StreamUrl, String> {
+        let wanted = || "write ws://HOST:PORT/ws/events".to_owned();
+        let uri: Uri = text.parse().map_err(|_: InvalidUri| wanted())?;
+        let host = uri.host().map(|host| host.trim_matches(['[', ']']).to_owned());
+        // A port out of range reads as none; it must not become the default one.
+        let after_host = uri.authority().map_or("", |authority| authority.as_str());
+        let after_host = after_host.rsplit([']', '@']).next().unwrap_or_default();
+        let bad_port = after_host.contains(':') && uri.port_u16().is_none();
+        match (uri.scheme_str(), host) {
+            (Some("ws"), Some(host)) if !host.is_empty() && !bad_port => Ok(StreamUrl {
+                host,
+                port: uri.port_u16().unwrap_or(80),
+                uri,
+            }),
+            _ => Err(wanted()),
+        }
+    }
+}
+
+impl fmt::Display for StreamUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.uri)
+    }
+}
+
+impl StreamUrl {
+    /// The same with `pairs` in its query; they take the place of pairs with the same keys.
+    fn with(&self, pairs: &[(&str, String)]) -> Uri {
+        let own = self.uri.query().unwrap_or_default().split('&');
+        let own =
+            own.filter(|pair| !pair.is_empty() && !pairs.iter().any(|(key, _)| pair.split('=').next() == Some(key)));
+        let ours = pairs
+            .iter()
+            .map(|(key, value)| format!("{key}={}", query::encode(value)));
+        let query: Vec<String> = own.map(str::to_owned).chain(ours).collect();
+        if query.is_empty() {
+            return self.uri.clone();
+        }
+        let text = format!("{}?{}", self.uri.path(), query.join("&"));
+        let mut parts = self.uri.clone().into_parts();
+        // It is a path as before and percent-encoded text; should it be refused all the same, the URL stays as given.
+        match PathAndQuery::try_from(text) {
+            Ok(path) => {
+                parts.path_and_query = Some(path);
+                Uri::from_parts(parts).unwrap_or_else(|_| self.uri.clone())
+            }
+            Err(_) => self.uri.clone(),
+        }
+    }
+}
+
+/// The answer to a name.
+type Lookup = io::Result<Vec<SocketAddr>>;
+
+/// A connection, and what is spoken on it.
+pub type Connected = (WebSocket<Looking>, Protocol);
+
+/// Connects to one server again and again.
+#[derive(Debug)]
+pub struct Dialer {
+    url: StreamUrl,
+    /// The look-up that is still under way.
+    lookup: Option<Receiver<Lookup>>,
+}
+
+impl Dialer {
+    /// For the server at `url`.
+    pub fn new(url: StreamUrl) -> Dialer {
+        Dialer { url, lookup: None }
+    }
+
+    /// A connection that asks for `pairs` in its query. Blocks until it is there or it is time to end, at most 5 s.
+    ///
+    /// # Errors
+    /// There is none now, or never with these arguments.
+    pub fn connect(&mut self, pairs: &[(&str, String)], end: &End) -> Result<Connected, Halt> {
+        let text = self.url.to_string();
+        let lost = |why: &dyn fmt::Display| Halt::Lost(format!("cannot connect to {text}: {why}"));
+        let deadline = Instant::now() + CONNECT_TIMEOUT;
+        let deadline = end.at().map_or(deadline, |end| end.min(deadline));
+        let addresses = self.resolve(deadline, end).map_err(|error| lost(&error))?;
+        let stream = open(&addresses, deadline).map_err(|error| lost(&error))?;
+        match shake_hands(stream, self.url.with(pairs), deadline, end) {
+            Ok(Some(connected)) => Ok(connected),
+            Ok(None) => Err(lost(&"nothing answers there")),
+            Err(Error::Http(answer)) => {
+                let body = answer.body().as_deref().unwrap_or_default();
+                let why = format!("the server answers {}: {}", answer.status(), reason(body));
+                // What a server says of itself may pass; what it says of our request does not.
+                match answer.status().is_server_error() {
+                    true => Err(lost(&why)),
+                    false => Err(Halt::Hopeless(format!("cannot use {text}: {why}"))),
+                }
+            }
+            Err(error) => Err(lost(&error)),
+        }
+    }
+
+    /// The addresses of the server's host. Blocks until they are known or it is time to end, at most until `deadline`.
+    ///
+    /// Nothing ends a look-up that hangs, so another thread does it. One is under way at a time: if it takes longer, the
+    /// next call waits for its answer too.
+    fn resolve(&mut self, deadline: Instant, end: &End) -> io::Result<Vec<SocketAddr>> {
+        let url = &self.url;
+        if let Ok(address) = url.host.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(address, url.port)]);
+        }
+        let answer = match self.lookup.take() {
+            Some(answer) => answer,
+            None => look_up(url.host.clone(), url.port)?,
+        };
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match answer.recv_timeout(left.min(LOOK)) {
+                Ok(addresses) => return addresses,
+                Err(RecvTimeoutError::Disconnected) => return Err(io::Error::other("the look-up of the name failed")),
+                Err(RecvTimeoutError::Timeout) if left.is_zero() || end.is_here() => {
+                    self.lookup = Some(answer);
+                    return Err(io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        "the look-up of the name takes too long",
+                    ));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+}
+
+/// The pairs of a query that ask for `filter`; none when that is too long to be asked.
+pub fn filter_pairs(filter: &crate::client::filter::Filter) -> Vec<(&'static str, String)> {
+    let lists = [("machine", filter.machines()), ("type", filter.kinds())];
+    let pairs = lists.into_iter().filter_map(|(key, list)| Some((key, list?.join(","))));
+    let pairs: Vec<_> = pairs.collect();
+    let bytes: usize = pairs.iter().map(|(_, value)| query::encode(value).len()).sum();
+    if bytes > FILTER_BYTES_MAX { Vec::new() } else { pairs }
+}
+
+/// Starts thread `lookup`; its answer comes through the queue, which holds one.
+fn look_up(host: String, port: u16) -> io::Result<Receiver<Lookup>> {
+    let (answer, answers) = bounded(1);
+    // Not joined: nothing ends it before the system answers, and it holds nothing that matters.
+    threads::spawn("lookup", CORE_STACK_BYTES, None, move || {
+        let addresses = (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
+        // Nobody may wait for it any more.
+        let _ = answer.try_send(addresses);
+    })?;
+    Ok(answers)
+}
+
+fn open(addresses: &[SocketAddr], deadline: Instant) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in addresses {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // Zero is not a timeout.
+        match TcpStream::connect_timeout(address, left.max(Duration::from_millis(1))) {
+            Ok(stream) => {
+                stream.set_read_timeout(Some(LOOK))?;
+                stream.set_write_timeout(Some(CONNECT_TIMEOUT))?;
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// A connection whose look ends early when a signal comes: then it is asked whether it is time to end, and nothing is lost.
+#[derive(Debug)]
+pub struct Looking(TcpStream);
+
+impl Read for Looking {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.0.read(bytes).map_err(early)
+    }
+}
+
+impl Write for Looking {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).map_err(early)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(early)
+    }
+}
+
+/// What is interrupted is no failure.
+fn early(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::Interrupted => io::ErrorKind::WouldBlock.into(),
+        _ => error,
+    }
+}
+
+/// The opening handshake (RFC 6455 section 4.1); `None` when it is not answered in time or it is time to end.
+///
+/// The library's own takes a server that chooses none of the offered subprotocols for a broken one. To the standard such
+/// a server is fine, and the original is one.
+fn shake_hands(stream: TcpStream, uri: Uri, deadline: Instant, end: &End) -> Result<Option<Connected>, Error> {
+    let mut request = uri.into_client_request()?;
+    request
+        .headers_mut()
+        .insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(v1::NAME));
+    let (request, key) = generate_request(request)?;
+    let mut machine = HandshakeMachine::start_write(Looking(stream), request);
+    loop {
+        machine = match machine.single_round::<Response>()? {
+            RoundResult::Incomplete(machine) => machine,
+            // The socket's timeout, after each look.
+            RoundResult::WouldBlock(_) if end.is_here() || Instant::now() >= deadline => return Ok(None),
+            RoundResult::WouldBlock(machine) => machine,
+            RoundResult::StageFinished(StageResult::DoneWriting(stream)) => HandshakeMachine::start_read(stream),
+            RoundResult::StageFinished(StageResult::DoneReading { result, stream, tail }) => {
+                if result.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    return Err(Error::Http(Box::new(result.map(|_| Some(tail)))));
+                }
+                let protocol = judge(&result, &key)?;
+                let config = WebSocketConfig::default().read_buffer_size(64 * 1024);
+                let socket = WebSocket::from_partially_read(stream, tail, Role::Client, Some(config));
+                return Ok(Some((socket, protocol)));
+            }
+        };
+    }
+}
+
+/// What the server that has answered like this speaks.
+fn judge(answer: &Response, key: &str) -> Result<Protocol, Error> {
+    let header = |name: HeaderName| answer.headers().get(name).and_then(|value| value.to_str().ok());
+    let says = |name, word| header(name).is_some_and(|value| value.eq_ignore_ascii_case(word));
+    if !says(UPGRADE, "websocket") {
+        return Err(ProtocolError::MissingUpgradeWebSocketHeader.into());
+    }
+    if !says(CONNECTION, "upgrade") {
+        return Err(ProtocolError::MissingConnectionUpgradeHeader.into());
+    }
+    if header(SEC_WEBSOCKET_ACCEPT) != Some(&derive_accept_key(key.as_bytes())) {
+        return Err(ProtocolError::SecWebSocketAcceptKeyMismatch.into());
+    }
+    match header(SEC_WEBSOCKET_PROTOCOL) {
+        None => Ok(Protocol::Plain),
+        Some(v1::NAME) => Ok(Protocol::V1),
+        Some(_) => {
+            let why = tungstenite::error::SubProtocolError::InvalidSubProtocol;
+            Err(ProtocolError::SecWebSocketSubProtocolError(why).into())
+        }
+    }
+}
+
+/// The reason in the body of a refusal.
+fn reason(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let detail = serde_json::from_str::<serde_json::Value>(&text).ok();
+    let detail = detail.and_then(|body| Some(body.get("detail")?.as_str()?.to_owned()));
+    visible(detail.as_deref().unwrap_or(text.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::filter::Filter;
+
+    fn with(url: &str, pairs: &[(&str, &str)]) -> String {
+        let url: StreamUrl = url.parse().unwrap();
+        let pairs: Vec<(&str, String)> = pairs.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
+        url.with(&pairs).to_string()
+    }
+
+    #[test]
+    fn what_is_asked_for_stands_in_the_query_once() {
+        let url = "ws://host:1/ws/events";
+        assert_eq!(with(url, &[]), url);
+        assert_eq!(
+            with(url, &[("machine", "a b,c*"), ("since", "00:1")]),
+            "ws://host:1/ws/events?machine=a%20b%2Cc%2A&since=00%3A1"
+        );
+        assert_eq!(
+            with("ws://host/p?since=x&y&machine=m", &[("since", "z")]),
+            "ws://host/p?y&machine=m&since=z"
+        );
+        assert_eq!(with("ws://host", &[("a", "b")]), "ws://host/?a=b");
+    }
+
+    #[test]
+    fn a_filter_that_no_request_could_hold_is_not_asked_for() {
+        let pairs = |text: &str| filter_pairs(&Filter::from_lists(Some(text), Some("t")).unwrap());
+        assert_eq!(
+            pairs("a,b*"),
+            [("machine", "a,b*".to_owned()), ("type", "t".to_owned())]
+        );
+        assert!(pairs(&vec!["x".repeat(250); 60].join(",")).is_empty());
+        assert!(filter_pairs(&Filter::default()).is_empty());
+    }
+}
