@@ -33,6 +33,7 @@ mod slow_client;
 mod socket_activation;
 mod state_file;
 mod stopping;
+mod stream_property;
 mod systemd;
 mod tail;
 mod tail_resume;

@@ -5,6 +5,7 @@ pub mod client;
 pub mod examples;
 pub mod fleet;
 pub mod http;
+pub mod ledger;
 pub mod server;
 pub mod watched;
 
