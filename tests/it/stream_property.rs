@@ -15,7 +15,6 @@ use rustix::net::sockopt;
 use rustix::process::Signal;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -192,7 +191,7 @@ impl Case {
 
     /// Sends `count` numbers in a row, then rests for a moment.
     fn publish(&self, server: &TestServer, count: u64, rng: &mut Rng) {
-        let (sender, life): (UnixDatagram, _) = (server.sender(), self.life());
+        let (sender, life) = (server.sender(), self.life());
         let pad_max = *rng.choice(&[1, 300, 3500]).unwrap();
         for _ in 0..count {
             let entry = match rng.u8(..) {
