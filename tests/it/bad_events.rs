@@ -448,7 +448,7 @@ fn a_flood_of_machine_names_leaves_a_snapshot_that_every_client_takes() {
 
 #[test]
 fn a_flood_of_long_names_takes_no_memory_to_speak_of() {
-    let server = TestServer::start(&[]);
+    let server = TestServer::start(&["--history-bytes", "0"]);
     let mut client = server.client();
     let sender = server.sender();
     let filler = "n".repeat(100_000);
@@ -552,7 +552,7 @@ fn a_million_machine_names_take_no_more_room_than_the_snapshot_may() {
     const NAMES: usize = 1_000_000;
     /// The sender is at most twice this ahead of the table, so that the queue between never fills: that is not the subject.
     const AHEAD: usize = 20_000;
-    let server = TestServer::start(&[]);
+    let server = TestServer::start(&["--history-bytes", "0"]);
     let before = server.resident_bytes();
     let sender = server.sender();
     for number in 0..NAMES {

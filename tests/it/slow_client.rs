@@ -213,7 +213,7 @@ fn sleeps_of_the_client(server: &TestServer) -> u64 {
 #[test]
 fn a_reader_that_pauses_and_recovers_loses_nothing_and_is_sent_to_directly_again() {
     in_both_shapes(|delivery| {
-        let server = TestServer::start(&["--delivery", delivery]);
+        let server = TestServer::start(&["--delivery", delivery, "--history-bytes", "0"]);
         let mut client = client_with_buffer(&server, 16 * KIB);
         let sender = server.sender();
         let before = sleeps_of_the_client(&server);

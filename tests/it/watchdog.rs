@@ -666,7 +666,7 @@ fn two_hundred_reports_under_load_leave_nothing_behind_and_interrupt_nobody() {
     const BATCH: usize = 20;
     /// Well under one for each report.
     const MAPPINGS_KEPT: usize = 100;
-    let server = TestServer::start(&["--ping-interval", "50ms"]);
+    let server = TestServer::start(&["--ping-interval", "50ms", "--history-bytes", "0"]);
     let fleet = Fleet::start(&server, CLIENTS, 1);
     let diagnose = || {
         let answer = server.http("POST", "/diagnose", &[]);
