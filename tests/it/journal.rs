@@ -240,7 +240,7 @@ fn kill_under_load(server: &mut TestServer, first: usize, after: Duration) -> Ki
                     return;
                 }
                 sent.store(number + 1, Ordering::Relaxed);
-                if number % 20 == 0 {
+                if number.is_multiple_of(20) {
                     pause(Duration::from_millis(1));
                 }
             }
