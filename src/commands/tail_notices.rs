@@ -128,7 +128,8 @@ impl Notices {
 
     fn words(&self, loss: &Missing) -> String {
         let Missing { from, to, count, cause } = loss;
-        let what = count.map_or("an unknown number of events is".to_owned(), is_or_are);
+        // Nobody knows how many of the numbers were used: perhaps none.
+        let what = count.map_or("events may be".to_owned(), is_or_are);
         let wanted = if self.filtered { ", wanted or not" } else { "" };
         let numbers = match count {
             Some(1) if from == to => format!("number {from}"),
@@ -162,7 +163,7 @@ fn words_of(cause: &str) -> String {
         "reserved_type" => "of a type that only the server may send".to_owned(),
         "queue_full" => "the server was overloaded".to_owned(),
         CAUSE_HISTORY => "no longer in the server's history (--history-bytes)".to_owned(),
-        "restart" => "the server ended before they were in its journal".to_owned(),
+        "restart" => "the server ended before all was in its journal".to_owned(),
         other => visible(other),
     }
 }
@@ -212,8 +213,7 @@ mod tests {
             said,
             [
                 "2 events are missing (among the numbers 40 to 44): not JSON",
-                "an unknown number of events is missing (among the numbers 50 to 90): the server ended before they were \
-                 in its journal"
+                "events may be missing (among the numbers 50 to 90): the server ended before all was in its journal"
             ]
         );
         notices.of(missing(91, 91, Some(1), "a\u{7}"), now);
