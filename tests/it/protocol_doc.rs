@@ -5,14 +5,17 @@ use crate::notices::v1_options;
 use crate::support::client::{Options, TEXT};
 use crate::support::examples::{Page, is_like, kind, parts};
 use crate::support::http::raw;
-use crate::support::{TestClient, TestServer, eventually, numbered, pause, state_change};
+use crate::support::{DEADLINE, TestClient, TestServer, eventually, numbered, pause, state_change};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 use threadcast::client::protocol::EndReason;
+use threadcast::client::protocol::v1::{CAUSE_EPOCH, CAUSE_HISTORY};
 use threadcast::pipeline::event::DropCause;
+use threadcast::pipeline::journal::line::{DAMAGED, FAILED, QUEUE_FULL, RESTART};
 
 /// All that clients of both protocols got in the situations below: a list per connection.
 type Seen = Vec<(&'static str, Vec<String>)>;
@@ -213,6 +216,34 @@ fn history_gone(seen: &mut Seen) {
     }
 }
 
+/// A client that comes back after a server with a journal was killed.
+fn killed_with_journal(page: &Page, seen: &mut Seen) {
+    let flags = ["--journal", "journal"];
+    let mut server = TestServer::start(&flags);
+    let mut reader = Reader::join(&server, "v1", "");
+    let hello = reader.until("hello");
+    reader.until("initial");
+    server.send(event(page));
+    reader.until("event");
+    reader.done(seen);
+    eventually("the event is journaled", || {
+        let files = std::fs::read_dir(server.path("journal")).ok()?;
+        let mut texts = files
+            .flatten()
+            .filter_map(|file| std::fs::read_to_string(file.path()).ok());
+        texts.any(|text| text.contains("to_state")).then_some(())
+    });
+    server.signal(Signal::KILL);
+    server.wait_for_end(DEADLINE);
+    let server = TestServer::start_in(server.folder(), &flags);
+    let since = format!("?since={}:{}", hello["epoch"].as_str().unwrap(), hello["seq"]);
+    let mut reader = Reader::join(&server, "v1", &since);
+    reader.until("event");
+    assert_eq!(reader.until("gap")["cause"], "restart");
+    reader.until("live");
+    reader.done(seen);
+}
+
 /// A client that stops reading, and then goes on.
 fn falling_behind(seen: &mut Seen) {
     let server = TestServer::start(&["--client-queue-bytes", "256KiB", "--send-timeout", "60s"]);
@@ -293,6 +324,7 @@ fn every_example_of_a_message_is_what_a_server_sends_and_no_other_message_is_sen
     everyday(&page, &mut seen);
     losses_and_resuming(&page, &mut seen);
     history_gone(&mut seen);
+    killed_with_journal(&page, &mut seen);
     falling_behind(&mut seen);
     hang(&page, &mut seen);
     for block in page.blocks.iter().filter(|block| block.sender == "server") {
@@ -351,14 +383,16 @@ fn expect_documented(page: &Page, protocol: &str, text: &str) {
 
 fn causes(page: &Page) -> BTreeSet<String> {
     let rows = page.table("| `cause` | what was lost, and what comes next |");
-    rows.iter().map(|row| row[0].trim_matches('`').to_owned()).collect()
+    let cells = rows.iter().flat_map(|row| row[0].split(", "));
+    cells.map(|cause| cause.trim_matches('`').to_owned()).collect()
 }
 
 #[test]
 fn the_page_knows_every_cause_of_a_loss_and_every_end_of_a_client() {
     let page = Page::read();
     let causes_in_code = DropCause::TABLE.iter().map(|row| row.1).filter(|name| *name != "empty");
-    let expected = causes_in_code.chain(["restart", "history", "epoch"]);
+    let of_journal = [QUEUE_FULL, FAILED, DAMAGED, RESTART, "unknown"];
+    let expected = causes_in_code.chain(of_journal).chain([CAUSE_HISTORY, CAUSE_EPOCH]);
     assert_eq!(causes(&page), expected.map(str::to_owned).collect());
     let rows = page.table("| code | reason | counted as | when | is told |");
     let said: Vec<[&str; 3]> = rows.iter().map(|row| [&row[0][..], &row[1], &row[2]]).collect();
@@ -386,7 +420,7 @@ fn every_request_of_the_page_is_answered_as_it_says() {
     let server = TestServer::start(&["--max-clients", "2"]);
     for (request, answer) in &page.exchanges {
         let mut socket = TcpStream::connect(server.address).unwrap();
-        socket.set_read_timeout(Some(crate::support::DEADLINE)).unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
         socket.write_all(request.as_bytes()).unwrap();
         let mut got = vec![0; answer.len()];
         let read = socket.read_exact(&mut got);
