@@ -508,8 +508,8 @@ others go on. The server must have been started with --allow-drill, and takes th
 
 Usage: threadcast drill COMPONENT DURATION [FLAGS]
 
-  COMPONENT                   ingest, fanout, accept, inbox, main, heartbeat, journal, files, log, watchdog, or
-                              client-N: the thread of a client, which then holds its socket as if that were stuck
+  COMPONENT                   ingest, fanout, accept, inbox, main, heartbeat, journal,
+                              journal-sync, files, log, watchdog, or client-N: the thread of a client, which then holds its socket as if that were stuck
   DURATION                    at most {}; 0s ends a drill
   --kind KIND                 sleep (as one who waits for a lock or a disk), spin (computing), log (asleep with the log's
                               lock in its hand) [sleep]

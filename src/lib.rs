@@ -21,6 +21,7 @@
 //! | `client-N` | 1 per client | that client's handshake, backlog, keepalive, closing | its queue until the next ping; its socket 2 s | yes |
 //! | `heartbeat` | 1 | the line every 5 s, the content of the status file | the clock, 250 ms | yes |
 //! | `journal` | 0-1 | the event journal | a batch of events, 250 ms | yes |
+//! | `journal-sync` | 0-1 | nothing | something to flush, 250 ms | yes |
 //! | `files` | 0-1 | the state file and the status file | content, 250 ms | yes |
 //! | `watchdog` | 1 | what it remembers of every beat; the emergency file | the clock, 250 ms | by `/health` |
 //! | `log` | 1 | simplelog and its sinks | a line, 250 ms | yes |

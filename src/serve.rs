@@ -2,7 +2,7 @@
 //!
 //! Start: what the service manager passes, settings, log, TCP port, then the datagram socket, so that a taken port
 //! leaves no trace of us; then the threads from the last of the path to the first. Stop: `accept`, `ingest`, `fanout`,
-//! clients, `inbox`, `heartbeat`, `journal`, `files`, `watchdog`, `log`.
+//! clients, `inbox`, `heartbeat`, `journal`, `journal-sync`, `files`, `watchdog`, `log`.
 
 mod beside;
 
@@ -211,7 +211,7 @@ pub struct Server {
     inbox: (Stop, ThreadHandle<()>),
     clients: InboxHandle,
     heartbeat: (Stop, ThreadHandle<()>),
-    journal: Option<(Stop, ThreadHandle<()>)>,
+    journal: Option<beside::JournalThreads>,
     files: Option<(Stop, ThreadHandle<()>)>,
     watchdog: (Stop, ThreadHandle<()>),
     ended: Receiver<String>,
@@ -398,10 +398,12 @@ impl Server {
         keep_faults(self.inbox.1.join_within(left(STOP_DEADLINE)), &mut faults);
         self.heartbeat.0.request();
         keep_faults(self.heartbeat.1.join_within(left(HEARTBEAT_WAIT)), &mut faults);
-        if let Some((stop, journal)) = self.journal {
-            // With the end of `fanout` its queue ends; without it this thread must be told.
+        if let Some((stop, threads)) = self.journal {
+            // With the end of `fanout` its queue ends; without it these threads must be told.
             stop.request();
-            keep_faults(journal.join_within(left(STOP_DEADLINE)), &mut faults);
+            for thread in threads {
+                keep_faults(thread.join_within(left(STOP_DEADLINE)), &mut faults);
+            }
         }
         if let Some((stop, files)) = self.files {
             // Without the end of `fanout` its slot stays open, so that this thread must be told that nothing more comes.

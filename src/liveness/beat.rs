@@ -379,6 +379,7 @@ pub struct Beats {
     pub heartbeat: &'static Beat,
     pub files: &'static Beat,
     pub journal: &'static Beat,
+    pub journal_sync: &'static Beat,
     pub log: &'static Beat,
     pub watchdog: &'static Beat,
     pub clients: ClientBeats,
@@ -401,6 +402,7 @@ impl Beats {
             heartbeat: beat("heartbeat", Role::Helper),
             files: beat("files", Role::Helper),
             journal: beat("journal", Role::Helper),
+            journal_sync: beat("journal-sync", Role::Helper),
             log: beat("log", Role::Helper),
             watchdog: beat("watchdog", Role::Helper),
             clients: ClientBeats::new(connections_max, move || Beat::new("client", Role::Client, slow)),
@@ -422,7 +424,7 @@ impl Beats {
     }
 
     /// The beats of all threads that live as long as the server, the data path first.
-    pub fn permanent(&self) -> [&'static Beat; 10] {
+    pub fn permanent(&self) -> [&'static Beat; 11] {
         [
             self.ingest,
             self.fanout,
@@ -432,6 +434,7 @@ impl Beats {
             self.heartbeat,
             self.files,
             self.journal,
+            self.journal_sync,
             self.log,
             self.watchdog,
         ]

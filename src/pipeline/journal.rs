@@ -2,11 +2,13 @@
 //!
 //! Runs on: `journal`, one, with `--journal`.
 //! Owns: the folder of the journal, by its lock; its segments.
-//! Blocks on: its queue (250 ms), the disk (one write of at most 1 MiB, or one flush, at a time).
+//! Blocks on: its queue (250 ms), the disk (one write of at most 1 MiB at a time; flushes are thread `journal-sync`'s).
 //! Can be stalled by: the disk; nobody waits for this thread but the stop, and that with a bound.
 //! Full queue means: the events of that batch are not journaled: counted, and a line says which numbers are missing.
 //! Ends when: `fanout` has ended and the queue is empty, or it is asked to; what is in the queue then is still written.
 //! Watched as: `journal`; not a core thread, a stall makes health `degraded`.
+
+pub mod flush;
 
 pub mod line;
 
@@ -24,6 +26,7 @@ use crate::liveness::operation::Operation;
 use crate::pipeline::batch::{Batch, Item, Loss};
 use crate::pipeline::event::Seq;
 use crate::pipeline::history::History;
+use crate::pipeline::journal::flush::{Flusher, flusher};
 use crate::pipeline::journal::line::{FAILED, QUEUE_FULL};
 use crate::pipeline::journal::queue::{JournalGauges, JournalRx, JournalTx};
 use crate::pipeline::journal::recover::{Recovered, recover};
@@ -48,6 +51,8 @@ pub const DURABLE_WITHIN: Duration = Duration::from_millis(50);
 const SYNC_AFTER: Duration = Duration::from_millis(DURABLE_WITHIN.as_millis() as u64 / 2);
 /// Most bytes of one write; a batch is at most one event more.
 const WRITE_BYTES_MAX: usize = 1024 * 1024;
+/// How often it is looked whether a flush is done that takes longer than that.
+const FLUSH_LOOK: Duration = Duration::from_millis(5);
 /// How often a disk that takes nothing is tried again, and how often that is said.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 const SAY_EVERY: Duration = Duration::from_secs(60);
@@ -115,6 +120,17 @@ impl JournalError {
             }
         }
     }
+}
+
+/// A journal that is ready.
+#[derive(Debug)]
+pub struct Opened {
+    pub record: Record,
+    /// For thread `journal`.
+    pub journal: Journal,
+    /// For thread `journal-sync`.
+    pub flusher: Flusher,
+    pub gauges: Arc<JournalGauges>,
 }
 
 /// The thread's own things.
@@ -189,8 +205,7 @@ struct Failing {
 }
 
 impl Journal {
-    /// Recovers what is in `folder` and begins to write there: what the fan-out goes on from, the thread's things, and
-    /// what it shows. Blocks on the disk, for about a second per 64 MiB of history.
+    /// Recovers what is in `folder` and begins to write there, with a beat for each of the two threads. Blocks on the disk, for about a second per 64 MiB of history.
     ///
     /// # Errors
     /// The folder cannot be made, locked or read. A full disk is no error.
@@ -198,8 +213,8 @@ impl Journal {
         folder: &Path,
         limits: Limits,
         history_bytes: usize,
-        (beat, stop): (&'static Beat, Stop),
-    ) -> Result<(Record, Journal, Arc<JournalGauges>), JournalError> {
+        (beat, sync_beat, stop): (&'static Beat, &'static Beat, Stop),
+    ) -> Result<Opened, JournalError> {
         fs::create_dir_all(folder).map_err(|error| JournalError::Folder {
             path: folder.to_owned(),
             error,
@@ -216,10 +231,11 @@ impl Journal {
             segments,
             resumes,
         } = recovered;
+        let (flush, flusher) = flusher((sync_beat, stop.clone()));
         let first = restart.map_or(history.newest() + 1, |(loss, _)| loss.from);
         let mut journal = Journal {
             rx,
-            store: Store::new(folder.to_owned(), limits, epoch, segments),
+            store: Store::new(folder.to_owned(), limits, (epoch, segments), flush),
             gauges: Arc::clone(&gauges),
             beat,
             stop,
@@ -250,7 +266,12 @@ impl Journal {
             history,
             journal: Some(tx),
         };
-        Ok((record, journal, gauges))
+        Ok(Opened {
+            record,
+            journal,
+            flusher,
+            gauges,
+        })
     }
 
     /// The first lines of this run, on the disk before anybody gets a number.
@@ -289,7 +310,7 @@ impl Journal {
                 Err(RecvTimeoutError::Disconnected) => true,
             };
             self.write();
-            self.sync_if_due();
+            self.flush_if_due();
             self.look_after_failure();
             if is_over || stopping && self.rx.channel().is_empty() {
                 break is_over;
@@ -300,12 +321,16 @@ impl Journal {
     }
 
     fn wait(&self) -> Result<Arc<Batch>, RecvTimeoutError> {
-        let due = self
-            .store
-            .unsynced()
-            .map(|since| SYNC_AFTER.saturating_sub(since.elapsed()));
+        let due = self.store.unsynced().map_or(TURN, |since| {
+            let least = if self.store.is_flushed() {
+                Duration::ZERO
+            } else {
+                FLUSH_LOOK
+            };
+            SYNC_AFTER.saturating_sub(since.elapsed()).max(least)
+        });
         let _doing = self.beat.begin(Operation::Waiting);
-        self.rx.channel().recv_timeout(due.unwrap_or(TURN).min(TURN))
+        self.rx.channel().recv_timeout(due)
     }
 
     /// Makes lines of `batch` and of what else waits, as much as one write takes.
@@ -414,17 +439,13 @@ impl Journal {
             .show_segment(self.store.current().unwrap_or((0, 0)), self.store.bytes());
     }
 
-    fn sync_if_due(&mut self) {
-        if self.store.unsynced().is_some_and(|since| since.elapsed() >= SYNC_AFTER) {
-            self.sync();
+    fn flush_if_due(&mut self) {
+        let is_due = |since: Instant| since.elapsed() >= SYNC_AFTER;
+        let mut flushed = self.store.look_after_flush();
+        if flushed.is_ok() && self.store.unsynced().is_some_and(is_due) && self.store.is_flushed() {
+            flushed = self.store.flush();
         }
-    }
-
-    fn sync(&mut self) {
-        let doing = self.beat.begin(Operation::Flushing);
-        let synced = self.store.sync();
-        drop(doing);
-        if let Err(error) = synced {
+        if let Err(error) = flushed {
             self.fail(&error);
         }
     }
@@ -525,7 +546,12 @@ impl Journal {
             self.lines.put_end(self.next - 1);
             self.write();
         }
-        self.sync();
+        let doing = self.beat.begin(Operation::Flushing);
+        let synced = self.store.sync();
+        drop(doing);
+        if let Err(error) = synced {
+            self.fail(&error);
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::liveness::watchdog::{Backlog, Watchdog, WatchdogConfig};
 use crate::pipeline::intake::IntakeGauge;
 use crate::pipeline::journal::queue::JournalGauges;
 use crate::pipeline::journal::segments::Limits;
-use crate::pipeline::journal::{Journal, Record};
+use crate::pipeline::journal::{Journal, Opened, Record};
 use crate::process::config::Config;
 use crate::process::files::{self, Durability, KeptFile, LockError, LockFile, Phase, Slot, lock_path};
 use crate::process::logging::{self, LogControl};
@@ -82,14 +82,17 @@ pub(super) fn claim_status_file(path: Option<PathBuf>) -> (Option<LockFile>, Opt
     }
 }
 
-/// What the fan-out goes on from, what the journal shows of itself, and its thread.
-pub(super) type KeptRecord = (Record, Option<Arc<JournalGauges>>, Option<(Stop, ThreadHandle<()>)>);
+/// What the fan-out goes on from, what the journal shows of itself, and its threads.
+pub(super) type KeptRecord = (Record, Option<Arc<JournalGauges>>, Option<JournalThreads>);
+
+/// `journal` and `journal-sync`, in the order in which they end.
+pub(super) type JournalThreads = (Stop, [ThreadHandle<()>; 2]);
 
 /// Recovers the journal, if there is to be one, and starts its thread. Blocks on the disk.
 pub(super) fn start_journal(config: &Config, beats: &'static Beats) -> Result<KeptRecord, StartError> {
-    let beat = beats.journal;
     let Some(folder) = &config.journal else {
-        beat.turn_to(Operation::Ended);
+        beats.journal.turn_to(Operation::Ended);
+        beats.journal_sync.turn_to(Operation::Ended);
         return Ok((Record::unkept(config.history_bytes), None, None));
     };
     let limits = Limits {
@@ -99,11 +102,20 @@ pub(super) fn start_journal(config: &Config, beats: &'static Beats) -> Result<Ke
         keep_age: config.journal_keep_age,
     };
     let stop = new_stop()?;
-    let (record, journal, gauges) =
-        Journal::open(folder, limits, config.history_bytes, (beat, stop.clone())).map_err(StartError::Journal)?;
-    let handle =
-        threads::spawn("journal", CORE_STACK_BYTES, None, move || journal.run()).map_err(resource("thread journal"))?;
-    Ok((record, Some(gauges), Some((stop, handle))))
+    let ours = (beats.journal, beats.journal_sync, stop.clone());
+    let Opened {
+        record,
+        journal,
+        flusher,
+        gauges,
+    } = Journal::open(folder, limits, config.history_bytes, ours).map_err(StartError::Journal)?;
+    let journal = threads::spawn("journal", CORE_STACK_BYTES, None, move || journal.run());
+    let flusher = threads::spawn("journal-sync", CORE_STACK_BYTES, None, move || flusher.run());
+    let threads = [
+        journal.map_err(resource("thread journal"))?,
+        flusher.map_err(resource("thread journal-sync"))?,
+    ];
+    Ok((record, Some(gauges), Some((stop, threads))))
 }
 
 /// The slots of the state file and of the status file, of those that have a path; and the thread that writes them.

@@ -219,6 +219,7 @@ fn every_file_that_owns_a_thread_opens_with_the_seven_lines() {
         "src/pipeline/ingest.rs",
         "src/pipeline/fanout.rs",
         "src/pipeline/journal.rs",
+        "src/pipeline/journal/flush.rs",
         "src/client/accept.rs",
         "src/client/handshake.rs",
         "src/client/inbox.rs",

@@ -1,6 +1,7 @@
 //! The files of the journal: named by their first number, so that their names sort as their content does.
 
 use crate::pipeline::event::Seq;
+use crate::pipeline::journal::flush::FlushTx;
 use crate::pipeline::journal::line;
 use crate::pipeline::position::Epoch;
 use crate::process::clock::epoch_seconds;
@@ -75,6 +76,7 @@ pub struct Store {
     /// The oldest first.
     old: VecDeque<Segment>,
     current: Option<Current>,
+    flush: FlushTx,
 }
 
 /// The segment that grows.
@@ -99,13 +101,14 @@ pub struct WriteError {
 
 impl Store {
     /// A journal in `folder`, which has these segments.
-    pub fn new(folder: PathBuf, limits: Limits, epoch: Epoch, segments: Vec<Segment>) -> Store {
+    pub fn new(folder: PathBuf, limits: Limits, (epoch, segments): (Epoch, Vec<Segment>), flush: FlushTx) -> Store {
         Store {
             folder,
             limits,
             epoch,
             old: segments.into(),
             current: None,
+            flush,
         }
     }
 
@@ -167,7 +170,7 @@ impl Store {
             current.is_numbered && self.is_full(current.segment.bytes + lines.len() as u64, current.begun)
         });
         if full {
-            self.sync().map_err(nothing_kept)?;
+            self.flush().map_err(nothing_kept)?;
             self.close();
         }
         if self.current.is_none() {
@@ -209,7 +212,8 @@ impl Store {
         line::put_head(&mut head, self.epoch, first, begun);
         self.write(&head).map_err(|fault| fault.error)?;
         // Its name must be on the disk too.
-        let named = File::open(&self.folder).and_then(|folder| folder.sync_all());
+        let flush = &mut self.flush;
+        let named = File::open(&self.folder).and_then(|folder| flush.ask(&folder));
         if named.is_err() {
             self.close();
         }
@@ -257,16 +261,53 @@ impl Store {
         self.current.as_ref()?.unsynced
     }
 
-    /// Has the disk keep what was written (fdatasync(2)). Blocks on the disk.
+    /// Whether the flush that was asked for last is done.
+    pub fn is_flushed(&self) -> bool {
+        self.flush.is_idle()
+    }
+
+    /// Asks that the disk keep what was written (fdatasync(2)).
     ///
     /// # Errors
-    /// The disk failed: whether it has kept what was written since the last time, nobody knows. The segment is given up.
-    pub fn sync(&mut self) -> io::Result<()> {
+    /// It cannot be asked for. The segment is given up.
+    pub fn flush(&mut self) -> io::Result<()> {
         let Some(current) = self.current.as_mut().filter(|current| current.unsynced.is_some()) else {
             return Ok(());
         };
         current.unsynced = None;
+        let asked = self.flush.ask(&current.file);
+        if asked.is_err() {
+            self.close();
+        }
+        asked
+    }
+
+    /// Whether a flush that was asked for has failed: whether the disk has kept what was written since the last time,
+    /// nobody knows then. The segment is given up.
+    ///
+    /// # Errors
+    /// It has.
+    pub fn look_after_flush(&mut self) -> io::Result<()> {
+        match self.flush.failure() {
+            None => Ok(()),
+            Some(error) => {
+                self.close();
+                Err(error)
+            }
+        }
+    }
+
+    /// Has the disk keep what was written, and waits for that.
+    ///
+    /// # Errors
+    /// The disk failed. The segment is given up.
+    pub fn sync(&mut self) -> io::Result<()> {
+        let Some(current) = &mut self.current else {
+            return Ok(());
+        };
+        current.unsynced = None;
         let synced = current.file.sync_data();
+        let synced = synced.and_then(|()| File::open(&self.folder)?.sync_all());
         if synced.is_err() {
             self.close();
         }
@@ -351,6 +392,9 @@ fn set_aside(path: &Path, now: f64) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::liveness::beat::tests::beats;
+    use crate::pipeline::journal::flush::flusher;
+    use crate::process::stop::Stop;
 
     const LIMITS: Limits = Limits {
         segment_bytes: 300,
@@ -359,9 +403,11 @@ mod tests {
         keep_age: Duration::from_secs(3600),
     };
 
+    /// Nobody flushes: it does so itself when the queue is full.
     fn store(folder: &tempfile::TempDir, limits: Limits) -> Store {
         let path = folder.path().to_owned();
-        Store::new(path.clone(), limits, Epoch::new(), list(&path).unwrap())
+        let (flush, _) = flusher((beats().journal_sync, Stop::new().unwrap()));
+        Store::new(path.clone(), limits, (Epoch::new(), list(&path).unwrap()), flush)
     }
 
     /// Writes events `from..to`, each for itself.
@@ -441,7 +487,8 @@ mod tests {
         }
         assert_eq!(list(folder.path()).unwrap(), []);
         fs::write(folder.path().join(segment_name(1)), "nonsense").unwrap();
-        let mut store = Store::new(folder.path().to_owned(), LIMITS, Epoch::new(), Vec::new());
+        let mut store = store(&folder, LIMITS);
+        store.old.clear();
         fill(&mut store, 1..2);
         let names = fs::read_dir(folder.path())
             .unwrap()

@@ -241,20 +241,39 @@ struct Running {
     record: Record,
     gauges: Arc<JournalGauges>,
     stop: Stop,
-    thread: ThreadHandle<()>,
+    threads: [ThreadHandle<()>; 2],
+}
+
+fn opened(folder: &tempfile::TempDir, limits: Limits, stop: &Stop) -> Result<Opened, JournalError> {
+    let beats = beats();
+    let ours = (beats.journal, beats.journal_sync, stop.clone());
+    Journal::open(folder.path(), limits, HISTORY_BYTES, ours)
+}
+
+fn run(journal: Journal, flusher: Flusher) -> [ThreadHandle<()>; 2] {
+    [
+        threads::spawn("journal", 256 * 1024, None, move || journal.run()).unwrap(),
+        threads::spawn("journal-sync", 256 * 1024, None, move || flusher.run()).unwrap(),
+    ]
+}
+
+fn join(threads: [ThreadHandle<()>; 2]) {
+    for thread in threads {
+        thread.join_within(Duration::from_secs(30)).unwrap();
+    }
 }
 
 impl Running {
     fn start(folder: &tempfile::TempDir, limits: Limits) -> Running {
         let stop = Stop::new().unwrap();
-        let (record, journal, gauges) =
-            Journal::open(folder.path(), limits, HISTORY_BYTES, (beats().journal, stop.clone())).unwrap();
-        let thread = threads::spawn("journal", 256 * 1024, None, move || journal.run()).unwrap();
+        let opened = opened(folder, limits, &stop).unwrap();
+        let (record, gauges) = (opened.record, opened.gauges);
+        let threads = run(opened.journal, opened.flusher);
         Running {
             record,
             gauges,
             stop,
-            thread,
+            threads,
         }
     }
 
@@ -277,7 +296,7 @@ impl Running {
     /// The fan-out ends.
     fn end(self) {
         drop(self.record);
-        self.thread.join_within(Duration::from_secs(30)).unwrap();
+        join(self.threads);
     }
 }
 
@@ -358,7 +377,7 @@ fn a_request_to_end_writes_what_waits_but_no_end() {
     let mut running = Running::start(&folder, LIMITS);
     running.publish(3);
     running.stop.request();
-    running.thread.join_within(Duration::from_secs(30)).unwrap();
+    join(running.threads);
     let lines = lines(&folder);
     assert_eq!(lines.last().unwrap()["seq"], 3);
     assert!(lines.last().unwrap()["event"].is_object());
@@ -370,8 +389,12 @@ fn a_request_to_end_writes_what_waits_but_no_end() {
 fn what_found_the_queue_full_has_a_line() {
     let folder = folder();
     let stop = Stop::new().unwrap();
-    let (record, journal, gauges) =
-        Journal::open(folder.path(), LIMITS, HISTORY_BYTES, (beats().journal, stop.clone())).unwrap();
+    let Opened {
+        record,
+        journal,
+        flusher,
+        gauges,
+    } = opened(&folder, LIMITS, &stop).unwrap();
     // Nobody takes anything yet.
     let batch = |seq: Seq| {
         let mut builder = BatchBuilder::new(seq, 1, 2);
@@ -385,8 +408,7 @@ fn what_found_the_queue_full_has_a_line() {
     let dropped = gauges.dropped();
     assert!(dropped > 0 && dropped < 150_000);
     drop(tx);
-    let thread = threads::spawn("journal", 256 * 1024, None, move || journal.run()).unwrap();
-    thread.join_within(Duration::from_secs(30)).unwrap();
+    join(run(journal, flusher));
     let lines = lines(&folder);
     let loss = &lines[lines.len() - 2];
     assert_eq!(
@@ -400,7 +422,7 @@ fn what_found_the_queue_full_has_a_line() {
 fn a_folder_has_one_writer() {
     let folder = folder();
     let first = Running::start(&folder, LIMITS);
-    let second = Journal::open(folder.path(), LIMITS, 0, (beats().journal, Stop::new().unwrap())).unwrap_err();
+    let second = opened(&folder, LIMITS, &Stop::new().unwrap()).unwrap_err();
     assert!(matches!(second, JournalError::Lock(LockError::Held { .. })), "{second}");
     assert!(second.hint().contains("--journal"));
     first.end();
