@@ -244,8 +244,8 @@ impl Server {
     ) -> Result<Server, StartError> {
         let clients_max = clients_max(&config, room);
         let sockets = sockets::open(&mut config, passed)?;
-        sockets::announce(&config, &sockets, clients_max, room);
         let (record, journal_gauges, journal) = beside::start_journal(&config, beats)?;
+        sockets::announce(&config, &sockets, clients_max, room);
         let (obituaries, ended) = bounded(CORE_THREADS);
         let (accept_stop, ingest_stop) = (new_stop()?, new_stop()?);
         let (fanout_stop, inbox_stop) = (new_stop()?, new_stop()?);
