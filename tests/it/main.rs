@@ -28,6 +28,7 @@ mod logging;
 mod memory;
 mod messages;
 mod notices;
+mod pausing;
 mod protocol_doc;
 mod slow_client;
 mod socket_activation;

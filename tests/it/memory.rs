@@ -1,6 +1,7 @@
 //! What the server costs: little when idle, little per idle client, and nothing for clients that have left.
 
-use crate::support::{TestServer, eventually};
+use crate::support::client::Options;
+use crate::support::{TestClient, TestServer, eventually, numbered};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 const MIB: usize = 1024 * 1024;
@@ -10,6 +11,26 @@ fn kernel_stacks_kib() -> Option<usize> {
     let facts = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = facts.lines().find_map(|line| line.strip_prefix("KernelStack:"))?;
     line.trim().trim_end_matches(" kB").parse().ok()
+}
+
+/// Whether this process may open so many sockets, after raising its limit; says so if not.
+fn has_room_for(clients: usize) -> bool {
+    // A descriptor each for us and, before the server raises its own limit, as much again for what else runs here.
+    let needed = clients as u64 + 500;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= needed) {
+        return true;
+    }
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    let raising = setrlimit(Resource::Nofile, raised);
+    let allowed = raising.is_ok() && limit.maximum.is_none_or(|maximum| maximum >= needed);
+    if !allowed {
+        eprintln!("left out: {clients} clients need {needed} descriptors, the hard limit here is lower ({limit:?})");
+    }
+    allowed
 }
 
 #[test]
@@ -26,21 +47,8 @@ fn an_idle_server_takes_at_most_10_mib() {
 #[test]
 fn a_thousand_idle_clients_add_at_most_20_mib_and_leave_nothing_behind() {
     const CLIENTS: usize = 1000;
-    // A descriptor each for us and, before the server raises its own limit, as much again for what else runs here.
-    let needed = CLIENTS as u64 + 500;
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current.is_some_and(|current| current < needed) {
-        let raised = Rlimit {
-            current: limit.maximum,
-            maximum: limit.maximum,
-        };
-        let raising = setrlimit(Resource::Nofile, raised);
-        if raising.is_err() || limit.maximum.is_some_and(|maximum| maximum < needed) {
-            eprintln!(
-                "left out: {CLIENTS} clients need {needed} descriptors, the hard limit here is lower ({limit:?})"
-            );
-            return;
-        }
+    if !has_room_for(CLIENTS) {
+        return;
     }
     let server = TestServer::start(&[]);
     server.client().close();
@@ -68,4 +76,90 @@ fn a_thousand_idle_clients_add_at_most_20_mib_and_leave_nothing_behind() {
         (server.threads() <= threads && server.descriptors() <= descriptors).then_some(())
     });
     assert_eq!(server.health()["connections"], 0);
+}
+
+/// Every kind of client: plain and numbered, from now on or from the beginning, with and without a filter.
+fn stopped_client(server: &TestServer, epoch: &str, index: usize) -> TestClient {
+    let since = format!("since={epoch}:0");
+    let queries = ["", &since, "machine=l*", &format!("{since}&machine=l*")];
+    let header = (index % 8 >= 4).then(|| "Sec-WebSocket-Protocol: threadcast.v1".to_owned());
+    let options = Options {
+        target: format!("/ws/events?{}", queries[index % 4]),
+        receive_buffer: Some(4096),
+        headers: header.into_iter().collect(),
+        ..Options::default()
+    };
+    TestClient::with(server.address, &options)
+}
+
+#[test]
+fn a_thousand_clients_that_read_nothing_cost_their_bounds_and_give_it_back() {
+    const CLIENTS: usize = 1000;
+    const EVENTS: usize = 20_000;
+    const HISTORY: usize = 8 * MIB;
+    const QUEUE: usize = 64 * 1024;
+    // What 1,000 idle clients may take, by the test above.
+    const IDLE: usize = 20 * MIB;
+    if !has_room_for(CLIENTS) {
+        return;
+    }
+    let flags = [
+        ["--history-bytes", "8MiB"],
+        ["--client-queue-bytes", "64KiB"],
+        ["--send-timeout", "600s"],
+        ["--max-behind", "600s"],
+        ["--pong-timeout", "600s"],
+    ];
+    let server = TestServer::start(&flags.concat());
+    let hello = TestClient::with(
+        server.address,
+        &Options {
+            headers: vec!["Sec-WebSocket-Protocol: threadcast.v1".to_owned()],
+            ..Options::default()
+        },
+    )
+    .json();
+    let epoch = hello["epoch"].as_str().unwrap();
+    let threads = eventually("the first client's thread has ended", || {
+        (server.health()["connections"] == 0).then(|| server.threads())
+    });
+    let (resident, descriptors) = (server.resident_bytes(), server.descriptors());
+    let mut most = [0; 2];
+    for most in &mut most {
+        *most = crowd_of_stopped_clients(&server, epoch, CLIENTS, EVENTS);
+        eventually("all is given back", || {
+            (server.threads() <= threads && server.descriptors() <= descriptors).then_some(())
+        });
+    }
+    let left = server.resident_bytes();
+    eprintln!("bytes: {resident} at first, {most:?} at most with each crowd, {left} afterwards");
+    assert!(most[0] <= resident + IDLE + HISTORY + CLIENTS * QUEUE, "{most:?}");
+    // The allocator keeps what lies between the events of the history; a second crowd needs no more than the first.
+    assert!(most[1] <= most[0] + HISTORY, "{most:?}");
+    assert!(left <= most[1], "{left} of {most:?}");
+}
+
+/// Clients that read nothing join while the stream runs, so that some replay from the beginning, and some begin when it
+/// is gone; then all of them leave. Gives the most memory that was resident.
+fn crowd_of_stopped_clients(server: &TestServer, epoch: &str, count: usize, events: usize) -> usize {
+    let sender = server.sender();
+    let published = || server.health()["events_forwarded"].as_u64().unwrap();
+    let before = published();
+    let mut clients = Vec::new();
+    let mut most = 0;
+    for number in 0..events {
+        sender.send(&numbered(number, 1000)).unwrap();
+        if number % (events / count / 2) == 0 && clients.len() < count {
+            clients.push(stopped_client(server, epoch, clients.len()));
+        }
+        if number % 200 == 0 {
+            most = most.max(server.resident_bytes());
+        }
+    }
+    eventually("everything is published", || {
+        (published() == before + events as u64).then_some(())
+    });
+    let health = server.health();
+    assert_eq!(health["connections"], count, "nobody is ended: {health}");
+    most.max(server.resident_bytes())
 }
