@@ -331,7 +331,10 @@ impl<'a> Seen<'a> {
             .unwrap_or_else(|| panic!("neither event nor type: {message}"));
         assert!(self.hello || kind == "hello", "`hello` comes first, not {message}");
         if self.initial_due.is_some() {
-            assert!(matches!(kind, "initial" | "lag"), "`initial` must come, not {message}");
+            assert!(
+                matches!(kind, "initial" | "lag" | "stall" | "recovered"),
+                "`initial` must come, not {message}"
+            );
         }
         let number = |key: &str| value[key].as_u64();
         match kind {
@@ -349,7 +352,7 @@ impl<'a> Seen<'a> {
                 assert_eq!(self.replayed.take(), number("replayed"), "{message}");
             }
             "subscribed" => self.take_subscribed(&value, message),
-            "lag" => {}
+            "lag" | "stall" | "recovered" => {}
             _ => panic!("unexpected: {message}"),
         }
     }
