@@ -23,6 +23,7 @@
 )]
 
 #[path = "../tests/it/support/mod.rs"]
+#[allow(unused_imports, reason = "this uses a part of the harness")]
 mod support;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};

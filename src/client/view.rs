@@ -71,18 +71,18 @@ impl View {
     }
 
     /// `initial` as it sees it: the state as of event `as_of`. Takes milliseconds for a table of 1 MiB.
-    pub fn initial(&self, snapshot: &Snapshot, as_of: Seq) -> Chunk {
-        if self.is_plain_whole() {
-            return Chunk::message(&snapshot.json);
-        }
+    /// Without a filter it is one for all.
+    pub fn initial(&self, snapshot: &Snapshot, as_of: Seq) -> Arc<Chunk> {
+        let numbered = |json: &[u8]| Chunk::message(&v1::numbered_initial(json, as_of));
         let filtered = match self.filter.is_everything() {
             true => None,
             false => self.filtered(&snapshot.json),
         };
-        let json = filtered.as_deref().unwrap_or(&snapshot.json);
-        match self.protocol {
-            Protocol::Plain => Chunk::message(json),
-            Protocol::V1 => Chunk::message(&v1::numbered_initial(json, as_of)),
+        match (self.protocol, filtered) {
+            (Protocol::Plain, None) => Arc::clone(&snapshot.chunk),
+            (Protocol::Plain, Some(json)) => Arc::new(Chunk::message(&json)),
+            (Protocol::V1, None) => snapshot.numbered(as_of, numbered),
+            (Protocol::V1, Some(json)) => Arc::new(numbered(&json)),
         }
     }
 
@@ -226,11 +226,7 @@ mod tests {
         assert_eq!(frames(view(Protocol::V1, Some("other")).encode(&batch, 0)).len(), 1);
         let json =
             br#"{"type":"initial","machines":[{"machine_name":"a","x":1},{"machine_name":"b\u0041"}],"timestamp":2.5}"#;
-        let snapshot = Snapshot {
-            json: json.to_vec(),
-            chunk: Arc::new(Chunk::message(json)),
-            machines: 2,
-        };
+        let snapshot = Snapshot::new(json.to_vec(), 2);
         let text = |view: View| String::from_utf8(view.initial(&snapshot, 17).payload(0).to_vec()).unwrap();
         assert_eq!(
             text(view(Protocol::Plain, Some("bA"))),
@@ -240,6 +236,18 @@ mod tests {
             text(view(Protocol::V1, Some("a"))),
             r#"{"type":"initial","seq":17,"machines":[{"machine_name":"a","x":1}],"timestamp":2.5}"#
         );
+    }
+
+    #[test]
+    fn who_sees_everything_shares_one_snapshot() {
+        let json = br#"{"type":"initial","machines":[],"timestamp":2.5}"#;
+        let snapshot = Snapshot::new(json.to_vec(), 0);
+        let plain = View::default().initial(&snapshot, 17);
+        assert!(Arc::ptr_eq(&plain, &snapshot.chunk));
+        let numbered = |as_of| view(Protocol::V1, None).initial(&snapshot, as_of);
+        let first = numbered(17);
+        assert!(Arc::ptr_eq(&first, &numbered(17)));
+        assert_eq!(numbered(18).payload(0), v1::numbered_initial(json, 18));
     }
 
     #[test]

@@ -481,11 +481,11 @@ impl Running {
             self.put_own(&v1::gap(&gap));
         }
         let initial = self.w.view.initial(&state.snapshot, state.as_of);
-        self.put(Arc::new(initial), source);
+        self.put(initial, source);
     }
 
-    /// Goes on with what the client missed, as soon as all before it is written; whether there is something to write.
-    /// Never blocks.
+    /// Goes on with what the client missed, as soon as all before it is written; whether it came any further. Never
+    /// blocks.
     fn replay(&mut self) -> bool {
         let Some(catch_up) = &mut self.catch_up else {
             return false;
@@ -528,13 +528,13 @@ impl Running {
         self.take_answer()
     }
 
-    /// Whether the answer to our question is there, and gives something to write.
+    /// Whether the answer to our question is there, so that there is something to go on with.
     fn take_answer(&mut self) -> bool {
         let answer = self.catch_up.as_ref().and_then(|catch_up| catch_up.asked.as_ref());
         match answer.map(Receiver::try_recv) {
             Some(Ok(missed)) => {
                 self.take_missed(missed);
-                self.replay()
+                true
             }
             Some(Err(TryRecvError::Disconnected)) => {
                 self.end_without_fanout();

@@ -4,12 +4,12 @@
 //! message over 1 MiB, so the machines that have been silent longest give way, and are counted.
 
 use crate::pipeline::chunk::Chunk;
-use crate::pipeline::event::Event;
+use crate::pipeline::event::{Event, Seq};
 use crate::process::clock::json_seconds;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Rows of a snapshot together: 1 MiB less the frame around them.
@@ -56,6 +56,34 @@ pub struct Snapshot {
     pub chunk: Arc<Chunk>,
     /// Number of rows.
     pub machines: usize,
+    /// The last one that was made with a number: 1,000 clients that read nothing hold one of 1 MiB, not 1,000.
+    numbered: Mutex<Option<(Seq, Arc<Chunk>)>>,
+}
+
+impl Snapshot {
+    /// Of a document and its number of rows.
+    pub fn new(json: Vec<u8>, machines: usize) -> Snapshot {
+        Snapshot {
+            chunk: Arc::new(Chunk::message(&json)),
+            json,
+            machines,
+            numbered: Mutex::new(None),
+        }
+    }
+
+    /// It with the number of the last event in it, as `make` makes it; made once for all who ask in a row. Called by
+    /// clients' threads, which may wait for each other for the milliseconds that it takes to make 1 MiB.
+    pub fn numbered(&self, as_of: Seq, make: impl FnOnce(&[u8]) -> Chunk) -> Arc<Chunk> {
+        let mut last = self.numbered.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*last {
+            Some((seq, chunk)) if *seq == as_of => Arc::clone(chunk),
+            _ => {
+                let chunk = Arc::new(make(&self.json));
+                *last = Some((as_of, Arc::clone(&chunk)));
+                chunk
+            }
+        }
+    }
 }
 
 /// A saved table that cannot be read.
@@ -218,11 +246,7 @@ impl Machines {
         }
         let end = format!("],\"timestamp\":{}}}", json_seconds(epoch));
         let json = self.document("{\"type\":\"initial\",\"machines\":[", &end);
-        let snapshot = Arc::new(Snapshot {
-            chunk: Arc::new(Chunk::message(&json)),
-            json,
-            machines: self.rows.len(),
-        });
+        let snapshot = Arc::new(Snapshot::new(json, self.rows.len()));
         self.cached = Some((self.version, now, Arc::clone(&snapshot)));
         snapshot
     }
