@@ -170,7 +170,7 @@ impl Bench {
             // The number of an event is one more than its place.
             let since = format!("since={}:{first}", self.epoch);
             Reader::new(
-                TestClient::with(self.server.address, &options(index % 2 == 0, &since)),
+                TestClient::with(self.server.address, &options(index.is_multiple_of(2), &since)),
                 first,
             )
         };

@@ -149,10 +149,10 @@ fn crowd_of_stopped_clients(server: &TestServer, epoch: &str, count: usize, even
     let mut most = 0;
     for number in 0..events {
         sender.send(&numbered(number, 1000)).unwrap();
-        if number % (events / count / 2) == 0 && clients.len() < count {
+        if number.is_multiple_of(events / count / 2) && clients.len() < count {
             clients.push(stopped_client(server, epoch, clients.len()));
         }
-        if number % 200 == 0 {
+        if number.is_multiple_of(200) {
             most = most.max(server.resident_bytes());
         }
     }

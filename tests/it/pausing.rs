@@ -78,7 +78,7 @@ fn publish(server: &TestServer, numbers: Range<usize>, sent: &AtomicUsize) -> Du
     let begun = Instant::now();
     for number in numbers {
         // Some at a time: a rest of 200 µs each would be longer than asked for.
-        if number % 10 == 0 {
+        if number.is_multiple_of(10) {
             let due = Duration::from_secs(1) * number as u32 / PER_SECOND;
             pause(due.saturating_sub(begun.elapsed()));
         }
