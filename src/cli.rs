@@ -2,6 +2,7 @@
 
 use crate::client::filter::Filter;
 use crate::client::handshake::STREAM_PATH;
+use crate::commands::clients::Clients;
 use crate::commands::drill::Drill;
 use crate::commands::emit::{Emit, Source};
 use crate::commands::replay::{Point, Replay};
@@ -24,6 +25,7 @@ pub enum Command {
     Serve(Box<Config>),
     Forget { machine: String, server: ServerUrl },
     Drill(Drill),
+    Clients(Clients),
     Diagnose(ServerUrl),
     Emit(Emit),
     Tail(Tail),
@@ -87,7 +89,9 @@ impl WrongUsage {
 }
 
 /// The commands that have help of their own.
-const COMMANDS: [&str; 8] = ["serve", "forget", "emit", "tail", "replay", "demo", "diagnose", "drill"];
+const COMMANDS: [&str; 9] = [
+    "serve", "forget", "emit", "tail", "replay", "clients", "demo", "diagnose", "drill",
+];
 
 impl From<lexopt::Error> for UsageError {
     fn from(error: lexopt::Error) -> Self {
@@ -127,6 +131,7 @@ fn follow(parser: &mut Parser) -> Result<Command, UsageError> {
             "emit" => emit(parser),
             "tail" => tail(parser),
             "replay" => replay(parser),
+            "clients" => clients(parser),
             "demo" => demo(parser),
             "diagnose" => diagnose(parser),
             "drill" => drill(parser),
@@ -149,6 +154,7 @@ fn help(parser: &mut Parser) -> Result<Command, UsageError> {
         "emit" => Ok(Command::Print(emit_help())),
         "tail" => Ok(Command::Print(tail_help())),
         "replay" => Ok(Command::Print(replay_help())),
+        "clients" => Ok(Command::Print(clients_help())),
         "demo" => Ok(Command::Print(demo_help())),
         "diagnose" => Ok(Command::Print(diagnose_help())),
         "drill" => Ok(Command::Print(drill_help())),
@@ -411,6 +417,54 @@ fn speed_value(parser: &mut Parser) -> Result<f64, UsageError> {
     }
 }
 
+/// How often `clients --watch` looks.
+const WATCH_EVERY: Duration = Duration::from_secs(2);
+const WATCH_MIN: Duration = Duration::from_millis(100);
+
+fn clients(parser: &mut Parser) -> Result<Command, UsageError> {
+    let mut clients = Clients {
+        server: ServerUrl::default(),
+        json: false,
+        watch: None,
+    };
+    // A time may follow --watch, after a space or an equals sign.
+    let mut may_be_time = false;
+    while let Some(argument) = parser.next()? {
+        let follows_watch = std::mem::take(&mut may_be_time);
+        match argument {
+            Arg::Long("help") | Arg::Short('h') => return Ok(Command::Print(clients_help())),
+            Arg::Long("url") => clients.server = server_url(parser)?,
+            Arg::Long("json") => clients.json = true,
+            Arg::Long("watch") => {
+                let value = parser.optional_value();
+                may_be_time = value.is_none();
+                clients.watch = Some(match value {
+                    Some(value) => watch_time(value.string()?)?,
+                    None => WATCH_EVERY,
+                });
+            }
+            Arg::Value(value) if follows_watch => clients.watch = Some(watch_time(value.string()?)?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    Ok(Command::Clients(clients))
+}
+
+/// A time; a bare number is seconds.
+fn watch_time(value: String) -> Result<Duration, UsageError> {
+    let text = match value.parse::<f64>() {
+        Ok(_) => format!("{value}s"),
+        Err(_) => value.clone(),
+    };
+    config::duration(&text, WATCH_MIN, TIME_MAX).map_err(|wanted| {
+        UsageError::Setting(SettingError {
+            name: "watch".to_owned(),
+            value,
+            wanted,
+        })
+    })
+}
+
 fn demo(parser: &mut Parser) -> Result<Command, UsageError> {
     let mut path = Config::default().event_socket_path;
     while let Some(argument) = parser.next()? {
@@ -591,6 +645,32 @@ Exit status: 0 all sent, or ended as asked; 1 some not taken, or no recording; 2
     )
 }
 
+fn clients_help() -> String {
+    format!(
+        "\
+Shows who is connected to a running server and how well each keeps up, the slowest first. The server answers also while
+its data path stands still.
+
+Usage: threadcast clients [FLAGS]
+
+  --url URL                   the server [http://{}]
+  --json                      the server's document as it is (GET /status) instead of a table
+  --watch [TIME]              again and again until Ctrl-C or SIGTERM, every 2s or as often as given
+
+QUEUED, BYTES  events that wait in the client's queue
+LAG            age of the oldest event that waits for it
+SKIPPED        events that it was not sent, because the history no longer had them; +? when nobody knows how many more
+BEHIND         how often its queue was full, so that it had to catch up from the history
+SLOWEST        the longest that an event took to its socket
+PONG           time since the last pong, or anything else, came from it
+
+Colors on a terminal only, and not with NO_COLOR.
+Exit status: 0 fine, 1 no figures, 2 wrong usage.
+",
+        ServerUrl::default()
+    )
+}
+
 fn demo_help() -> String {
     format!(
         "\
@@ -618,6 +698,7 @@ Commands:
   emit          send an event from a shell, or a stream of them
   tail          show events as they come
   replay        send what a journal has recorded to a server again
+  clients       show who is connected to a running server, and how well each keeps up
   forget NAME   remove a machine that no longer exists from a running server
   diagnose      print what every thread of a running server is doing, with its stack
   drill         make a thread of a running server stand still, to see what a hang looks like

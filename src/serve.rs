@@ -15,6 +15,7 @@ use crate::client::inbox::{Inbox, InboxHandle};
 use crate::client::origin::OriginRules;
 use crate::client::outbox::OfferLimits;
 use crate::client::protocol::v1::Limits;
+use crate::client::registry::Registry;
 use crate::client::writer::Timing;
 use crate::liveness::beat::{Beat, Beats};
 use crate::liveness::demand::Demand;
@@ -41,6 +42,7 @@ use crate::process::systemd::Notifier;
 use crate::process::threads::{self, CORE_STACK_BYTES, JoinError, Obituaries, ThreadHandle};
 use crate::web::Site;
 use crate::web::health::Vitals;
+use crate::web::status::Status;
 use crossbeam_channel::{Receiver, bounded};
 use std::fmt;
 use std::io;
@@ -308,10 +310,11 @@ impl Server {
         let inbox = start("inbox", &obituaries, move || inbox.run())?;
         let fanout_handle = queues.requests.0;
         let clients = inbox_handle.clone();
+        let registry = Arc::new(Registry::default());
         let reception = Reception {
             rules: origin_rules(&config, sockets.address),
             fanout: fanout_handle.clone(),
-            numbers: fanout_gauges,
+            numbers: Arc::clone(&fanout_gauges),
             inbox: inbox_handle,
             inbox_beat: beats.inbox,
             timing: timing(&config),
@@ -320,8 +323,14 @@ impl Server {
             clients_max,
             connections_max: connections_max(&config, room),
             gauges: client_gauges,
+            registry: Arc::clone(&registry),
             site: Site {
                 vitals,
+                status: Status {
+                    clients: registry,
+                    fanout: fanout_gauges,
+                    history_bytes_max: config.history_bytes,
+                },
                 fanout: fanout_handle,
                 beats,
                 demand,

@@ -16,6 +16,7 @@ use crate::client::inbox::InboxHandle;
 use crate::client::origin::{OriginRules, with_cors};
 use crate::client::outbox::{Link, outbox};
 use crate::client::protocol::{EndReason, Protocol, v1};
+use crate::client::registry::Registry;
 use crate::client::view::View;
 use crate::client::writer::{CONTROL_QUEUE_LEN_MAX, Timing, Writer};
 use crate::liveness::beat::Beat;
@@ -54,6 +55,7 @@ pub struct Reception {
     /// Clients, pages, and handshakes under way, silent ones included.
     pub connections_max: usize,
     pub gauges: Arc<ClientGauges>,
+    pub registry: Arc<Registry>,
     pub site: Site,
     /// Made when the server stops: whoever is no client yet is not waited for.
     pub stop: Stop,
@@ -287,13 +289,13 @@ fn join(
         return Err(Answer::detail(503, &text).with("retry-after", "5".to_owned()));
     }
     let at = Instant::now();
+    let view = Arc::new(wish.view);
     let link = Arc::new(Link::new(
         connection.id,
         connection.peer,
-        wish.view.protocol,
+        Arc::clone(&view),
         Arc::clone(&connection.socket),
     ));
-    let view = Arc::new(wish.view);
     let (subscriber, queue) = outbox(Arc::clone(&link), Arc::clone(&view));
     let by = reception.fanout.catch_up(subscriber, wish.since).map_err(|why| {
         // It may still join us although we have stopped waiting.
@@ -355,6 +357,7 @@ fn welcome(connection: Connection, accept_key: &str, joined: Joined, reception: 
     );
     let link = Arc::clone(&joined.writer.link);
     let id = link.id();
+    let _registered = reception.registry.enter(&link);
     let _over = Over {
         link: Arc::clone(&link),
         reception,

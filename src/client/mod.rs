@@ -25,3 +25,7 @@ pub mod filter;
 pub mod view;
 
 pub mod gauges;
+
+pub mod figures;
+
+pub mod registry;

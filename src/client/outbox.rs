@@ -1,5 +1,6 @@
 //! What the fan-out, the inbox and the writer share of one client, and the fan-out's way of handing it a chunk.
 
+use crate::client::figures::Figures;
 use crate::client::filter::Filter;
 use crate::client::handover::Handover;
 use crate::client::protocol::v1::Gap;
@@ -26,6 +27,9 @@ const CLIENT_QUEUE_LEN_MAX: usize = 16;
 /// Chunks that may wait for one client, whatever their size; with events of 100 bytes the bytes are full sooner. Full
 /// policy: the client is behind, and catches up from the history.
 const CLIENT_CHUNKS_MAX: usize = 16_384;
+
+/// A client that falls behind again and again is named in the log at most this often.
+const NAME_EVERY: Duration = Duration::from_secs(10);
 
 /// A client wants a new `initial`. It may come while the last one is still in work: a client that has it in hand is
 /// faster than the thread that has just sent it.
@@ -75,20 +79,21 @@ pub struct Link {
     peer_ended: AtomicBool,
     /// [`REFRESH_WANTED`] and [`REFRESH_IN_WORK`].
     refresh: AtomicU8,
-    /// The filter that the client has asked for last and does not have yet. Held for the time of a move only.
-    subscription: Mutex<Option<Filter>>,
+    /// The filter that the client has asked for last and does not have yet; few ever do. Held for the time of a move only.
+    subscription: Mutex<Option<Box<Filter>>>,
     heard_ms: AtomicU64,
+    figures: Figures,
 }
 
 // Orderings: `end`, `over`, `peer_ended`, `refresh` and `heard_ms` are single facts that order nothing else; relaxed.
 // `queued_bytes` is a bound that only the fan-out compares; a late look makes it stricter for a moment.
 impl Link {
-    /// For connection number `id` from `peer`, which speaks `protocol`.
-    pub fn new(id: u64, peer: SocketAddr, protocol: Protocol, socket: Arc<TcpStream>) -> Link {
+    /// For connection number `id` from `peer`, which sees the stream like `view`.
+    pub fn new(id: u64, peer: SocketAddr, view: Arc<View>, socket: Arc<TcpStream>) -> Link {
         Link {
             id,
             peer,
-            protocol,
+            protocol: view.protocol,
             socket,
             handover: Handover::new(),
             queued_bytes: AtomicUsize::new(0),
@@ -98,6 +103,7 @@ impl Link {
             refresh: AtomicU8::new(0),
             subscription: Mutex::new(None),
             heard_ms: AtomicU64::new(monotonic_ms()),
+            figures: Figures::new(view),
         }
     }
 
@@ -121,6 +127,11 @@ impl Link {
         &self.handover
     }
 
+    /// What is known of it.
+    pub fn figures(&self) -> &Figures {
+        &self.figures
+    }
+
     /// Bytes of events that are queued and not written.
     pub fn queued_bytes(&self) -> usize {
         self.queued_bytes.load(Ordering::Relaxed)
@@ -129,6 +140,7 @@ impl Link {
     /// Writer: a queued chunk of events is written to its last byte.
     pub fn events_written(&self, chunk: &Chunk) {
         self.queued_bytes.fetch_sub(chunk.bytes().len(), Ordering::Relaxed);
+        self.figures.unqueued(chunk);
         self.handover.written();
     }
 
@@ -186,13 +198,14 @@ impl Link {
 
     /// Inbox: the client wants another filter, and the state as it sees it then; whether that is a new wish.
     pub fn want_filter(&self, filter: Filter) -> bool {
-        *self.subscription.lock().unwrap_or_else(PoisonError::into_inner) = Some(filter);
+        *self.subscription.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(filter));
         self.want_refresh()
     }
 
     /// Fan-out: the filter that it wants, once.
     fn take_filter(&self) -> Option<Filter> {
-        self.subscription.lock().unwrap_or_else(PoisonError::into_inner).take()
+        let mut wanted = self.subscription.lock().unwrap_or_else(PoisonError::into_inner);
+        wanted.take().map(|filter| *filter)
     }
 
     /// Inbox: something came from it just now.
@@ -248,6 +261,8 @@ pub struct Subscriber {
     lags: bool,
     /// It catches up: after which number, and since when. Nothing is queued for it meanwhile.
     behind: Option<(Seq, Instant)>,
+    /// When the log has named it last, and how often it did not since.
+    named: Option<(Instant, u32)>,
 }
 
 /// What became of an offered chunk.
@@ -273,6 +288,7 @@ pub fn outbox(link: Arc<Link>, view: Arc<View>) -> (Subscriber, Receiver<Parcel>
         overflow: VecDeque::new(),
         lags: false,
         behind: None,
+        named: None,
     };
     (subscriber, rx)
 }
@@ -323,12 +339,27 @@ impl Subscriber {
     /// From number `after` on it has to ask for what it misses. Never blocks.
     pub fn fall_behind(&mut self, after: Seq) -> Offered {
         self.behind = Some((after, Instant::now()));
+        self.link.figures.fell_behind(after);
         self.link.handover.will_queue();
         self.overflow.push_back(Parcel::Behind(after));
         match self.refill() {
             Offered::Queued => Offered::Behind,
             other => other,
         }
+    }
+
+    /// That it is behind may be said now, and then its return too: how often that was not said since the last time.
+    pub fn name_in_log(&mut self) -> Option<u32> {
+        if let Some((at, unsaid)) = &mut self.named
+            && at.elapsed() < NAME_EVERY
+        {
+            *unsaid += 1;
+            return None;
+        }
+        let unsaid = self.named.map_or(0, |(_, unsaid)| unsaid);
+        self.named = Some((Instant::now(), 0));
+        self.link.figures.tell_return();
+        Some(unsaid)
     }
 
     /// Hands `chunk`, the events after number `before`, to the client. Never blocks.
@@ -340,12 +371,13 @@ impl Subscriber {
             return Offered::Behind;
         }
         if limits.delivery == Delivery::Direct && self.link.handover.try_direct() {
-            return self.send(chunk, Parcel::Events);
+            return self.send(chunk, before, Parcel::Events);
         }
         if !self.fits(chunk, limits) {
+            self.link.figures.was_too_slow();
             return self.fall_behind(before);
         }
-        self.count(chunk);
+        self.count(chunk, before);
         self.enqueue(Parcel::Events(Arc::clone(chunk)))
     }
 
@@ -360,14 +392,14 @@ impl Subscriber {
         }
         let chunk = &state.snapshot.chunk;
         if delivery == Delivery::Direct && self.link.handover.try_direct() {
-            return self.send(chunk, Parcel::Initial);
+            return self.send(chunk, state.as_of, Parcel::Initial);
         }
         self.link.handover.will_queue();
         self.enqueue(Parcel::Initial(Arc::clone(chunk)))
     }
 
     /// Sends it by ourselves; the socket is ours.
-    fn send(&mut self, chunk: &Arc<Chunk>, parcel: impl FnOnce(Arc<Chunk>) -> Parcel) -> Offered {
+    fn send(&mut self, chunk: &Arc<Chunk>, before: Seq, parcel: impl FnOnce(Arc<Chunk>) -> Parcel) -> Offered {
         let bytes = chunk.bytes();
         let sent = match send(&self.link, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
             Ok(sent) if sent == bytes.len() => {
@@ -384,7 +416,7 @@ impl Subscriber {
         // The socket took so many bytes of it; the rest is the writer's.
         let parcel = parcel(Arc::clone(chunk));
         match &parcel {
-            Parcel::Events(chunk) => self.count(chunk),
+            Parcel::Events(chunk) => self.count(chunk, before),
             _ => {
                 self.link.handover.will_queue();
             }
@@ -443,9 +475,10 @@ impl Subscriber {
     }
 
     /// Before the queueing, as the hand-over wants it.
-    fn count(&mut self, chunk: &Chunk) {
+    fn count(&mut self, chunk: &Chunk, before: Seq) {
         let bytes = chunk.bytes().len();
         self.lags |= bytes > 0;
+        self.link.figures.queued(chunk, before);
         self.link.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.link.handover.will_queue();
     }

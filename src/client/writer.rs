@@ -443,7 +443,12 @@ impl Running {
     fn take_parcel(&mut self, parcel: Parcel) {
         self.in_hand += 1;
         match parcel {
-            Parcel::Events(chunk) => self.put(chunk, Source::Events),
+            Parcel::Events(chunk) => {
+                if self.backlog.is_empty() {
+                    self.w.link.figures().next(chunk.published_us());
+                }
+                self.put(chunk, Source::Events);
+            }
             Parcel::Initial(chunk) => self.put(chunk, Source::Initial),
             Parcel::Snapshot(state) => self.put_state(*state, Source::Initial),
             Parcel::Behind(after) => {
@@ -472,13 +477,17 @@ impl Running {
     /// The state as this client sees it, with what is to be said before it.
     fn put_state(&mut self, state: StateAsOf, source: Source) {
         if let Some(view) = state.view {
+            self.w.link.figures().set_view(Arc::clone(&view));
             self.w.view = view;
             if self.w.is_v1() {
                 self.put_own(&v1::subscribed(state.as_of, &self.w.view.filter));
             }
         }
-        if let Some(gap) = state.gap.filter(|_| self.w.is_v1()) {
-            self.put_own(&v1::gap(&gap));
+        if let Some(gap) = state.gap {
+            self.w.link.figures().skip(gap.count);
+            if self.w.is_v1() {
+                self.put_own(&v1::gap(&gap));
+            }
         }
         let initial = self.w.view.initial(&state.snapshot, state.as_of);
         self.put(initial, source);
@@ -501,6 +510,9 @@ impl Running {
                 bytes += chunk.bytes().len();
                 catch_up.events += chunk.events() as u64;
                 let source = Source::Own;
+                if self.backlog.is_empty() {
+                    self.w.link.figures().next(chunk.published_us());
+                }
                 self.backlog.push_back(Pending { chunk, source });
             }
             catch_up.after = batch.last();
@@ -508,10 +520,19 @@ impl Running {
         if !self.backlog.is_empty() {
             return true;
         }
+        self.w.link.figures().reached(catch_up.after);
         if catch_up.complete {
-            let live = v1::live(catch_up.after, catch_up.events);
+            let (after, events) = (catch_up.after, catch_up.events);
+            let live = v1::live(after, events);
             self.catch_up = None;
             self.queue_item_done();
+            if let Some(seconds) = self.w.link.figures().caught_up() {
+                log::info!(
+                    "🐇 client {} from {} is live again with event {after}, after {seconds:.1} s; {events} events came from the history",
+                    self.w.link.id(),
+                    self.w.link.peer()
+                );
+            }
             if self.w.is_v1() {
                 self.put_own(&live);
             }
@@ -555,6 +576,9 @@ impl Running {
                 after,
                 complete,
             } => {
+                if let Some(first) = batches.first() {
+                    self.w.link.figures().next(first.published_us());
+                }
                 catch_up.batches = batches.into();
                 catch_up.after = after;
                 catch_up.complete = complete;
@@ -670,12 +694,18 @@ impl Running {
     /// Takes `sent` bytes off the front of the backlog.
     fn account(&mut self, sent: usize) {
         self.sent_of_first += sent;
+        let mut now_us = None;
         while let Some(first) = self.backlog.front() {
             let len = first.chunk.bytes().len();
             if self.sent_of_first < len {
                 return;
             }
             self.sent_of_first -= len;
+            if !first.chunk.is_message() {
+                let figures = self.w.link.figures();
+                figures.delivered(&first.chunk, *now_us.get_or_insert_with(monotonic_us));
+                figures.reached(first.chunk.last());
+            }
             match first.source {
                 Source::Own => {}
                 Source::Events => {
@@ -690,6 +720,10 @@ impl Running {
                 }
             }
             self.backlog.pop_front();
+            let next = self.backlog.iter().find(|pending| !pending.chunk.is_message());
+            if let Some(next) = next {
+                self.w.link.figures().next(next.chunk.published_us());
+            }
         }
     }
 

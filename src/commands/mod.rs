@@ -1,5 +1,7 @@
 //! What each command of the program does, from the person's side: its output, its exit status.
 
+pub mod clients;
+pub mod clients_table;
 pub mod demo;
 pub mod diagnose;
 pub mod drill;

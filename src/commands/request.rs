@@ -13,8 +13,8 @@ use tungstenite::http::Uri;
 
 /// How long to wait for the server's connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest answer: a report of all threads.
-const ANSWER_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// Longest answer: a report of all threads, or the figures of some 100,000 clients.
+const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// The server's own answers have some five header lines.
 const HEADERS_MAX: usize = 32;
 
@@ -86,7 +86,19 @@ impl Answer {
 /// # Errors
 /// There is no server, or it does not answer; that has been said.
 pub fn post(url: &ServerUrl, target: &str, patience: Duration) -> Result<Answer, ExitStatus> {
-    ask(url, target, patience).map_err(|error| {
+    request(url, "POST", target, patience)
+}
+
+/// The same with GET.
+///
+/// # Errors
+/// As [`post`].
+pub fn get(url: &ServerUrl, target: &str, patience: Duration) -> Result<Answer, ExitStatus> {
+    request(url, "GET", target, patience)
+}
+
+fn request(url: &ServerUrl, method: &str, target: &str, patience: Duration) -> Result<Answer, ExitStatus> {
+    ask(url, method, target, patience).map_err(|error| {
         complain(&format!(
             "threadcast: cannot ask the server at {url}: {error}\nhint: is it running there? `{}` answers when it is\n",
             format_args!("curl http://{url}/health")
@@ -95,23 +107,28 @@ pub fn post(url: &ServerUrl, target: &str, patience: Duration) -> Result<Answer,
     })
 }
 
-fn ask(url: &ServerUrl, target: &str, patience: Duration) -> io::Result<Answer> {
+fn ask(url: &ServerUrl, method: &str, target: &str, patience: Duration) -> io::Result<Answer> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in (url.host.as_str(), url.port).to_socket_addrs()? {
         match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
-            Ok(socket) => return exchange(socket, url, target, patience),
+            Ok(socket) => return exchange(socket, url, (method, target), patience),
             Err(error) => last = error,
         }
     }
     Err(last)
 }
 
-fn exchange(mut socket: TcpStream, url: &ServerUrl, target: &str, patience: Duration) -> io::Result<Answer> {
+fn exchange(
+    mut socket: TcpStream,
+    url: &ServerUrl,
+    (method, target): (&str, &str),
+    patience: Duration,
+) -> io::Result<Answer> {
     socket.set_read_timeout(Some(patience))?;
     socket.set_write_timeout(Some(patience))?;
     write!(
         socket,
-        "POST {target} HTTP/1.1\r\nhost: {url}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        "{method} {target} HTTP/1.1\r\nhost: {url}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
     )?;
     let mut bytes = Vec::new();
     socket.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes).map_err(|error| {

@@ -157,6 +157,7 @@ impl Heartbeat {
             since: totals.since(&self.counted),
             queue: (self.vitals.intake.len(), self.vitals.intake.bytes()),
             backlog: self.backlog,
+            behind: self.vitals.fanout.behind.load(Ordering::Relaxed),
             backlog_age: Duration::from_millis(monotonic_ms().saturating_sub(self.backlog.measured_ms)),
             status,
             reasons: finding.reasons.clone(),

@@ -93,6 +93,8 @@ pub struct Pulse {
     /// What waits between socket and fan-out now: events and bytes.
     pub queue: (usize, usize),
     pub backlog: Backlog,
+    /// Clients that catch up from the history.
+    pub behind: usize,
     /// How long ago the backlog was measured.
     pub backlog_age: Duration,
     /// `ok`, or a worse word of `/health` and its reasons.
@@ -130,6 +132,9 @@ impl fmt::Display for Pulse {
             (events, bytes) => write!(f, " | queue={events} events, {}", size(bytes as f64))?,
         }
         self.write_backlog(f)?;
+        if self.behind > 0 {
+            write!(f, " | behind={}", self.behind)?;
+        }
         write_counts(f, "dropped", &since.dropped)?;
         write_counts(f, "ended", &since.ended)?;
         for (name, count) in [("refused", since.refused), ("log_lines_lost", since.log_lines_lost)] {
@@ -263,6 +268,7 @@ mod tests {
             since: Totals::default(),
             queue: (0, 0),
             backlog: Backlog::default(),
+            behind: 0,
             backlog_age: Duration::from_millis(100),
             status: "ok",
             reasons: Vec::new(),
@@ -310,6 +316,7 @@ mod tests {
                 largest: Some((17, 1_048_576)),
                 measured_ms: 0,
             },
+            behind: 2,
             backlog_age: Duration::from_millis(12_340),
             status: "degraded",
             reasons: vec!["one".to_owned(), "two".to_owned()],
@@ -318,7 +325,7 @@ mod tests {
             busy.to_string(),
             "💓 Server heartbeat #12 | connections=2 | tasks=7 | last_event=0.1s ago | events=1250 (249/s) | \
              bytes=293 KiB (58 KiB/s) | queue=312 events, 40 KiB | \
-             backlog=3 clients, 1.4 MiB, largest 1.0 MiB of client 17 (12.3s ago) | dropped=5 not_json, 2 queue_full | \
+             backlog=3 clients, 1.4 MiB, largest 1.0 MiB of client 17 (12.3s ago) | behind=2 | dropped=5 not_json, 2 queue_full | \
              ended=1 too_slow | refused=3 | log_lines_lost=4 | status=degraded: one; two"
         );
         let fields = busy.fields();

@@ -51,6 +51,8 @@ const REFRESH_EVERY: Duration = Duration::from_millis(10);
 const LAST_EVENTS: Duration = Duration::from_secs(1);
 /// How often the backlogs are added up for whoever looks; of a client that keeps up this reads one byte.
 const BACKLOG_EVERY: Duration = Duration::from_millis(100);
+/// The clock is read once for so many sends: a delivery time is wrong by what seven of them take, some 40 µs.
+const SENDS_PER_LOOK: usize = 8;
 /// How often silent machines are looked for.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 
@@ -148,6 +150,8 @@ impl Fanout {
             ingest,
             beat,
         };
+        // Nobody else sets it.
+        let _ = fanout.gauges.epoch.set(epoch);
         fanout.show_machines();
         fanout.show_history();
         fanout
@@ -361,6 +365,7 @@ impl Fanout {
         let about = (count as u64, batch.chunk().bytes().len() as u64);
         let doing = self.beat.begin_about(Operation::Broadcasting, about);
         let mut ended = false;
+        let (mut sends, mut now_us) = (0, 0);
         let before_it = batch.seqs().start - 1;
         self.first = if count == 0 { 0 } else { (self.first + 1) % count };
         let (before, from) = self.clients.split_at_mut(self.first);
@@ -374,12 +379,15 @@ impl Fanout {
             let link = client.link();
             self.beat.show(at_client(link.id(), link.queued_bytes()));
             match client.offer(chunk, before_it, self.config.limits) {
-                Offered::Sent | Offered::Queued => {}
-                Offered::Behind => log::info!(
-                    "🐌 client {} from {} is behind after event {before_it}; it catches up from the history",
-                    client.link().id(),
-                    client.link().peer()
-                ),
+                Offered::Sent => {
+                    if sends % SENDS_PER_LOOK == 0 {
+                        now_us = monotonic_us();
+                    }
+                    sends += 1;
+                    client.link().figures().delivered(chunk, now_us);
+                }
+                Offered::Queued => {}
+                Offered::Behind => tell_behind(client, before_it),
                 Offered::Ended => ended = true,
             }
         }
@@ -432,7 +440,10 @@ impl Fanout {
         };
         // First in its queue, which takes one parcel of any size; every later event comes behind it.
         let offered = match joined.after {
-            Some(after) => subscriber.fall_behind(after),
+            Some(after) => {
+                subscriber.link().figures().tell_return();
+                subscriber.fall_behind(after)
+            }
             None => {
                 let gap = since.map(|_| Gap {
                     range: None,
@@ -654,6 +665,23 @@ impl Fanout {
         }
         self.saved = (version, Instant::now());
     }
+}
+
+/// Names a slow client in the log, not too often.
+fn tell_behind(client: &mut Subscriber, after: Seq) {
+    let Some(unsaid) = client.name_in_log() else {
+        return;
+    };
+    let again = match unsaid {
+        0 => String::new(),
+        times => format!(" (and was {times} more times since this was last said)"),
+    };
+    let link = client.link();
+    log::info!(
+        "🐌 client {} from {} is behind after event {after}{again}; it catches up from the history",
+        link.id(),
+        link.peer()
+    );
 }
 
 /// Events are missing here: they take their numbers.

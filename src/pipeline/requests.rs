@@ -10,7 +10,7 @@ use crate::pipeline::position::{Epoch, Position};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, Mutex, OnceLock, TryLockError};
 use std::time::Duration;
 
 /// Requests that wait. Full policy: whoever asks waits, at most [`ANSWER_TIMEOUT`].
@@ -25,6 +25,8 @@ pub struct FanoutGauges {
     pub clients: AtomicUsize,
     /// Events forwarded.
     pub events: AtomicU64,
+    /// The numbering; empty until the fan-out is made.
+    pub epoch: OnceLock<Epoch>,
     /// The last number given.
     pub newest: AtomicU64,
     /// Memory of the history, in bytes, and the number after which everything is in it.

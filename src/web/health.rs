@@ -10,6 +10,7 @@ use crate::pipeline::event_socket::PathState;
 use crate::pipeline::ingest::IngestGauges;
 use crate::pipeline::intake::IntakeGauge;
 use crate::pipeline::journal::queue::JournalGauges;
+use crate::pipeline::position::Epoch;
 use crate::pipeline::requests::FanoutGauges;
 use crate::process::clock::{epoch_seconds, pause};
 use crate::process::logging::LogControl;
@@ -197,6 +198,13 @@ impl Vitals {
                 "queue",
                 json!({ "events": self.intake.len(), "bytes": self.intake.bytes() }),
             ),
+            ("epoch", self.fanout.epoch.get().map(Epoch::to_string).into()),
+            ("seq", self.fanout.newest.load(Ordering::Relaxed).into()),
+            (
+                "history_bytes",
+                self.fanout.history_bytes.load(Ordering::Relaxed).into(),
+            ),
+            ("clients_behind", self.fanout.behind.load(Ordering::Relaxed).into()),
             ("machines", self.fanout.machines.load(Ordering::Relaxed).into()),
             (
                 "machines_evicted",

@@ -6,6 +6,8 @@ pub mod health;
 
 pub mod query;
 
+pub mod status;
+
 use crate::client::http::{Answer, Head};
 use crate::liveness::beat::Beats;
 use crate::liveness::demand::{Demand, NoReport};
@@ -13,6 +15,7 @@ use crate::liveness::drill::{self, Kind};
 use crate::pipeline::requests::FanoutHandle;
 use crate::process::stop::Stop;
 use crate::web::health::Vitals;
+use crate::web::status::Status;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,6 +28,7 @@ const DIAGNOSE_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Site {
     pub vitals: Arc<Vitals>,
+    pub status: Status,
     pub fanout: FanoutHandle,
     pub beats: &'static Beats,
     pub demand: Demand,
@@ -38,7 +42,7 @@ impl Site {
     /// [`DIAGNOSE_MAX`].
     pub fn answer(&self, head: &Head, peer: SocketAddr) -> Answer {
         let wanted = match head.path.as_str() {
-            "/health" | "/initial" => "GET",
+            "/health" | "/status" | "/initial" => "GET",
             "/forget" | "/drill" | "/diagnose" => "POST",
             _ => return Answer::detail(404, "Not Found"),
         };
@@ -47,6 +51,7 @@ impl Site {
         }
         match head.path.as_str() {
             "/health" => self.vitals.answer(),
+            "/status" => self.status.answer(),
             "/initial" => self.initial(),
             command => match by_hand(head, peer) {
                 Err(refusal) => refusal,

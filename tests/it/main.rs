@@ -33,6 +33,7 @@ mod protocol_doc;
 mod slow_client;
 mod socket_activation;
 mod state_file;
+mod status;
 mod stopping;
 mod stream_property;
 mod systemd;
