@@ -36,8 +36,10 @@ impl Latencies {
 
     /// Counts `events` that took `us` each.
     fn add(&self, events: u64, us: u64) {
-        self.counts[Self::bucket(us)].fetch_add(events, Ordering::Relaxed);
-        // Only one thread at a time owns the socket, so nothing larger comes between the look and the store.
+        // One writer at a time: the fan-out counts what it has sent itself before it queues anything, and the client's
+        // thread before it says that nothing is queued any more. So a load and a store do.
+        let count = &self.counts[Self::bucket(us)];
+        count.store(count.load(Ordering::Relaxed) + events, Ordering::Relaxed);
         if us > self.slowest_us.load(Ordering::Relaxed) {
             self.slowest_us.store(us, Ordering::Relaxed);
         }
@@ -179,13 +181,11 @@ impl Figures {
 
     /// Writer: it has got what it missed. Gives for how long it was behind, in seconds, if that is to be said.
     pub fn caught_up(&self) -> Option<f64> {
-        let now_us = monotonic_us();
         let since_us = self.behind_since_us.load(Ordering::Relaxed);
-        if self.behind.fetch_sub(1, Ordering::Relaxed) > 1 {
-            self.behind_since_us.store(now_us, Ordering::Relaxed);
-        }
-        let told = self.told.swap(false, Ordering::Relaxed);
-        told.then(|| seconds(now_us.saturating_sub(since_us)))
+        // It may have fallen behind once more before it was through.
+        let is_live = self.behind.fetch_sub(1, Ordering::Relaxed) == 1;
+        let told = is_live && self.told.swap(false, Ordering::Relaxed);
+        told.then(|| seconds(monotonic_us().saturating_sub(since_us)))
     }
 
     /// Writer: so many events are skipped; `None` when nobody knows how many.
@@ -297,11 +297,13 @@ mod tests {
         let figures = figures();
         figures.fell_behind(7);
         assert_eq!(figures.seen(10).lag_events, 3);
-        figures.fell_behind(9);
-        assert_eq!(figures.caught_up(), None);
-        assert!(figures.seen(10).behind_s.is_some());
         figures.tell_return();
+        figures.fell_behind(9);
+        assert_eq!(figures.caught_up(), None, "not yet");
+        assert!(figures.seen(10).behind_s.is_some());
         assert!(figures.caught_up().is_some());
+        figures.fell_behind(9);
+        assert_eq!(figures.caught_up(), None, "nobody was told");
         assert_eq!(figures.seen(10).behind_s, None);
         figures.skip(Some(4));
         figures.skip(None);

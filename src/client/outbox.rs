@@ -261,8 +261,17 @@ pub struct Subscriber {
     lags: bool,
     /// It catches up: after which number, and since when. Nothing is queued for it meanwhile.
     behind: Option<(Seq, Instant)>,
-    /// When the log has named it last, and how often it did not since.
-    named: Option<(Instant, u32)>,
+    naming: Naming,
+}
+
+/// When the log names a slow client.
+#[derive(Debug, Default)]
+struct Naming {
+    /// It has been too slow, and that was not said yet.
+    owed: bool,
+    last: Option<Instant>,
+    /// How often it was too slow since then.
+    times: u32,
 }
 
 /// What became of an offered chunk.
@@ -288,7 +297,7 @@ pub fn outbox(link: Arc<Link>, view: Arc<View>) -> (Subscriber, Receiver<Parcel>
         overflow: VecDeque::new(),
         lags: false,
         behind: None,
-        named: None,
+        naming: Naming::default(),
     };
     (subscriber, rx)
 }
@@ -348,18 +357,21 @@ impl Subscriber {
         }
     }
 
-    /// That it is behind may be said now, and then its return too: how often that was not said since the last time.
-    pub fn name_in_log(&mut self) -> Option<u32> {
-        if let Some((at, unsaid)) = &mut self.named
-            && at.elapsed() < NAME_EVERY
-        {
-            *unsaid += 1;
+    /// Whether it is to be said now that it is behind, and with that its return: after which number, and how often it was
+    /// so since the last time that was said, this one not counted.
+    pub fn name_in_log(&mut self) -> Option<(Seq, u32)> {
+        let (after, _) = self.behind?;
+        let soon = self.naming.last.is_some_and(|last| last.elapsed() < NAME_EVERY);
+        if !self.naming.owed || soon {
             return None;
         }
-        let unsaid = self.named.map_or(0, |(_, unsaid)| unsaid);
-        self.named = Some((Instant::now(), 0));
         self.link.figures.tell_return();
-        Some(unsaid)
+        let unsaid = self.naming.times - 1;
+        self.naming = Naming {
+            last: Some(Instant::now()),
+            ..Naming::default()
+        };
+        Some((after, unsaid))
     }
 
     /// Hands `chunk`, the events after number `before`, to the client. Never blocks.
@@ -375,6 +387,8 @@ impl Subscriber {
         }
         if !self.fits(chunk, limits) {
             self.link.figures.was_too_slow();
+            self.naming.owed = true;
+            self.naming.times += 1;
             return self.fall_behind(before);
         }
         self.count(chunk, before);

@@ -387,7 +387,7 @@ impl Fanout {
                     client.link().figures().delivered(chunk, now_us);
                 }
                 Offered::Queued => {}
-                Offered::Behind => tell_behind(client, before_it),
+                Offered::Behind => name_if_slow(client),
                 Offered::Ended => ended = true,
             }
         }
@@ -606,6 +606,8 @@ impl Fanout {
             }
             if let Some(time) = client.behind_for() {
                 behind += 1;
+                // Who is behind again soon after it was named is named when it still is.
+                name_if_slow(client);
                 ended |= time >= self.config.max_behind && client.link().end(EndReason::TooSlow);
             }
         }
@@ -667,9 +669,9 @@ impl Fanout {
     }
 }
 
-/// Names a slow client in the log, not too often.
-fn tell_behind(client: &mut Subscriber, after: Seq) {
-    let Some(unsaid) = client.name_in_log() else {
+/// Names a slow client in the log, if it is time to.
+fn name_if_slow(client: &mut Subscriber) {
+    let Some((after, unsaid)) = client.name_in_log() else {
         return;
     };
     let again = match unsaid {
