@@ -215,7 +215,7 @@ fn size(bytes: f64) -> String {
 fn time(ms: f64) -> String {
     let seconds = (ms / 1000.0).round() as u64;
     match ms {
-        ms if ms == 0.0 => "0".to_owned(),
+        0.0 => "0".to_owned(),
         ms if ms < 9.95 => format!("{ms:.1}ms"),
         ms if ms < 999.5 => format!("{ms:.0}ms"),
         ms if ms < 99_950.0 => format!("{:.1}s", ms / 1000.0),
