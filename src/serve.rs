@@ -55,7 +55,7 @@ const LOOK: Duration = Duration::from_millis(250);
 /// The whole stop may take so long; the process then ends whatever still runs.
 const STOP_DEADLINE: Duration = Duration::from_millis(4400);
 /// Parts of it. `accept` and `ingest` wake at once; the latter may need 300 ms for room, 300 ms for what the kernel holds
-/// and 100 ms to tell of losses; `fanout` hands on for a second. That leaves clients 2.1 s for what they need at most:
+/// and 100 ms to tell of losses; `fanout` hands on for 1.15 s. That leaves clients 2.1 s for what they need at most:
 /// 0.1 s to own their socket, 1 s to flush, 1 s to close.
 const ACCEPT_WAIT: Duration = Duration::from_millis(250);
 const INGEST_WAIT: Duration = Duration::from_millis(750);

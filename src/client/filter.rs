@@ -1,10 +1,19 @@
 //! Which events a client wants: patterns for the machine and for the type.
 
+use crate::pipeline::batch::Numbered;
+use std::collections::HashMap;
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
 use wildmatch::WildMatch;
 
 /// Patterns of one list. More would make every event dear; a page that shows everything needs none.
 const PATTERNS_MAX: usize = 64;
+/// Patterns of one list that are more than a name or a beginning: matching these costs ten times as much.
+const WILD_PATTERNS_MAX: usize = 8;
+/// More patterns than this, or any dear one, and verdicts are worth keeping.
+const CHEAP_PATTERNS_MAX: usize = 4;
+/// Verdicts that are kept for one filter; machines and types repeat.
+const VERDICTS_MAX: usize = 4096;
 /// Bytes of one pattern.
 const PATTERN_BYTES_MAX: usize = 256;
 
@@ -55,7 +64,8 @@ impl Filter {
     /// With these patterns; `None` wants everything.
     ///
     /// # Errors
-    /// A list is empty, has over 64 patterns, or one that is empty or over 256 bytes.
+    /// A list is empty, has over 64 patterns, over 8 that are more than a name or a beginning, or one that is empty or over
+    /// 256 bytes.
     pub fn new(machines: Option<Vec<String>>, kinds: Option<Vec<String>>) -> Result<Filter, FilterError> {
         Ok(Filter {
             machines: globs("machine", machines)?,
@@ -85,6 +95,12 @@ impl Filter {
     /// Whether it wants that machine in a snapshot.
     pub fn wants_machine(&self, machine: &str) -> bool {
         any(&self.machines, machine)
+    }
+
+    /// Whether asking it costs no more than looking up what it said last time.
+    fn is_cheap(&self) -> bool {
+        let mut globs = self.machines.iter().chain(&self.kinds);
+        self.machines.len() + self.kinds.len() <= CHEAP_PATTERNS_MAX && !globs.any(Glob::is_wild)
     }
 
     /// The patterns for machines, `None` for everything.
@@ -135,7 +151,58 @@ fn globs(name: &str, patterns: Option<Vec<String>>) -> Result<Vec<Glob>, FilterE
     if patterns.iter().any(|pattern| pattern.len() > PATTERN_BYTES_MAX) {
         return error(format!("a pattern for {name} is over {PATTERN_BYTES_MAX} bytes"));
     }
-    Ok(patterns.into_iter().map(Glob::new).collect())
+    let globs: Vec<Glob> = patterns.into_iter().map(Glob::new).collect();
+    if globs.iter().filter(|glob| glob.is_wild()).count() > WILD_PATTERNS_MAX {
+        return error(format!(
+            "the list for {name} has over {WILD_PATTERNS_MAX} patterns with a wildcard that is not a single `*` at the end"
+        ));
+    }
+    Ok(globs)
+}
+
+/// What a filter wants, kept from event to event: however dear its patterns are, the next event of the same machine and
+/// type costs a look. Owned by whoever asks often.
+#[derive(Debug, Default)]
+pub struct Verdicts(HashMap<u64, bool, BuildHasherDefault<KeyHasher>>);
+
+impl Verdicts {
+    /// Whether `filter`, always the same one, wants an event with these names. Never holds more than 4,096 verdicts.
+    pub fn wants(&mut self, filter: &Filter, event: &Numbered<'_>) -> bool {
+        let judge = || filter.wants(event.machine, event.kind);
+        if filter.is_cheap() {
+            return judge();
+        }
+        if let Some(verdict) = self.0.get(&event.names_key) {
+            return *verdict;
+        }
+        if self.0.len() >= VERDICTS_MAX {
+            self.0.clear();
+        }
+        let verdict = judge();
+        self.0.insert(event.names_key, verdict);
+        verdict
+    }
+}
+
+/// The keys are hashes already.
+#[derive(Debug, Default)]
+struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        // Keys are one u64 each; anything else would still be a hash, only a poor one.
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, key: u64) {
+        self.0 = key;
+    }
 }
 
 impl Glob {
@@ -147,6 +214,10 @@ impl Glob {
             _ => GlobKind::Wild(WildMatch::new(&text)),
         };
         Glob { text, kind }
+    }
+
+    fn is_wild(&self) -> bool {
+        matches!(self.kind, GlobKind::Wild(_))
     }
 
     fn matches(&self, name: &str) -> bool {
@@ -162,6 +233,7 @@ impl Glob {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::batch::{BatchBuilder, Item};
 
     #[test]
     fn machine_and_type_must_both_be_wanted() {
@@ -187,12 +259,30 @@ mod tests {
     }
 
     #[test]
+    fn a_kept_verdict_is_the_filters_own() {
+        let filter = Filter::from_lists(Some("*a*,b?"), None).unwrap();
+        let mut verdicts = Verdicts::default();
+        let mut builder = BatchBuilder::new(1, 1, 1);
+        // More pairs than are kept, each twice.
+        for number in (0..3000).chain(0..3000) {
+            builder.push(b"{}", Some(&format!("{number:x}")), Some("t"));
+        }
+        for item in builder.finish(0, 0.0).unwrap().items() {
+            let Item::Event(event) = item else { unreachable!() };
+            let wanted = filter.wants(event.machine, event.kind);
+            assert_eq!(verdicts.wants(&filter, &event), wanted, "{event:?}");
+        }
+        assert!(verdicts.0.len() <= VERDICTS_MAX);
+    }
+
+    #[test]
     fn senseless_filters_are_refused_with_what_is_wrong() {
         for (machines, part) in [
             (String::new(), "is empty"),
             ("a,,b".to_owned(), "is empty"),
             ("x".repeat(257), "over 256 bytes"),
             ("x,".repeat(64) + "x", "over 64 patterns"),
+            ("*x,".repeat(8) + "?", "over 8 patterns with a wildcard"),
         ] {
             let error = Filter::from_lists(Some(&machines), None).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");

@@ -98,6 +98,8 @@ pub enum EndReason {
     MessageTooBig,
     /// The server stops.
     Stopping,
+    /// The server stops before it had caught up.
+    StoppingBehind,
     /// The server could not serve it any further (out of some resource, or a fault of ours).
     Internal,
 }
@@ -127,7 +129,7 @@ const fn facts(reason: EndReason, name: &'static str, code: u16, text: &'static 
 
 impl EndReason {
     /// Every reason, in the order of the enum.
-    pub const TABLE: [EndFacts; 10] = [
+    pub const TABLE: [EndFacts; 11] = [
         facts(
             EndReason::PeerClosed,
             "peer_closed",
@@ -185,6 +187,13 @@ impl EndReason {
             Level::Warn,
         ),
         facts(EndReason::Stopping, "stopping", 1012, "server stopping", Level::Info),
+        facts(
+            EndReason::StoppingBehind,
+            "stopping_behind",
+            1013,
+            "server stopping before it had caught up",
+            Level::Warn,
+        ),
         facts(EndReason::Internal, "internal", 1011, "internal error", Level::Error),
     ];
 

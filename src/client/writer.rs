@@ -8,6 +8,7 @@
 //! Ends when: there is an [`EndReason`], or the fan-out drops the queue because the server stops.
 //! Watched as: `client-N`, not a core thread: a stall makes health `degraded`.
 
+use crate::client::filter::Verdicts;
 use crate::client::notices::Notices;
 use crate::client::outbox::{Link, Parcel, StateAsOf};
 use crate::client::protocol::{self, EndReason, Protocol, v1};
@@ -124,6 +125,7 @@ struct CatchUp {
     complete: bool,
     /// Events replayed.
     events: u64,
+    verdicts: Verdicts,
 }
 
 /// The state of a running writer.
@@ -461,6 +463,7 @@ impl Running {
                     after,
                     complete: false,
                     events: 0,
+                    verdicts: Verdicts::default(),
                 });
             }
         }
@@ -506,7 +509,7 @@ impl Running {
             && let Some(batch) = catch_up.batches.pop_front()
         {
             self.w.beat.step();
-            if let Some(chunk) = self.w.view.encode(&batch, catch_up.after) {
+            if let Some(chunk) = self.w.view.encode(&batch, catch_up.after, &mut catch_up.verdicts) {
                 bytes += chunk.bytes().len();
                 catch_up.events += chunk.events() as u64;
                 let source = Source::Own;
@@ -600,7 +603,7 @@ impl Running {
     /// The fan-out does not have this client any more: it has ended, or the server stops while it misses something.
     fn end_without_fanout(&mut self) {
         self.catch_up = None;
-        self.w.link.end(EndReason::TooSlow);
+        self.w.link.end(EndReason::StoppingBehind);
     }
 
     /// What was first in the queue is done with.

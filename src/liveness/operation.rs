@@ -24,7 +24,7 @@ pub enum Operation {
     Snapshot,
     /// Answering requests of clients' threads.
     Answering,
-    /// Giving clients' threads the processor because most clients have a backlog.
+    /// Encoding what a client missed.
     Replaying,
     /// Taking in connections.
     Accepting,

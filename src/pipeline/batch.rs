@@ -3,8 +3,12 @@
 
 use crate::pipeline::chunk::{Chunk, ChunkBuilder};
 use crate::pipeline::event::Seq;
+use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+
+/// Makes the keys of names; the same for every batch of this process, so that verdicts can be kept from one to the next.
+static NAMES_HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 /// Numbered events and losses that follow each other, immutable and shared.
 #[derive(Debug)]
@@ -24,7 +28,12 @@ pub struct Batch {
 /// What has a number.
 #[derive(Clone, Copy, Debug)]
 enum Entry {
-    Event { seq: Seq, machine: Name, kind: Name },
+    Event {
+        seq: Seq,
+        machine: Name,
+        kind: Name,
+        names_key: u64,
+    },
     Loss(Loss),
 }
 
@@ -69,6 +78,9 @@ pub struct Numbered<'a> {
     pub machine: Option<&'a str>,
     /// Its type.
     pub kind: Option<&'a str>,
+    /// Stands for machine and type together; the same in every batch. Two pairs share one with a chance of 2^-64, which
+    /// nobody outside can choose.
+    pub names_key: u64,
     /// The bytes as they came: one JSON object in UTF-8.
     pub payload: &'a [u8],
 }
@@ -114,12 +126,18 @@ impl Batch {
         let mut frame = 0;
         self.entries.iter().map(move |entry| match *entry {
             Entry::Loss(loss) => Item::Loss(loss),
-            Entry::Event { seq, machine, kind } => {
+            Entry::Event {
+                seq,
+                machine,
+                kind,
+                names_key,
+            } => {
                 frame += 1;
                 Item::Event(Numbered {
                     seq,
                     machine: self.name(machine),
                     kind: self.name(kind),
+                    names_key,
                     payload: self.chunk.payload(frame - 1),
                 })
             }
@@ -192,6 +210,10 @@ impl BatchBuilder {
     /// Adds an event, which gets the next number. `payload` must be UTF-8.
     pub fn push(&mut self, payload: &[u8], machine: Option<&str>, kind: Option<&str>) {
         self.frames.push(payload);
+        let names_key = match self.entries.last() {
+            Some(Entry::Event { names_key, .. }) if self.are_last(machine, kind) => *names_key,
+            _ => NAMES_HASHER.hash_one((machine, kind)),
+        };
         let machine = self.keep(machine, self.last_names.0);
         let kind = self.keep(kind, self.last_names.1);
         self.last_names = (machine, kind);
@@ -199,6 +221,7 @@ impl BatchBuilder {
             seq: self.next,
             machine,
             kind,
+            names_key,
         });
         self.next += 1;
     }
@@ -233,12 +256,25 @@ impl BatchBuilder {
         self.next = to + 1;
     }
 
+    /// Whether the last event had these names too.
+    fn are_last(&self, machine: Option<&str>, kind: Option<&str>) -> bool {
+        let is = |kept: Name, name: Option<&str>| match name {
+            None => kept == NO_NAME,
+            Some(name) => kept != NO_NAME && self.name(kept) == name,
+        };
+        is(self.last_names.0, machine) && is(self.last_names.1, kind)
+    }
+
+    fn name(&self, name: Name) -> &str {
+        let start = name.start as usize;
+        &self.names[start..start + name.len as usize]
+    }
+
     fn keep(&mut self, name: Option<&str>, last: Name) -> Name {
         let Some(name) = name else {
             return NO_NAME;
         };
-        let start = last.start as usize;
-        if last != NO_NAME && &self.names[start..start + last.len as usize] == name {
+        if last != NO_NAME && self.name(last) == name {
             return last;
         }
         // A turn's names are parts of a turn's datagrams, far below 4 GiB.
