@@ -714,3 +714,65 @@ fn lose(builder: &mut BatchBuilder, count: u64, cause: DropCause) {
 fn json_string(text: Option<&str>) -> String {
     text.map_or("null".to_owned(), |text| serde_json::Value::from(text).to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::liveness::beat::Beats;
+    use crate::liveness::operation::SlowLimits;
+    use crate::pipeline::intake::{IntakeTx, intake};
+    use crate::pipeline::requests::FanoutHandle;
+    use crate::process::config::Delivery;
+
+    fn fanout() -> (Fanout, IntakeTx) {
+        let limits = SlowLimits {
+            broadcast: Duration::MAX,
+            snapshot: Duration::MAX,
+        };
+        let beat = Beats::new(limits, 1).fanout;
+        let stop = Stop::new().unwrap();
+        let (tx, rx, _) = intake(beat, Duration::ZERO, stop.clone());
+        let config = FanoutConfig {
+            limits: OfferLimits {
+                delivery: Delivery::Direct,
+                queue_bytes_max: 1,
+            },
+            chunk_bytes_max: 1024,
+            max_behind: Duration::MAX,
+            machine_ttl: None,
+        };
+        let beginning = Beginning {
+            machines: Machines::default(),
+            epoch: Epoch::new(),
+            history: History::new(1024 * 1024, 0),
+            journal: None,
+            state_slot: None,
+        };
+        let (_, requests) = FanoutHandle::new();
+        let gauges = (Arc::default(), Arc::default());
+        let fanout = Fanout::new(config, (rx, requests), beginning, gauges.0, gauges.1, (beat, stop));
+        (fanout, tx)
+    }
+
+    #[test]
+    fn what_a_stop_drops_takes_its_numbers_and_is_counted_once() {
+        let (mut fanout, mut tx) = fanout();
+        for _ in 0..3 {
+            tx.push(b"{}", &mut || {});
+        }
+        tx.lose(DropCause::TooLarge);
+        fanout.discard();
+        assert_eq!(fanout.history.newest(), 4);
+        let drops = &fanout.ingest.drops;
+        let counts = (drops.count(DropCause::QueueFull), drops.count(DropCause::TooLarge));
+        assert_eq!(counts, (3, 0), "the large one was counted where it was lost");
+    }
+
+    #[test]
+    fn an_empty_datagram_takes_no_number_and_any_other_does() {
+        let (mut fanout, _tx) = fanout();
+        let datagram = |bytes: &[u8]| Entry::Datagram(bytes.into());
+        fanout.publish(&[datagram(b""), datagram(b"{}"), datagram(b"x"), datagram(b"")]);
+        assert_eq!(fanout.history.newest(), 2);
+    }
+}

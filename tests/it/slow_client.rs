@@ -86,7 +86,14 @@ fn a_stopped_client_delays_no_other_and_leaves_nothing_behind() {
     const ROUNDS_MAX: usize = 6;
     in_both_shapes(|delivery| {
         // Of the events of three rounds the history keeps less than one, so that it is full after the first.
-        let flags = ["--delivery", delivery, "--history-bytes", "1MiB", "--send-timeout", "3s"];
+        let flags = [
+            "--delivery",
+            delivery,
+            "--history-bytes",
+            "1MiB",
+            "--send-timeout",
+            "3s",
+        ];
         let server = TestServer::start(&flags);
         let fleet = Fleet::start(&server, 20, 1);
         let (threads, descriptors) = server.footprint();

@@ -249,3 +249,56 @@ fn connections_that_come_and_go_leave_no_thread_and_no_descriptor() {
     assert_eq!(health["connections"], 1, "{health}");
     drop(kept);
 }
+
+/// Forwarded or lost: whoever comes back to the next server gets it or is told.
+#[test]
+fn every_event_sent_before_a_stop_under_load_has_its_number_in_the_journal() {
+    // A line of the log for every event and a view of its own for every client make the fan-out slower than the sender.
+    let flags = ["--journal", "journal", "--log-level", "debug"];
+    let mut server = TestServer::start(&flags);
+    let options = |number: usize| Options {
+        target: format!("/ws/events?machine=*{number}*,*x*,*y*"),
+        ..Options::default()
+    };
+    let _clients: Vec<TestClient> = (0..100)
+        .map(|number| TestClient::with(server.address, &options(number)))
+        .collect();
+    let sender = server.sender();
+    let (over, sent) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) && sender.send(&numbered(sent.load(Ordering::Relaxed), 100)).is_ok() {
+                sent.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        eventually("many events wait", || {
+            let waiting = server.health()["queue"]["events"].as_u64().unwrap();
+            (waiting > 30_000 || sent.load(Ordering::Relaxed) > 1_000_000).then_some(())
+        });
+        server.signal(Signal::TERM);
+        over.store(true, Ordering::Relaxed);
+    });
+    server.wait_for_end(DEADLINE);
+    let mut text = String::new();
+    for segment in std::fs::read_dir(server.path("journal")).unwrap() {
+        let path = segment.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "jsonl") {
+            text += &std::fs::read_to_string(path).unwrap();
+        }
+    }
+    let (mut events, mut lost, mut last) = (0, 0, 0);
+    for line in text.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        events += u64::from(line.get("event").is_some());
+        lost += line["lost"].as_u64().unwrap_or(0);
+        if line.get("end").is_some() {
+            last = line["seq"].as_u64().unwrap();
+        }
+    }
+    eprintln!(
+        "{events} events and {lost} lost of {} sent",
+        sent.load(Ordering::Relaxed)
+    );
+    let sent = sent.load(Ordering::Relaxed) as u64;
+    assert_eq!((events + lost, last), (sent, sent));
+}
