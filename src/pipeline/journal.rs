@@ -519,7 +519,7 @@ impl Journal {
             line::put_loss(&mut line, &loss, epoch_seconds());
             self.store.append(from, &line).map_err(|fault| fault.error)?;
         }
-        self.store.sync()?;
+        self.store.sync_new()?;
         self.wrote(0, self.next - 1);
         Ok(())
     }

@@ -194,6 +194,8 @@ impl Store {
         let path = self.folder.join(segment_name(first));
         let begun = epoch_seconds();
         set_aside(&path, begun)?;
+        // What stood there is no segment any more; it must not take the new one with it when it is old.
+        self.old.retain(|segment| segment.path != path);
         let mut options = OpenOptions::new();
         let file = options.append(true).create_new(true).open(&path)?;
         self.current = Some(Current {
@@ -302,16 +304,33 @@ impl Store {
     /// # Errors
     /// The disk failed. The segment is given up.
     pub fn sync(&mut self) -> io::Result<()> {
-        let Some(current) = &mut self.current else {
-            return Ok(());
-        };
-        current.unsynced = None;
-        let synced = current.file.sync_data();
-        let synced = synced.and_then(|()| File::open(&self.folder)?.sync_all());
+        let synced = self.wait_for_disk();
         if synced.is_err() {
             self.close();
         }
         synced
+    }
+
+    /// As [`Store::sync`], for a segment that has no event yet.
+    ///
+    /// # Errors
+    /// The disk failed. The segment is removed, because the next one gets its name.
+    pub fn sync_new(&mut self) -> io::Result<()> {
+        let synced = self.wait_for_disk();
+        if let (Err(_), Some(current)) = (&synced, &mut self.current) {
+            current.is_numbered = false;
+            self.close();
+        }
+        synced
+    }
+
+    fn wait_for_disk(&mut self) -> io::Result<()> {
+        let Some(current) = &mut self.current else {
+            return Ok(());
+        };
+        current.unsynced = None;
+        current.file.sync_data()?;
+        File::open(&self.folder)?.sync_all()
     }
 
     /// Removes the oldest whole segments that are too old, or too much. Blocks on the disk.
@@ -480,6 +499,39 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_that_writes_but_does_not_flush_costs_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let limits = Limits {
+            keep_bytes: 0,
+            ..LIMITS
+        };
+        let mut store = store(&folder, limits);
+        // As a journal of a former run may have left it: without a number that can be read.
+        fs::write(folder.path().join(segment_name(1)), "nonsense").unwrap();
+        store.old.extend(list(folder.path()).unwrap());
+        for _ in 0..3 {
+            store.begin_run(1).unwrap();
+            // Takes what is written, and refuses to flush (EINVAL).
+            store.current.as_mut().unwrap().file = File::options().write(true).open("/dev/null").unwrap();
+            store.append(1, b"{}\n").unwrap();
+            store.sync_new().unwrap_err();
+            assert_eq!(list(folder.path()).unwrap(), []);
+            assert_eq!(store.old, []);
+        }
+        fill(&mut store, 1..2);
+        store.retire();
+        let names = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let names: Vec<String> = names
+            .filter(|name| !name.contains(&format!("{}.damaged-", segment_name(1))))
+            .collect();
+        assert_eq!(names, [segment_name(1)]);
+        let aside = fs::read_dir(folder.path()).unwrap().count() - 1;
+        assert_eq!(aside, 1, "what stood there, once");
+    }
+
+    #[test]
     fn nothing_else_in_the_folder_is_touched() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["events-1.jsonl", "events-0000000000000000000x.jsonl", "notes"] {
@@ -488,7 +540,6 @@ mod tests {
         assert_eq!(list(folder.path()).unwrap(), []);
         fs::write(folder.path().join(segment_name(1)), "nonsense").unwrap();
         let mut store = store(&folder, LIMITS);
-        store.old.clear();
         fill(&mut store, 1..2);
         let names = fs::read_dir(folder.path())
             .unwrap()
