@@ -296,38 +296,31 @@ impl Journal {
         self.beat.adopt();
         let is_over = loop {
             drill::obey(self.beat);
-            // Looked at before the queue: what was in it before the request is seen after it.
+            // Looked at before the queue: what was in it before the request is seen after it, and its end too.
             let stopping = self.stop.requested();
-            let is_over = match self.wait() {
-                Ok(batch) => {
-                    self.gather(batch);
-                    false
-                }
-                Err(RecvTimeoutError::Timeout) => {
-                    self.store.retire();
-                    false
-                }
-                Err(RecvTimeoutError::Disconnected) => true,
-            };
+            let longest = if stopping { Duration::ZERO } else { TURN };
+            match self.wait(longest) {
+                Ok(batch) => self.gather(batch),
+                Err(RecvTimeoutError::Timeout) if stopping => break false,
+                Err(RecvTimeoutError::Timeout) => self.store.retire(),
+                Err(RecvTimeoutError::Disconnected) => break true,
+            }
             self.write();
             self.flush_if_due();
             self.look_after_failure();
-            if is_over || stopping && self.rx.channel().is_empty() {
-                break is_over;
-            }
         };
         self.finish(is_over);
         self.beat.turn_to(Operation::Ended);
     }
 
-    fn wait(&self) -> Result<Arc<Batch>, RecvTimeoutError> {
-        let due = self.store.unsynced().map_or(TURN, |since| {
+    fn wait(&self, longest: Duration) -> Result<Arc<Batch>, RecvTimeoutError> {
+        let due = self.store.unsynced().map_or(longest, |since| {
             let least = if self.store.is_flushed() {
                 Duration::ZERO
             } else {
                 FLUSH_LOOK
             };
-            SYNC_AFTER.saturating_sub(since.elapsed()).max(least)
+            SYNC_AFTER.saturating_sub(since.elapsed()).max(least).min(longest)
         });
         let _doing = self.beat.begin(Operation::Waiting);
         self.rx.channel().recv_timeout(due)

@@ -386,6 +386,27 @@ fn a_request_to_end_writes_what_waits_but_no_end() {
 }
 
 #[test]
+fn an_end_that_comes_with_the_request_is_in_order() {
+    let folder = folder();
+    let mut running = Running::start(&folder, LIMITS);
+    running.publish(1);
+    running.end();
+    let stop = Stop::new().unwrap();
+    let opened = opened(&folder, LIMITS, &stop).unwrap();
+    let mut builder = BatchBuilder::new(2, 1, 2);
+    builder.push(b"{}", None, None);
+    let batch = Arc::new(builder.finish(0, TIME).unwrap());
+    opened.record.journal.as_ref().unwrap().offer(&batch);
+    // The disk was slow: the fan-out has ended before its last batch was taken.
+    drop(opened.record);
+    stop.request();
+    join(run(opened.journal, opened.flusher));
+    let lines = lines(&folder);
+    let last = lines.last().unwrap();
+    assert_eq!((&last["seq"], &last["end"]), (&2.into(), &true.into()));
+}
+
+#[test]
 fn what_found_the_queue_full_has_a_line() {
     let folder = folder();
     let stop = Stop::new().unwrap();
