@@ -1,7 +1,8 @@
 //! The wiring: every channel and every thread of the server is born here, and ended here, in written order.
 //!
-//! Start: what the service manager passes, settings, log, TCP port, then the datagram socket, so that a taken port
-//! leaves no trace of us; then the threads from the last of the path to the first. Stop: `accept`, `ingest`, `fanout`,
+//! Start: what the service manager passes, settings, log, TCP port, then the datagram socket's path, so that a taken port
+//! leaves no trace of us; then the journal, and only then that socket, because engines wait for who does not receive yet;
+//! then the threads from the last of the path to the first. Stop: `accept`, `ingest`, `fanout`,
 //! clients, `inbox`, `heartbeat`, `journal`, `journal-sync`, `files`, `watchdog`, `log`.
 
 mod beside;
@@ -245,8 +246,15 @@ impl Server {
         log: Option<LogControl>,
     ) -> Result<Server, StartError> {
         let clients_max = clients_max(&config, room);
-        let sockets = sockets::open(&mut config, passed)?;
+        let mut sockets = sockets::open(&mut config, passed)?;
         let (record, journal_gauges, journal) = beside::start_journal(&config, beats)?;
+        let event_socket = match sockets::bind_events(sockets.passed_events.take(), &config) {
+            Ok(socket) => socket,
+            Err(error) => {
+                beside::end_journal(record, journal);
+                return Err(error);
+            }
+        };
         sockets::announce(&config, &sockets, clients_max, room);
         let (obituaries, ended) = bounded(CORE_THREADS);
         let (accept_stop, ingest_stop) = (new_stop()?, new_stop()?);
@@ -342,7 +350,7 @@ impl Server {
         let accept = Accept::new(sockets.listener, Arc::new(reception), beats.accept, accept_stop.clone());
         let accept = start("accept", &obituaries, move || accept.run())?;
         let ingest = Ingest::new(
-            (sockets.event_socket, sockets.path_lock, config.socket_mode),
+            (event_socket, sockets.path_lock, config.socket_mode),
             config.max_event_bytes,
             queues.intake.0,
             ingest_gauges,

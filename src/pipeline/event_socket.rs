@@ -3,7 +3,7 @@
 
 use crate::process::files::{LockError, LockFile, lock_path};
 use crate::process::procfs::{ProcessName, is_bound_by_another_socket, unix_socket_owner};
-use rustix::fs::Mode;
+use rustix::fs::{Access, Mode, access};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with};
 use std::fmt;
 use std::fs;
@@ -234,6 +234,20 @@ impl EventSocket {
     /// A live server, which is named, is bound there, something else stands there, or the folder does not allow it.
     pub fn bind(path: &Path, mode: u32) -> Result<EventSocket, BindError> {
         EventSocket::bind_to(path, mode).map_err(BindError::with_owner)
+    }
+
+    /// Finds out whether `path` can be bound, and removes a stale socket file, so that what takes long can be done before
+    /// anybody can send. The caller holds the [`PathLock`].
+    ///
+    /// # Errors
+    /// As [`EventSocket::bind`].
+    pub fn prepare(path: &Path) -> Result<(), BindError> {
+        remove_stale(path).map_err(BindError::with_owner)?;
+        access(folder(path), Access::WRITE_OK | Access::EXEC_OK).map_err(|error| BindError::Io {
+            path: path.to_owned(),
+            step: "bind",
+            error: error.into(),
+        })
     }
 
     /// A socket that the service manager has bound to `path`, keeps open, and passes to our successor too. Its file is

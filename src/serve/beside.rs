@@ -23,6 +23,7 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub(super) fn start_log(config: &Config, beats: &'static Beats) -> Result<(ThreadHandle<()>, LogControl), StartError> {
     let already = |error: log::SetLoggerError| io::Error::other(error.to_string());
@@ -88,6 +89,9 @@ pub(super) type KeptRecord = (Record, Option<Arc<JournalGauges>>, Option<Journal
 /// `journal` and `journal-sync`, in the order in which they end.
 pub(super) type JournalThreads = (Stop, [ThreadHandle<()>; 2]);
 
+/// How long a start that failed waits for its journal.
+const JOURNAL_WAIT: Duration = Duration::from_secs(1);
+
 /// Recovers the journal, if there is to be one, and starts its thread. Blocks on the disk.
 pub(super) fn start_journal(config: &Config, beats: &'static Beats) -> Result<KeptRecord, StartError> {
     let Some(folder) = &config.journal else {
@@ -116,6 +120,15 @@ pub(super) fn start_journal(config: &Config, beats: &'static Beats) -> Result<Ke
         flusher.map_err(resource("thread journal-sync"))?,
     ];
     Ok((record, Some(gauges), Some((stop, threads))))
+}
+
+/// Ends the journal of a server that does not start after all, in order: it gave no number.
+pub(super) fn end_journal(record: Record, threads: Option<JournalThreads>) {
+    drop(record);
+    for thread in threads.into_iter().flat_map(|(_, threads)| threads) {
+        // What is not done by then is cut off with the process; the next start skips some numbers.
+        let _ = thread.join_within(JOURNAL_WAIT);
+    }
 }
 
 /// The slots of the state file and of the status file, of those that have a path; and the thread that writes them.

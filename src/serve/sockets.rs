@@ -19,22 +19,27 @@ pub(super) struct Sockets {
     pub(super) address: SocketAddr,
     /// What a client's socket takes, in bytes.
     pub(super) send_buffer_bytes: usize,
-    pub(super) event_socket: EventSocket,
+    /// The one that was passed. Our own is bound when there is somebody to receive: see [`bind_events`].
+    pub(super) passed_events: Option<EventSocket>,
     pub(super) path_lock: PathLock,
 }
 
-/// Opens what was not passed. What was passed takes the place of the settings that name it.
+/// Opens what was not passed, but for the event socket, whose path is only claimed. What was passed takes the place of the
+/// settings that name it.
 pub(super) fn open(config: &mut Config, passed: PassedSockets) -> Result<Sockets, StartError> {
     let (listener, address) = match passed.listener {
         Some(listener) => adopt_listener(listener, config)?,
         None => bind_listener(config)?,
     };
-    let (event_socket, path_lock) = match passed.datagrams {
-        Some((socket, path)) => (adopt_event_socket(socket, path, config), PathLock::of_the_manager()),
+    let (passed_events, path_lock) = match passed.datagrams {
+        Some((socket, path)) => (
+            Some(adopt_event_socket(socket, path, config)),
+            PathLock::of_the_manager(),
+        ),
         None => {
             let lock = event_socket::lock(&config.event_socket_path).map_err(StartError::Socket)?;
-            let socket = EventSocket::bind(&config.event_socket_path, config.socket_mode);
-            (socket.map_err(StartError::Socket)?, lock)
+            EventSocket::prepare(&config.event_socket_path).map_err(StartError::Socket)?;
+            (None, lock)
         }
     };
     // Linux gives twice what was asked for, the second half for its own bookkeeping (socket(7)).
@@ -44,9 +49,18 @@ pub(super) fn open(config: &mut Config, passed: PassedSockets) -> Result<Sockets
         listener,
         address,
         send_buffer_bytes,
-        event_socket,
+        passed_events,
         path_lock,
     })
+}
+
+/// The event socket: the one that was passed, or our own, bound now. From here on engines can send, and one that waits
+/// for room waits for us.
+pub(super) fn bind_events(passed: Option<EventSocket>, config: &Config) -> Result<EventSocket, StartError> {
+    match passed {
+        Some(socket) => Ok(socket),
+        None => EventSocket::bind(&config.event_socket_path, config.socket_mode).map_err(StartError::Socket),
+    }
 }
 
 /// Serves at a listener that was passed, wherever it listens.

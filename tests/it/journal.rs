@@ -4,11 +4,13 @@
 use crate::support::client::Options;
 use crate::support::server::{in_shell, mounting_shell, run};
 use crate::support::{DEADLINE, TestClient, TestServer, eventually, number_of, numbered, pause};
-use rustix::process::Signal;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -485,6 +487,72 @@ fn a_second_server_on_a_journal_is_refused() {
     assert!(!socket.exists());
     first.send(numbered(0, 100));
     journaled(&first, 1);
+}
+
+#[test]
+fn an_engine_finds_no_socket_while_the_journal_is_recovered() {
+    let folder = folder();
+    let (journal, socket) = (folder.path().join("journal"), folder.path().join("events.sock"));
+    fs::create_dir(&journal).unwrap();
+    // Whoever reads this waits until somebody writes.
+    let slow = journal.join("events-00000000000000000001.jsonl");
+    mknodat(CWD, &slow, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_threadcast"))
+        .args([
+            "serve",
+            "--port",
+            "0",
+            "--event-socket-path",
+            "events.sock",
+            "--journal",
+            "journal",
+        ])
+        .current_dir(folder.path())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    // This waits until somebody reads.
+    let writer = eventually("the journal is read", || {
+        let mut options = fs::OpenOptions::new();
+        let nonblocking = options.write(true).custom_flags(libc::O_NONBLOCK);
+        nonblocking.open(&slow).ok()
+    });
+    let was_there = socket.exists();
+    drop(writer);
+    eventually("the server serves", || socket.exists().then_some(()));
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(!was_there, "an engine could have sent, and waited");
+}
+
+#[test]
+fn a_taken_event_socket_makes_no_journal() {
+    let first = TestServer::start(&[]);
+    let other = folder();
+    let socket = first.socket_path();
+    let socket = socket.to_str().unwrap();
+    let arguments = [
+        "serve",
+        "--port",
+        "0",
+        "--event-socket-path",
+        socket,
+        "--journal",
+        "journal",
+    ];
+    for lock_is_there in [true, false] {
+        if !lock_is_there {
+            fs::remove_file(format!("{socket}.lock")).unwrap();
+        }
+        let (status, _, said) = run(other.path(), &arguments);
+        assert_eq!(status, 1, "{said}");
+        assert!(said.contains("belongs to a running server"), "{said}");
+        assert!(!other.path().join("journal").exists(), "{said}");
+    }
+    first.send(numbered(0, 100));
+    eventually("the first one serves", || {
+        (first.health()["events_received"] == 1).then_some(())
+    });
 }
 
 #[test]
