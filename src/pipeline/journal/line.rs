@@ -19,6 +19,11 @@ const FORMAT: u64 = 1;
 /// Longest line that is read: more than the largest `--max-event-bytes` and what stands around an event.
 pub const LINE_BYTES_MAX: usize = 1024 * 1024;
 
+/// Largest number that JavaScript can count to (2^53), and by far more than any server gives: a larger one is damage.
+pub const SEQ_MAX: Seq = 1 << 53;
+/// A time after this, in seconds since the epoch, is damage: the year 5138.
+const TIME_MAX: f64 = 1e11;
+
 /// Cause of a loss: the journal's queue was full.
 pub const QUEUE_FULL: &str = "journal_queue_full";
 /// Cause of a loss: the journal could not be written.
@@ -104,8 +109,11 @@ pub fn parse(line: &[u8]) -> Option<Line<'_>> {
         });
     }
     let value: Value = serde_json::from_slice(line).ok()?;
-    let number = |key: &str| value.get(key).and_then(Value::as_u64);
-    let time = || value.get("time").and_then(Value::as_f64);
+    let number = |key: &str| {
+        let number = value.get(key).and_then(Value::as_u64);
+        number.filter(|number| *number <= SEQ_MAX)
+    };
+    let time = || value.get("time").and_then(Value::as_f64).filter(is_time);
     if value.get("journal").is_some() {
         let epoch = value.get("epoch")?.as_str()?.parse().ok()?;
         let first = number("first").filter(|first| *first > 0)?;
@@ -137,8 +145,12 @@ fn event_parts(line: &[u8]) -> Option<(Seq, f64, &[u8])> {
     let (seq, rest) = until_comma(line.strip_prefix(br#"{"seq":"#)?)?;
     let (time, rest) = until_comma(rest.strip_prefix(br#""time":"#)?)?;
     let payload = rest.strip_prefix(br#""event":"#)?.strip_suffix(b"}")?;
-    let seq = seq.parse().ok().filter(|seq| *seq > 0)?;
-    Some((seq, time.parse().ok().filter(|time: &f64| time.is_finite())?, payload))
+    let seq = seq.parse().ok().filter(|seq| (1..=SEQ_MAX).contains(seq))?;
+    Some((seq, time.parse().ok().filter(is_time)?, payload))
+}
+
+fn is_time(time: &f64) -> bool {
+    (0.0..=TIME_MAX).contains(time)
 }
 
 /// Longest number in front of an event.
@@ -230,6 +242,15 @@ mod tests {
             r#"{"seq":5,"to":4,"time":1.5,"lost":1,"cause":"too_large"}"#,
             r#"{"seq":5,"to":7,"time":1.5,"lost":1,"cause":"too_large"}"#,
             r#"{"journal":1,"epoch":"x","first":1,"time":1.5}"#,
+            r#"{"journal":1,"epoch":"0123456789abcdef","first":9007199254740993,"time":1.5}"#,
+            r#"{"journal":1,"epoch":"0123456789abcdef","first":1,"time":-1e300}"#,
+            r#"{"seq":18446744073709551615,"time":1.5,"event":{}}"#,
+            r#"{"seq":5,"time":-1e300,"event":{}}"#,
+            r#"{"seq":5,"time":1e300,"event":{}}"#,
+            r#"{"seq":5,"time":NaN,"event":{}}"#,
+            r#"{"seq":5,"to":18446744073709551615,"time":1.5,"lost":null,"cause":"restart"}"#,
+            r#"{"seq":18446744073709551615,"time":1.5,"end":true}"#,
+            r#"{"seq":5,"time":1e300,"end":true}"#,
         ] {
             assert_eq!(parse(text.as_bytes()), None, "{text}");
         }

@@ -176,7 +176,7 @@ impl Tail {
                 self.lose(&loss);
             }
             Line::End { seq, time } => {
-                if seq + 1 < self.next || seq == Seq::MAX {
+                if seq + 1 < self.next {
                     return false;
                 }
                 self.reach(seq + 1);

@@ -50,6 +50,7 @@ pub fn list(folder: &Path) -> io::Result<Vec<Segment>> {
         let Some(first) = number
             .filter(|digits| digits.len() == 20)
             .and_then(|digits| digits.parse().ok())
+            .filter(|first| *first <= line::SEQ_MAX)
         else {
             continue;
         };
@@ -534,7 +535,12 @@ mod tests {
     #[test]
     fn nothing_else_in_the_folder_is_touched() {
         let folder = tempfile::tempdir().unwrap();
-        for name in ["events-1.jsonl", "events-0000000000000000000x.jsonl", "notes"] {
+        for name in [
+            "events-1.jsonl",
+            "events-0000000000000000000x.jsonl",
+            "events-18446744073709551615.jsonl",
+            "notes",
+        ] {
             fs::write(folder.path().join(name), "x").unwrap();
         }
         assert_eq!(list(folder.path()).unwrap(), []);

@@ -183,6 +183,39 @@ fn damage_in_the_middle_is_a_loss_and_stays_where_it_is() {
 }
 
 #[test]
+fn numbers_and_times_that_nobody_gives_are_damage() {
+    for line in [
+        "{\"seq\":18446744073709551615,\"time\":1795393480.5,\"event\":{}}",
+        "{\"seq\":3,\"to\":18446744073709551615,\"time\":1795393480.5,\"lost\":null,\"cause\":\"restart\"}",
+        "{\"seq\":3,\"time\":-1e300,\"event\":{}}",
+        "{\"journal\":1,\"epoch\":\"0123456789abcdef\",\"first\":18446744073709551615,\"time\":1.5}",
+    ] {
+        for is_clean in [true, false] {
+            let folder = folder();
+            let text = Text::default().head(1).events(1..3).raw(line).raw("\n").events(4..5);
+            let text = if is_clean { text.end(4) } else { text };
+            text.save(&folder, 1);
+            fs::write(folder.path().join(segment_name(Seq::MAX)), "rubbish\n").unwrap();
+            let recovered = recovered(&folder, 1.0);
+            assert_eq!(recovered.epoch, epoch(), "{line}");
+            assert_eq!(
+                content(&recovered.history)[..4],
+                ["1", "2", "3-3 journal_damaged", "4"],
+                "{line}"
+            );
+        }
+    }
+    // As the last line, of which only the time counts.
+    let folder = folder();
+    Text::default()
+        .head(1)
+        .events(1..3)
+        .raw("{\"seq\":2,\"time\":-1e300,\"end\":true}\n")
+        .save(&folder, 1);
+    assert!(recovered(&folder, 1.0).restart.is_some());
+}
+
+#[test]
 fn files_without_a_line_are_no_obstacle() {
     let folder = folder();
     Text::default().head(1).events(1..4).end(3).save(&folder, 1);
