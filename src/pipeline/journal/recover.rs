@@ -17,9 +17,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// After a run that did not end in order, nobody knows how many numbers it gave that never reached the journal. Numbering
-/// skips as many as it could have given in the time since the last line: this many, and one for each microsecond, which
-/// is more than a fan-out can number. 2^53, from which on JavaScript cannot count, is 285 years of that away.
-const SKIP_LEAST: u64 = 65_536;
+/// skips as many as it could have given since the last line: this many, because one loss may take millions at once, and one
+/// for each microsecond, which is more than a fan-out can number. 2^53, from which on JavaScript cannot count, is
+/// 2 million such ends or 285 years of that away.
+const SKIP_LEAST: u64 = 1 << 32;
+/// A last line that is older, in microseconds (100 days), says that a clock was wrong, and would use up numbers for nothing.
+const SKIP_MICROS_MAX: u64 = 1 << 43;
 /// Largest batch that is made for the history.
 const BATCH_EVENTS_MAX: usize = 512;
 const BATCH_BYTES_MAX: usize = 256 * 1024;
@@ -304,8 +307,12 @@ impl Tail {
         let named = segments.last().map_or(0, |newest| newest.first.saturating_sub(1));
         let last = self.history.newest().max(named);
         let is_known = self.next > 0 && self.history.newest() >= named;
+        let skipped = match self.is_clean {
+            true => Some(0),
+            false => skipped(now - self.time),
+        };
         // Where the time of the former run cannot be measured, its numbers and ours cannot be told apart.
-        let (Some(epoch), true, true) = (self.epoch, is_known, self.is_clean || now >= self.time) else {
+        let (Some(epoch), true, Some(skipped)) = (self.epoch, is_known, skipped) else {
             return Recovered {
                 epoch: Epoch::new(),
                 history: History::new(self.history_bytes, last),
@@ -314,7 +321,7 @@ impl Tail {
                 resumes: None,
             };
         };
-        let restart = (!self.is_clean).then(|| self.skip(now));
+        let restart = (skipped > 0).then(|| self.skip(skipped, now));
         Recovered {
             epoch,
             history: self.history,
@@ -324,11 +331,10 @@ impl Tail {
         }
     }
 
-    fn skip(&mut self, now: f64) -> Loss {
-        let micros = ((now - self.time) * 1e6).ceil() as u64;
+    fn skip(&mut self, skipped: u64, now: f64) -> Loss {
         let loss = Loss {
             from: self.next,
-            to: self.next - 1 + SKIP_LEAST + micros,
+            to: self.next - 1 + skipped,
             count: None,
             cause: RESTART,
         };
@@ -337,4 +343,10 @@ impl Tail {
         self.flush();
         loss
     }
+}
+
+/// How many numbers a run may have given in so many seconds after its last line; `None` when no clock can tell.
+fn skipped(seconds: f64) -> Option<u64> {
+    let micros = (seconds * 1e6).ceil();
+    (seconds >= 0.0 && micros <= SKIP_MICROS_MAX as f64).then(|| SKIP_LEAST + micros as u64)
 }

@@ -120,7 +120,7 @@ fn after_any_other_end_numbers_skip_what_may_have_been_given() {
     ] {
         text.save(&folder, 1);
         let recovered = recovered(&folder, 2.0);
-        let to = 3 + 65_536 + 2_000_000;
+        let to = 3 + (1 << 32) + 2_000_000;
         let (loss, time) = recovered.restart.unwrap();
         assert_eq!((loss.from, loss.to, loss.count, time), (4, to, None, TIME + 2.0));
         assert_eq!(recovered.history.newest(), to);
@@ -130,13 +130,18 @@ fn after_any_other_end_numbers_skip_what_may_have_been_given() {
 }
 
 #[test]
-fn a_clock_that_was_set_back_begins_a_new_epoch_above_the_old_numbers() {
+fn a_clock_that_was_wrong_begins_a_new_epoch_above_the_old_numbers() {
     let folder = folder();
     Text::default().head(1).events(1..4).save(&folder, 1);
-    let recovered = recovered(&folder, -1.0);
-    assert_ne!(recovered.epoch, epoch());
-    assert!(recovered.restart.is_none() && recovered.resumes.is_none());
-    assert_eq!((recovered.history.reaches(), recovered.history.newest()), (3, 3));
+    // Set back; and at 1970 when the last line was written.
+    for seconds in [-1.0, TIME] {
+        let recovered = recovered(&folder, seconds);
+        assert_ne!(recovered.epoch, epoch());
+        assert!(recovered.restart.is_none() && recovered.resumes.is_none());
+        assert_eq!((recovered.history.reaches(), recovered.history.newest()), (3, 3));
+    }
+    // A server that was off for three months is no such case.
+    assert_eq!(recovered(&folder, 90.0 * 86_400.0).epoch, epoch());
 }
 
 #[test]
@@ -415,7 +420,7 @@ fn a_request_to_end_writes_what_waits_but_no_end() {
     assert_eq!(lines.last().unwrap()["seq"], 3);
     assert!(lines.last().unwrap()["event"].is_object());
     drop(running.record);
-    assert!(Running::start(&folder, LIMITS).record.history.newest() > 65_536);
+    assert!(Running::start(&folder, LIMITS).record.history.newest() > 1 << 32);
 }
 
 #[test]
