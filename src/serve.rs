@@ -294,9 +294,14 @@ impl Server {
         let (log, intake) = (vitals.log.clone(), vitals.intake.clone());
         let watchdog = beside::start_watchdog(&config, beats, (log, notifier), intake, demand.clone())?;
         let vitals = Arc::new(vitals);
-        let (machines, state_lock, state_path) = state_file::restore(config.state_path());
+        let (mut machines, state_lock, state_path) = state_file::restore(config.state_path());
+        let caught_up = machines.catch_up(&record.history, config.machine_ttl, Instant::now());
         let (status_lock, status_path) = beside::claim_status_file(config.status_file.clone());
         let ([state_slot, status_slot], files) = beside::start_files([state_path, status_path], beats)?;
+        if let Some(slot) = state_slot.as_ref().filter(|_| caught_up) {
+            // The fan-out saves only what changes from here on.
+            slot.put(Arc::new(machines.saved(epoch_seconds())));
+        }
         let stopping = accept_stop.clone();
         let heartbeat = start_heartbeat(&config, sockets.address, &vitals, status_slot, stopping)?;
         let fanout = Fanout::new(

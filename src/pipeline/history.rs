@@ -85,6 +85,11 @@ impl History {
         }
     }
 
+    /// All batches that are still here, the oldest first.
+    pub fn all(&self) -> &VecDeque<Arc<Batch>> {
+        &self.batches
+    }
+
     /// What follows number `after` (not above the newest): as many batches as have `bytes_max` bytes, at least one.
     pub fn after(&self, after: Seq, bytes_max: usize) -> Past {
         if after < self.reaches {

@@ -3,8 +3,10 @@
 //! Owned by thread `fanout`. Bounded by the size of its snapshot: clients such as Python's `websockets` end on a
 //! message over 1 MiB, so the machines that have been silent longest give way, and are counted.
 
+use crate::pipeline::batch::Item;
 use crate::pipeline::chunk::Chunk;
-use crate::pipeline::event::{Event, Seq};
+use crate::pipeline::event::{Event, Seq, check};
+use crate::pipeline::history::History;
 use crate::process::clock::json_seconds;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -44,6 +46,8 @@ pub struct Machines {
     version: u64,
     evicted: u64,
     untabled: u64,
+    /// When the state file was made that it comes from, in seconds since the epoch; 0 without one.
+    saved: f64,
     cached: Option<(u64, Instant, Arc<Snapshot>)>,
 }
 
@@ -285,7 +289,11 @@ impl Machines {
         }
         let rows = top.get("machines").ok_or_else(|| error(&"it has no machines"))?;
         let rows: Vec<BTreeMap<String, &RawValue>> = serde_json::from_str(rows.get()).map_err(|e| error(&e))?;
-        let mut machines = Machines::default();
+        let mut machines = Machines {
+            // One that cannot be read only means that more is looked at again.
+            saved: top.get("saved").and_then(|time| time.get().parse().ok()).unwrap_or(0.0),
+            ..Machines::default()
+        };
         for row in rows {
             let text = |key: &str| -> Option<Box<str>> { serde_json::from_str(row.get(key)?.get()).ok()? };
             let name = text("machine_name").ok_or_else(|| error(&"a machine has no name"))?;
@@ -304,6 +312,32 @@ impl Machines {
         }
         machines.evict();
         Ok(machines)
+    }
+}
+
+impl Machines {
+    /// Takes in what the recovered `history` has and the state file does not: what was published after the last save,
+    /// or everything when there was none. Silence counts up to the last event, `now`, so that machines that were gone by
+    /// `ttl` do not come back. Whether anything has changed.
+    pub fn catch_up(&mut self, history: &History, ttl: Option<Duration>, now: Instant) -> bool {
+        let (before, saved) = (self.version, self.saved);
+        let batches = history.all();
+        let last = batches.back().map_or(0.0, |batch| batch.time());
+        for batch in batches.iter().filter(|batch| batch.time() >= saved) {
+            let age = Duration::try_from_secs_f64(last - batch.time()).unwrap_or_default();
+            let heard = now.checked_sub(age).unwrap_or(now);
+            for item in batch.items() {
+                if let Item::Event(event) = item
+                    && let Ok(event) = check(event.payload)
+                {
+                    self.apply(&event, heard, batch.time());
+                }
+            }
+        }
+        if let Some(ttl) = ttl {
+            self.expire(ttl, now);
+        }
+        self.version != before
     }
 }
 
@@ -338,7 +372,7 @@ fn put_string(out: &mut Vec<u8>, text: Option<&str>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::event::check;
+    use crate::pipeline::batch::BatchBuilder;
 
     fn apply(machines: &mut Machines, text: &str) -> Applied {
         machines.apply(&check(text.as_bytes()).unwrap(), Instant::now(), 100.5)
@@ -491,6 +525,64 @@ mod tests {
         ] {
             Machines::restore(text.as_bytes(), Instant::now()).unwrap_err();
         }
+    }
+
+    /// One event each second.
+    fn history(from: f64, texts: &[String]) -> History {
+        let mut history = History::new(1 << 20, 0);
+        for (text, time) in texts.iter().zip(0..) {
+            let mut builder = BatchBuilder::new(history.newest() + 1, 1, text.len());
+            builder.push(text.as_bytes(), None, None);
+            history.push(Arc::new(builder.finish(0, from + f64::from(time)).unwrap()));
+        }
+        history
+    }
+
+    #[test]
+    fn the_history_completes_what_was_saved() {
+        let ended = r#"{"machine_name":"gone","type":"machine_terminated","payload":{}}"#.to_owned();
+        let texts = [
+            change("m", "a"),
+            change("gone", "a"),
+            change("m", "b"),
+            ended,
+            change("m", "c"),
+        ];
+        let events = history(100.0, &texts);
+        let mut expected = Machines::default();
+        apply(&mut expected, &texts[4]);
+        let expected = initial(&mut expected);
+        // Nothing saved; saved in the middle.
+        let mut table = Machines::default();
+        assert!(table.catch_up(&events, None, Instant::now()));
+        assert_eq!(initial(&mut table), expected);
+        let mut saved = Machines::default();
+        for text in &texts[..3] {
+            apply(&mut saved, text);
+        }
+        let mut table = Machines::restore(&saved.saved(102.5), Instant::now()).unwrap();
+        assert!(table.catch_up(&events, None, Instant::now()));
+        assert_eq!(initial(&mut table), expected);
+        // What the journal lacks is not undone.
+        apply(&mut saved, &change("m", "newer"));
+        let mut table = Machines::restore(&saved.saved(110.0), Instant::now()).unwrap();
+        assert!(!table.catch_up(&events, None, Instant::now()));
+        assert_eq!(initial(&mut table), initial(&mut saved));
+    }
+
+    #[test]
+    fn a_machine_that_was_silent_too_long_does_not_come_back() {
+        let texts: Vec<String> = (0..10).map(|number| change(&format!("m{number}"), "s")).collect();
+        let mut table = Machines::default();
+        table.catch_up(
+            &history(100.0, &texts),
+            Some(Duration::from_millis(2500)),
+            Instant::now(),
+        );
+        assert_eq!(
+            table.rows.keys().map(|name| &**name).collect::<Vec<_>>(),
+            ["m7", "m8", "m9"]
+        );
     }
 
     #[test]

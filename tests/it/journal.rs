@@ -3,7 +3,7 @@
 
 use crate::support::client::Options;
 use crate::support::server::{in_shell, mounting_shell, run};
-use crate::support::{DEADLINE, TestClient, TestServer, eventually, number_of, numbered, pause};
+use crate::support::{DEADLINE, TestClient, TestServer, eventually, number_of, numbered, pause, state_change};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -205,6 +205,29 @@ fn a_client_goes_on_where_it_was_across_restarts() {
     client.expect_numbers(10..11);
     server.send(numbered(11, 100));
     client.expect_numbers(11..12);
+}
+
+#[test]
+fn after_a_kill_the_state_is_that_of_its_number() {
+    let flags = ["--journal", "journal", "--state-file", "none"];
+    let mut server = TestServer::start(&flags);
+    for (from, to) in [("", "a"), ("a", "b"), ("b", "c")] {
+        server.send(state_change("m", from, to, 1.5));
+    }
+    server.send(state_change("ended", "", "a", 1.5));
+    server.send(r#"{"machine_name":"ended","type":"machine_terminated","payload":{}}"#);
+    journaled(&server, 5);
+    server.signal(Signal::KILL);
+    server.wait_for_end(DEADLINE);
+    let server = TestServer::start_in(server.folder(), &flags);
+    let initial = TestClient::connect(server.address).text();
+    let initial: Value = serde_json::from_str(&initial).unwrap();
+    let rows: Vec<_> = initial["machines"].as_array().unwrap().iter().collect();
+    assert_eq!(rows.len(), 1, "{initial}");
+    assert_eq!(
+        (&rows[0]["machine_name"], &rows[0]["current_state"]),
+        (&"m".into(), &"c".into())
+    );
 }
 
 /// How often the server is killed, and how old an event may be at the kill and still be missing. A release is tried with
