@@ -190,6 +190,8 @@ impl Session<'_> {
 
     fn show(&mut self, (mut socket, protocol): Connected) -> Halt {
         (self.connected, self.state_shown) = (true, false);
+        // What is missing of the numbering before, if this is another one, is said before its end is.
+        self.say_losses(true);
         match protocol {
             Protocol::V1 => self.place.begin(),
             Protocol::Plain => {

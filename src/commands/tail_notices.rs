@@ -18,7 +18,7 @@ pub struct Notices {
     for_people: bool,
     /// Losses may be of events that were not wanted.
     filtered: bool,
-    /// Not said yet, one for each cause.
+    /// Not said yet; of each cause and numbering together.
     losses: Vec<Missing>,
     next_losses: Option<Instant>,
     next_lag: Option<Instant>,
@@ -107,10 +107,13 @@ impl Notices {
     }
 
     fn add(&mut self, missing: Missing) {
-        match self.losses.iter_mut().find(|loss| loss.cause == missing.cause) {
+        let last = self.losses.iter_mut().rev().find(|loss| loss.cause == missing.cause);
+        // One that does not follow is of another numbering, and numbers of two make no range.
+        match last.filter(|loss| loss.to < missing.from) {
             Some(loss) => {
                 loss.to = missing.to;
-                loss.count = loss.count.zip(missing.count).map(|(before, more)| before + more);
+                let counts = loss.count.zip(missing.count);
+                loss.count = counts.map(|(before, more)| before.saturating_add(more));
             }
             None => self.losses.push(missing),
         }
@@ -133,7 +136,8 @@ impl Notices {
         let wanted = if self.filtered { ", wanted or not" } else { "" };
         let numbers = match count {
             Some(1) if from == to => format!("number {from}"),
-            Some(count) if *count == to - from + 1 => format!("numbers {from} to {to}"),
+            // A server that counts downwards is no reason to fail.
+            Some(count) if to.checked_sub(*from) == count.checked_sub(1) => format!("numbers {from} to {to}"),
             _ => format!("among the numbers {from} to {to}"),
         };
         format!("{what} missing{wanted} ({numbers}): {}", words_of(cause))
@@ -219,6 +223,29 @@ mod tests {
         notices.of(missing(91, 91, Some(1), "a\u{7}"), now);
         assert_eq!(notices.due(now, true), ["1 event is missing (number 91): a\\u{7}"]);
         assert!(notices.due(now, true).is_empty());
+    }
+
+    #[test]
+    fn losses_of_two_numberings_are_said_apart() {
+        let mut notices = Notices::new(Format::Json, false);
+        let now = Instant::now();
+        for heard in [
+            missing(502, 502, Some(1), "too_large"),
+            missing(1, 1, Some(1), "too_large"),
+            missing(2, 3, Some(u64::MAX), "too_large"),
+            missing(600, 600, Some(1), "too_large"),
+            missing(9, 5, Some(1), "not_json"),
+        ] {
+            assert_eq!(notices.of(heard, now), None);
+        }
+        let said = notices.due(now, true);
+        let too_large = "too large (the server's --max-event-bytes)";
+        assert_eq!(said[0], format!("1 event is missing (number 502): {too_large}"));
+        assert!(
+            said[1].ends_with(&format!("missing (among the numbers 1 to 600): {too_large}")),
+            "{said:?}"
+        );
+        assert_eq!(said[2], "1 event is missing (among the numbers 9 to 5): not JSON");
     }
 
     #[test]
