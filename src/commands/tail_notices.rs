@@ -47,8 +47,8 @@ impl Notices {
                 None
             }
             Heard::Anew { was } => Some(format!(
-                "the server was started anew without a journal, so what came after event {} is not known; it begins with \
-                 the state now",
+                "the server's numbering is a new one (it has no journal, or could not go on with it), so what came after \
+                 event {} is not known; it begins with the state now",
                 was.seq
             )),
             Heard::Unknown { was } => Some(format!(

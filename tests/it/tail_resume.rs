@@ -185,8 +185,8 @@ fn after_a_restart_without_a_journal_it_says_so_and_begins_anew() {
     running.ends_on_interrupt();
     assert_eq!(shown(&running), [0, 1, 2, 3, 4]);
     let said = running.said();
-    let anew = "threadcast: the server was started anew without a journal, so what came after event 3 is not known; it \
-                begins with the state now\n";
+    let anew = "threadcast: the server's numbering is a new one (it has no journal, or could not go on with it), so what \
+                came after event 3 is not known; it begins with the state now\n";
     assert_eq!(said.matches(anew).count(), 1, "{said}");
     assert!(!said.contains("resumed"), "{said}");
     assert!(position(&running).ends_with(":2"), "of the new numbering: {said}");
