@@ -3,6 +3,7 @@
 use crate::client::protocol::v1::CAUSE_HISTORY;
 use crate::commands::tail_lines::{Format, visible};
 use crate::commands::tail_place::{Heard, Missing};
+use crate::pipeline::journal::line::{DAMAGED, FAILED, QUEUE_FULL, RESTART};
 use crate::pipeline::position::Position;
 use std::time::{Duration, Instant};
 
@@ -167,7 +168,11 @@ fn words_of(cause: &str) -> String {
         "reserved_type" => "of a type that only the server may send".to_owned(),
         "queue_full" => "the server was overloaded".to_owned(),
         CAUSE_HISTORY => "no longer in the server's history (--history-bytes)".to_owned(),
-        "restart" => "the server ended before all was in its journal".to_owned(),
+        RESTART => "the server ended before all was in its journal".to_owned(),
+        QUEUE_FULL => "sent before the server's restart, but its journal was too slow to keep it".to_owned(),
+        FAILED => "sent before the server's restart, but its journal could not be written".to_owned(),
+        DAMAGED => "sent before the server's restart, but its journal is damaged there".to_owned(),
+        "unknown" => "for a cause that only a later version of the server knows".to_owned(),
         other => visible(other),
     }
 }
@@ -253,6 +258,9 @@ mod tests {
         for (cause, name, _) in DropCause::TABLE {
             let said = words_of(name);
             assert!(cause == DropCause::Empty || !said.contains('_'), "{name}: {said}");
+        }
+        for cause in [QUEUE_FULL, FAILED, DAMAGED, RESTART, "unknown"] {
+            assert_ne!(words_of(cause), cause);
         }
     }
 
