@@ -220,7 +220,9 @@ impl Wish {
     fn of(head: &Head) -> Result<Wish, Answer> {
         let refused = |text: &str| Answer::detail(400, text);
         let value = |key: &str| match query::value(&head.query, key) {
-            None if query::has(&head.query, key) => Err(refused(&format!("{key} in the query is not UTF-8 text"))),
+            None if query::has(&head.query, key) => Err(refused(&format!(
+                "{key} in the query has no value, or one that is not percent-encoded UTF-8"
+            ))),
             value => Ok(value),
         };
         let (machines, kinds) = (value("machine")?, value("type")?);
