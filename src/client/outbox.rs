@@ -71,6 +71,8 @@ pub struct Link {
     socket: Arc<TcpStream>,
     handover: Handover,
     queued_bytes: AtomicUsize,
+    /// It was sent all that it wants up to this number; it may be more by now. Written and read by the socket's owner.
+    sent: AtomicU64,
     /// 0 while it lives, else an [`EndReason`]; the first one stands.
     end: AtomicU8,
     /// Its thread is done with it: everybody may let go.
@@ -86,6 +88,7 @@ pub struct Link {
 }
 
 // Orderings: `end`, `over`, `peer_ended`, `refresh` and `heard_ms` are single facts that order nothing else; relaxed.
+// `sent` comes with the socket's ownership.
 // `queued_bytes` is a bound that only the fan-out compares; a late look makes it stricter for a moment.
 impl Link {
     /// For connection number `id` from `peer`, which sees the stream like `view`.
@@ -97,6 +100,7 @@ impl Link {
             socket,
             handover: Handover::new(),
             queued_bytes: AtomicUsize::new(0),
+            sent: AtomicU64::new(0),
             end: AtomicU8::new(0),
             over: AtomicBool::new(false),
             peer_ended: AtomicBool::new(false),
@@ -135,6 +139,19 @@ impl Link {
     /// Bytes of events that are queued and not written.
     pub fn queued_bytes(&self) -> usize {
         self.queued_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The socket's owner: `chunk` is sent to its last byte.
+    pub fn set_sent(&self, chunk: &Chunk) {
+        // What has no number says nothing of the stream.
+        if chunk.last() > 0 {
+            self.sent.store(chunk.last(), Ordering::Relaxed);
+        }
+    }
+
+    /// The socket's owner: the number of the last chunk that was sent.
+    pub fn sent(&self) -> Seq {
+        self.sent.load(Ordering::Relaxed)
     }
 
     /// Writer: a queued chunk of events is written to its last byte.
@@ -417,6 +434,7 @@ impl Subscriber {
         let bytes = chunk.bytes();
         let sent = match send(&self.link, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
             Ok(sent) if sent == bytes.len() => {
+                self.link.set_sent(chunk);
                 self.link.handover.direct_done();
                 return Offered::Sent;
             }

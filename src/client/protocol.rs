@@ -72,7 +72,7 @@ pub fn read(protocol: Protocol, text: &str) -> ClientMessage {
     }
 }
 
-/// The server's own ping.
+/// The server's own ping; that of `threadcast.v1` is [`v1::ping`].
 pub fn ping(epoch: f64) -> String {
     format!("{{\"type\":\"ping\",\"timestamp\":{}}}", json_seconds(epoch))
 }

@@ -144,6 +144,8 @@ struct Running {
     /// Bytes of the first of them that are written.
     sent_of_frame: usize,
     next_ping: Instant,
+    /// It is time for a ping; it is made when it can go out.
+    ping_due: bool,
     next_lag: Instant,
     notices: Notices,
     /// Since when the socket takes nothing.
@@ -166,6 +168,7 @@ impl Writer {
         let now = Instant::now();
         let mut running = Running {
             next_ping: now + self.timing.ping_interval,
+            ping_due: false,
             notices: Notices::new(self.beats),
             w: self,
             backlog: VecDeque::new(),
@@ -269,7 +272,7 @@ impl Running {
 
     fn has_work(&self) -> bool {
         let to_replay = self.catch_up.as_ref().is_some_and(|catch_up| catch_up.asked.is_none());
-        to_replay || !self.backlog.is_empty() || !self.frames.is_empty()
+        to_replay || self.ping_due || !self.backlog.is_empty() || !self.frames.is_empty()
     }
 
     /// Gives the socket back while there is nothing to write; the fan-out sends by itself then.
@@ -349,10 +352,7 @@ impl Running {
         if now >= self.next_ping {
             // Never two at once for what a ping was late.
             self.next_ping = now + self.w.timing.ping_interval;
-            let mut frames = text_frame(&protocol::ping(epoch_seconds()));
-            frames.extend_from_slice(&ping_frame());
-            self.frames.push_back(frames);
-            log::debug!("🏓 ping to client {}", self.w.link.id());
+            self.ping_due = true;
         }
         if self.silence() >= self.w.timing.pong_timeout {
             if self.w.inbox_beat.sight().age >= INBOX_STILL {
@@ -361,6 +361,36 @@ impl Running {
                 self.w.link.end(EndReason::NoPong);
             }
         }
+    }
+
+    /// Makes the ping that is due. The socket is ours and at a frame boundary, and no event goes out before the ping, so
+    /// what it says of the stream is so when it goes out.
+    fn put_ping(&mut self) {
+        if !std::mem::take(&mut self.ping_due) {
+            return;
+        }
+        let mut frames = text_frame(&match self.w.is_v1() {
+            true => v1::ping(epoch_seconds(), self.has_all_up_to()),
+            false => protocol::ping(epoch_seconds()),
+        });
+        frames.extend_from_slice(&ping_frame());
+        self.frames.push_back(frames);
+        log::debug!("🏓 ping to client {}", self.w.link.id());
+    }
+
+    /// The number up to which the client was sent all that it wants; `None` while something waits for it. For the
+    /// socket's owner only.
+    fn has_all_up_to(&self) -> Option<Seq> {
+        // Acquire, and first: of all that was offered up to there, what was queued is seen below, and so is that the
+        // client was left out because it catches up (which counts as queued) or has ended.
+        let offered = self.w.numbers.offered.load(Ordering::Acquire);
+        let link = &self.w.link;
+        let waits = !self.backlog.is_empty() || self.catch_up.is_some() || link.handover().queued() > 0;
+        if waits || link.end_reason().is_some() {
+            return None;
+        }
+        // Of a batch that others are still to get it may have its part already.
+        Some(offered.max(link.sent()))
     }
 
     /// Writes backlog and frames until there are none, or gives up this turn because the fan-out owns the socket.
@@ -385,6 +415,7 @@ impl Running {
             if self.sent_of_first > 0 {
                 self.write_chunks()?;
             }
+            self.put_ping();
             let had_frames = !self.frames.is_empty();
             while !self.frames.is_empty() {
                 self.write_frame()?;
@@ -704,6 +735,7 @@ impl Running {
                 return;
             }
             self.sent_of_first -= len;
+            self.w.link.set_sent(&first.chunk);
             if !first.chunk.is_message() {
                 let figures = self.w.link.figures();
                 figures.delivered(&first.chunk, *now_us.get_or_insert_with(monotonic_us));

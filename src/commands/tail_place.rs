@@ -149,6 +149,10 @@ impl Place {
                 None => Heard::Behind { after: number("seq")? },
             },
             "live" => self.live(number("seq")?, number("replayed").unwrap_or_default()),
+            "ping" => {
+                self.seen(number("seq")?);
+                Heard::Nothing
+            }
             "lag" => Heard::Lag {
                 millis: number("ms")?,
                 events: number("events")?,
@@ -328,6 +332,20 @@ mod tests {
         assert_eq!(place.hear(r#"{"type":"initial","seq":40,"machines":[]}"#), Heard::State);
         assert_eq!(place.hear(&live(40, 0)), Heard::Nothing, "nothing was replayed");
         assert_eq!(place.position(), Some(position(EPOCH, 40)));
+    }
+
+    #[test]
+    fn a_ping_passes_what_is_not_wanted() {
+        let mut place = Place::new(Some(position(EPOCH, 4)));
+        place.begin();
+        place.hear(&hello(EPOCH, Some(4)));
+        let ping = |seq: &str| format!(r#"{{"type":"ping","timestamp":1.5,"seq":{seq}}}"#);
+        for (seq, expected) in [("null", 4), ("3000", 3000), ("null", 3000), ("2999", 3000)] {
+            assert_eq!(place.hear(&ping(seq)), Heard::Nothing);
+            assert_eq!(place.position(), Some(position(EPOCH, expected)), "{seq}");
+        }
+        assert_eq!(take(&mut place, &event(3000)), "Nothing");
+        assert!(take(&mut place, &event(3001)).starts_with("Event"));
     }
 
     #[test]

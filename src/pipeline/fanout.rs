@@ -153,6 +153,7 @@ impl Fanout {
         };
         // Nobody else sets it.
         let _ = fanout.gauges.epoch.set(epoch);
+        fanout.gauges.offered.store(fanout.history.newest(), Ordering::Release);
         fanout.show_machines();
         fanout.show_history();
         fanout
@@ -404,6 +405,7 @@ impl Fanout {
                 Offered::Ended => ended = true,
             }
         }
+        self.gauges.offered.store(batch.last(), Ordering::Release);
         self.views.clear();
         if ended {
             self.let_go();

@@ -29,6 +29,9 @@ pub struct FanoutGauges {
     pub epoch: OnceLock<Epoch>,
     /// The last number given.
     pub newest: AtomicU64,
+    /// The number up to which everything has been offered to every client that keeps up. Stored with Release after the
+    /// last of them: whoever loads it with Acquire sees what was queued for a client before.
+    pub offered: AtomicU64,
     /// Memory of the history, in bytes, and the number after which everything is in it.
     pub history_bytes: AtomicUsize,
     pub history_after: AtomicU64,

@@ -1,9 +1,11 @@
 //! Guards what clients may send: every message of the contract is answered, everything else is borne or ended with the
 //! right close code, and no client can cost the server or the others anything.
 
+use crate::notices::v1_options;
 use crate::support::client::{BINARY, CLOSE, Frame, Options, PING, PONG, TEXT, masked, masked_with};
 use crate::support::{
-    DEADLINE, TestClient, TestServer, eventually, in_both_shapes, numbered, pause, state_change, uninterrupted,
+    DEADLINE, TestClient, TestServer, eventually, in_both_shapes, in_both_shapes_at_once, numbered, pause,
+    state_change, uninterrupted,
 };
 use rustix::net::sockopt;
 use std::io::{ErrorKind, Read, Write};
@@ -669,5 +671,35 @@ fn every_refresh_is_answered_however_soon_it_comes_after_the_last() {
                 });
             }
         });
+    });
+}
+
+#[test]
+fn a_client_that_wants_nothing_of_the_stream_is_told_how_far_it_is() {
+    const EVENTS: usize = 3000;
+    in_both_shapes_at_once(|delivery| {
+        let server = TestServer::start(&["--ping-interval", "100ms", "--delivery", delivery]);
+        let mut client = TestClient::with(server.address, &v1_options("/ws/events?type=rare"));
+        assert_eq!(client.json()["type"], "hello");
+        assert_eq!(client.json()["type"], "initial");
+        let sender = server.sender();
+        for number in 0..EVENTS {
+            sender.send(&numbered(number, 100)).unwrap();
+        }
+        let mut last = 0;
+        eventually("a ping covers all of them", || {
+            let frame = client.frame();
+            if frame.opcode != TEXT {
+                return None;
+            }
+            let ping: serde_json::Value = serde_json::from_str(frame.text()).unwrap();
+            assert_eq!(ping["type"], "ping");
+            let seq = ping["seq"].as_u64()?;
+            assert!(seq >= last && seq <= EVENTS as u64, "{seq} after {last}");
+            last = seq;
+            (seq == EVENTS as u64).then_some(())
+        });
+        server.send(r#"{"type":"rare"}"#);
+        assert_eq!(client.json()["seq"], EVENTS + 1);
     });
 }

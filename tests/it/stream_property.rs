@@ -63,6 +63,7 @@ struct Tally {
     events: u64,
     skipped: u64,
     behinds: u64,
+    pings: u64,
 }
 
 /// One case.
@@ -77,7 +78,7 @@ struct Case {
     done: AtomicBool,
     /// Somebody has failed: nobody need go on.
     failed: AtomicBool,
-    counts: [AtomicU64; 4],
+    counts: [AtomicU64; 5],
 }
 
 /// One run of the server.
@@ -105,7 +106,7 @@ impl Drop for Watch<'_> {
 fn run(delivery: &'static str, seed: u64) -> Tally {
     let mut rng = Rng::with_seed(seed);
     let history = *rng.choice(&["0", "100KiB", "1MiB", "64MiB"]).unwrap();
-    let ping = *rng.choice(&["100ms", "30s"]).unwrap();
+    let ping = *rng.choice(&["10ms", "100ms", "30s"]).unwrap();
     let limit = format!("{EVENT_BYTES_MAX}");
     let flags = [
         ["--delivery", delivery],
@@ -158,12 +159,14 @@ fn run(delivery: &'static str, seed: u64) -> Tally {
         }
         case.done.store(true, Ordering::SeqCst);
     });
-    let [connections, events, skipped, behinds] = case.counts.each_ref().map(|count| count.load(Ordering::Relaxed));
+    let counts = case.counts.each_ref().map(|count| count.load(Ordering::Relaxed));
+    let [connections, events, skipped, behinds, pings] = counts;
     Tally {
         connections,
         events,
         skipped,
         behinds,
+        pings,
     }
 }
 
@@ -266,7 +269,8 @@ impl Case {
             if let Some(seq) = visit.seen.position() {
                 last = Some((life.numbering.epoch.clone(), seq));
             }
-            let counts = [1, visit.seen.events, visit.seen.skipped, visit.seen.behinds];
+            let seen = &visit.seen;
+            let counts = [1, seen.events, seen.skipped, seen.behinds, seen.pings];
             for (sum, count) in self.counts.iter().zip(counts) {
                 sum.fetch_add(count, Ordering::Relaxed);
             }
@@ -397,7 +401,7 @@ impl Visit<'_> {
             match self.client.try_frame() {
                 Ok(frame) if frame.opcode == PING => self.client.send(PONG, &frame.payload),
                 Ok(frame) if frame.opcode == CLOSE => return Came::End(Some(frame.close().0)),
-                Ok(frame) if frame.is_keepalive() => {}
+                Ok(frame) if frame.is_keepalive() && !(self.v1 && frame.opcode == TEXT) => {}
                 Ok(frame) => {
                     assert_eq!(frame.opcode, TEXT);
                     self.seen.take(frame.text());

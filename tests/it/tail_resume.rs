@@ -1,8 +1,9 @@
 //! `threadcast tail` goes on where it was: whatever happens to the connection, every event is shown once and in order,
 //! or what is missing is said.
 
+use crate::notices::v1_options;
 use crate::support::client::{TEXT, masked};
-use crate::support::{DEADLINE, TestServer, eventually, number_of, numbered};
+use crate::support::{DEADLINE, TestClient, TestServer, eventually, number_of, numbered};
 use crate::tail::{Running, tail, url, wait_for_clients};
 use rustix::net::sockopt;
 use rustix::process::Signal;
@@ -190,6 +191,46 @@ fn after_a_restart_without_a_journal_it_says_so_and_begins_anew() {
     assert_eq!(said.matches(anew).count(), 1, "{said}");
     assert!(!said.contains("resumed"), "{said}");
     assert!(position(&running).ends_with(":2"), "of the new numbering: {said}");
+}
+
+/// The numbers that its pings tell say more of a filtered stream than its events do.
+#[test]
+fn a_tail_that_wants_little_misses_nothing_when_its_server_restarts() {
+    const OTHERS: usize = 50;
+    let flags = ["--journal", "journal", "--history-bytes", "4KiB"];
+    let pings = ["--ping-interval", "100ms", "--log-level", "debug"];
+    let flags = [flags, pings].concat();
+    let mut server = TestServer::start(&flags);
+    let mut running = tail(&server, &["--format", "json", "--type", "rare"]);
+    let joined = server.wait_for_line("(threadcast.v1), wants type=rare");
+    let id = joined.split("client ").nth(1).unwrap().split(' ').next().unwrap();
+    let rare = r#"{"type":"rare"}"#;
+    server.send(rare);
+    wait_for_events(&running, 1);
+    let sender = server.sender();
+    for number in 0..OTHERS {
+        sender.send(&numbered(number, 1000)).unwrap();
+    }
+    // Whatever ping is made after this one says as much.
+    let mut witness = TestClient::with(server.address, &v1_options("/ws/events?type=rare"));
+    eventually("all are offered", || {
+        let frame = witness.frame();
+        let text = (frame.opcode == TEXT).then(|| frame.text().to_owned())?;
+        (text.starts_with(r#"{"type":"ping""#) && text.ends_with(r#","seq":51}"#)).then_some(())
+    });
+    let pings = || server.lines().with(&format!("ping to client {id}")).len();
+    let before = pings();
+    eventually("it has got another ping", || (pings() >= before + 2).then_some(()));
+    assert!(server.stop().success());
+    let port = server.address.port().to_string();
+    let server = TestServer::start_in(server.folder(), &[&flags[..], &["--port", &port]].concat());
+    running.wait_until_said("threadcast: resumed after event 51, 0 events replayed\n");
+    server.send(rare);
+    wait_for_events(&running, 2);
+    running.ends_on_interrupt();
+    assert_eq!(running.out(), format!("{rare}\n").repeat(2));
+    assert!(!running.said().contains("missing"), "{}", running.said());
+    assert!(position(&running).ends_with(":52"), "{}", running.said());
 }
 
 #[test]

@@ -6,6 +6,7 @@ use crate::client::filter::{Filter, FilterError};
 use crate::pipeline::batch::{Loss, Numbered};
 use crate::pipeline::event::Seq;
 use crate::pipeline::position::Epoch;
+use crate::process::clock::json_seconds;
 use serde_json::{Value, json};
 use std::io::Write as _;
 use std::time::Duration;
@@ -177,6 +178,12 @@ pub fn recovered(component: &str, after: Duration) -> String {
 /// Seconds to the tenth, as `/health` has them.
 fn tenths(duration: Duration) -> Value {
     Value::from((duration.as_secs_f64() * 10.0).round() / 10.0)
+}
+
+/// `ping`: at `epoch`, the client had been sent all that it wants up to number `seq`; `None` while something waits for it.
+pub fn ping(epoch: f64, seq: Option<Seq>) -> String {
+    let seq = seq.map_or("null".to_owned(), |seq| seq.to_string());
+    format!(r#"{{"type":"ping","timestamp":{},"seq":{seq}}}"#, json_seconds(epoch))
 }
 
 /// `error`: a message of the client could not be taken.

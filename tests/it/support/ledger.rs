@@ -219,6 +219,8 @@ pub struct Seen<'a> {
     pub events: u64,
     pub skipped: u64,
     pub behinds: u64,
+    /// Pings that said a number.
+    pub pings: u64,
 }
 
 impl<'a> Seen<'a> {
@@ -246,6 +248,7 @@ impl<'a> Seen<'a> {
             events: 0,
             skipped: 0,
             behinds: 0,
+            pings: 0,
         }
     }
 
@@ -332,7 +335,7 @@ impl<'a> Seen<'a> {
         assert!(self.hello || kind == "hello", "`hello` comes first, not {message}");
         if self.initial_due.is_some() {
             assert!(
-                matches!(kind, "initial" | "lag" | "stall" | "recovered"),
+                matches!(kind, "initial" | "lag" | "stall" | "recovered") || kind == "ping" && value["seq"].is_null(),
                 "`initial` must come, not {message}"
             );
         }
@@ -352,6 +355,7 @@ impl<'a> Seen<'a> {
                 assert_eq!(self.replayed.take(), number("replayed"), "{message}");
             }
             "subscribed" => self.take_subscribed(&value, message),
+            "ping" => self.take_ping(&value, message),
             "lag" | "stall" | "recovered" => {}
             _ => panic!("unexpected: {message}"),
         }
@@ -388,6 +392,22 @@ impl<'a> Seen<'a> {
         self.pos = Some(seq);
         self.events += 1;
         self.replayed = self.replayed.map(|count| count + 1);
+    }
+
+    /// What it says is here is here, and it never goes back.
+    #[track_caller]
+    fn take_ping(&mut self, ping: &Value, message: &str) {
+        let Some(seq) = ping["seq"].as_u64() else {
+            assert_eq!(ping.get("seq"), Some(&Value::Null), "{message}");
+            return;
+        };
+        assert_eq!(
+            self.replayed, None,
+            "it knows that what it missed is still to come: {message}"
+        );
+        assert!(seq <= self.numbering.newest(), "never given: {message}");
+        self.pass(seq, message);
+        self.pings += 1;
     }
 
     fn take_gap(&mut self, gap: &Value, message: &str) {
