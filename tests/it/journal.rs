@@ -758,7 +758,7 @@ fn ctrl_c_ends_a_replay_well() {
     fs::write(journal.join("events-00000000000000000001.jsonl"), text).unwrap();
     let server = TestServer::start(&[]);
     let mut client = server.client();
-    let child = std::process::Command::new(env!("CARGO_BIN_EXE_threadcast"))
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_threadcast"))
         .args(["replay", "--journal"])
         .arg(&journal)
         .arg("--event-socket-path")
@@ -768,6 +768,7 @@ fn ctrl_c_ends_a_replay_well() {
         .unwrap();
     assert_eq!(client.text(), "{\"type\":\"x\"}");
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::INT).unwrap();
+    eventually("the replay ends", || child.try_wait().unwrap());
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(0), "{said}");
