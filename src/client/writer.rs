@@ -8,6 +8,11 @@
 //! Ends when: there is an [`EndReason`], or the fan-out drops the queue because the server stops.
 //! Watched as: `client-N`, not a core thread: a stall makes health `degraded`.
 
+mod catch_up;
+mod ending;
+mod socket;
+
+use self::catch_up::CatchUp;
 use crate::client::filter::Verdicts;
 use crate::client::notices::Notices;
 use crate::client::outbox::{Link, Parcel, StateAsOf};
@@ -16,17 +21,12 @@ use crate::client::view::View;
 use crate::liveness::beat::{Beat, Beats};
 use crate::liveness::drill;
 use crate::liveness::operation::Operation;
-use crate::pipeline::batch::Batch;
-use crate::pipeline::chunk::{Chunk, close_frame, ping_frame, text_frame};
+use crate::pipeline::chunk::{Chunk, ping_frame, text_frame};
 use crate::pipeline::event::Seq;
-use crate::pipeline::requests::{FanoutGauges, FanoutHandle, Joined, Missed, Unanswered};
-use crate::process::clock::{epoch_seconds, monotonic_ms, monotonic_us, pause, timespec};
-use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError, never, select};
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::{Errno, IoSlice};
-use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+use crate::pipeline::requests::{FanoutGauges, FanoutHandle, Joined};
+use crate::process::clock::{epoch_seconds, monotonic_ms, monotonic_us, pause};
+use crossbeam_channel::{Receiver, TryRecvError, never, select};
 use std::collections::VecDeque;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -110,22 +110,6 @@ enum Source {
     Initial,
     /// Our own: from the history, or what goes before and behind it.
     Own,
-}
-
-/// A client that catches up. Its `Behind` counts as queued until it is done, so that nothing overtakes what it missed.
-#[derive(Debug)]
-struct CatchUp {
-    /// The answer to our question what it misses, while there is none.
-    asked: Option<Receiver<Missed>>,
-    /// What is still to be encoded.
-    batches: VecDeque<Arc<Batch>>,
-    /// The number after which it goes on.
-    after: Seq,
-    /// Behind these batches comes what is in the queue.
-    complete: bool,
-    /// Events replayed.
-    events: u64,
-    verdicts: Verdicts,
 }
 
 /// The state of a running writer.
@@ -527,122 +511,6 @@ impl Running {
         self.put(initial, source);
     }
 
-    /// Goes on with what the client missed, as soon as all before it is written; whether it came any further. Never
-    /// blocks.
-    fn replay(&mut self) -> bool {
-        let Some(catch_up) = &mut self.catch_up else {
-            return false;
-        };
-        let _doing = self.w.beat.begin(Operation::Replaying);
-        let mut bytes = 0;
-        while self.backlog.len() < GATHER_CHUNKS_MAX
-            && bytes < GATHER_BYTES_MAX
-            && let Some(batch) = catch_up.batches.pop_front()
-        {
-            self.w.beat.step();
-            if let Some(chunk) = self.w.view.encode(&batch, catch_up.after, &mut catch_up.verdicts) {
-                bytes += chunk.bytes().len();
-                catch_up.events += chunk.events() as u64;
-                let source = Source::Own;
-                if self.backlog.is_empty() {
-                    self.w.link.figures().next(chunk.published_us());
-                }
-                self.backlog.push_back(Pending { chunk, source });
-            }
-            catch_up.after = batch.last();
-        }
-        if !self.backlog.is_empty() {
-            return true;
-        }
-        self.w.link.figures().reached(catch_up.after);
-        if catch_up.complete {
-            let (after, events) = (catch_up.after, catch_up.events);
-            let live = v1::live(after, events);
-            self.catch_up = None;
-            self.queue_item_done();
-            if let Some(seconds) = self.w.link.figures().caught_up() {
-                log::info!(
-                    "🐇 client {} from {} is live again with event {after}, after {seconds:.1} s; {events} events came from the history",
-                    self.w.link.id(),
-                    self.w.link.peer()
-                );
-            }
-            if self.w.is_v1() {
-                self.put_own(&live);
-            }
-            return !self.backlog.is_empty();
-        }
-        if catch_up.asked.is_none() {
-            match self.w.fanout.ask_missed(self.w.link.id()) {
-                Ok(answer) => catch_up.asked = Some(answer),
-                // Later; whatever else there is to do is done first.
-                Err(Unanswered::Late) => pause(BUSY),
-                Err(Unanswered::Over) => self.end_without_fanout(),
-            }
-        }
-        self.take_answer()
-    }
-
-    /// Whether the answer to our question is there, so that there is something to go on with.
-    fn take_answer(&mut self) -> bool {
-        let answer = self.catch_up.as_ref().and_then(|catch_up| catch_up.asked.as_ref());
-        match answer.map(Receiver::try_recv) {
-            Some(Ok(missed)) => {
-                self.take_missed(missed);
-                true
-            }
-            Some(Err(TryRecvError::Disconnected)) => {
-                self.end_without_fanout();
-                false
-            }
-            Some(Err(TryRecvError::Empty)) | None => false,
-        }
-    }
-
-    fn take_missed(&mut self, missed: Missed) {
-        let Some(catch_up) = &mut self.catch_up else {
-            return;
-        };
-        catch_up.asked = None;
-        match missed {
-            Missed::Batches {
-                batches,
-                after,
-                complete,
-            } => {
-                if let Some(first) = batches.first() {
-                    self.w.link.figures().next(first.published_us());
-                }
-                catch_up.batches = batches.into();
-                catch_up.after = after;
-                catch_up.complete = complete;
-            }
-            Missed::State(state) => {
-                catch_up.after = state.as_of;
-                catch_up.complete = true;
-                log::warn!(
-                    "⚠️ client {} was behind further than the history reaches (--history-bytes); it gets the \
-                     state as of event {} instead",
-                    self.w.link.id(),
-                    state.as_of
-                );
-                self.put_state(state, Source::Own);
-            }
-        }
-    }
-
-    /// The fan-out does not have this client any more: it has ended, or the server stops while it misses something.
-    fn end_without_fanout(&mut self) {
-        self.catch_up = None;
-        self.w.link.end(EndReason::StoppingBehind);
-    }
-
-    /// What was first in the queue is done with.
-    fn queue_item_done(&mut self) {
-        self.in_hand -= 1;
-        self.w.link.handover().written();
-    }
-
     /// Tells a client how far behind what it gets now is.
     fn tell_lag(&mut self) {
         let now = Instant::now();
@@ -692,236 +560,4 @@ impl Running {
             Control::Wake => {}
         }
     }
-
-    /// Writes the first chunks of the backlog to their last byte.
-    fn write_chunks(&mut self) -> Result<(), EndReason> {
-        let mut count = 0;
-        let mut bytes = 0;
-        for pending in self.backlog.iter().take(GATHER_CHUNKS_MAX) {
-            let len = pending.chunk.bytes().len();
-            if count > 0 && bytes + len > GATHER_BYTES_MAX {
-                break;
-            }
-            count += 1;
-            bytes += len;
-        }
-        let target = self.backlog.len() - count;
-        while self.backlog.len() > target {
-            let left = self.backlog.len() - target;
-            let slices: Vec<IoSlice<'_>> = self
-                .backlog
-                .iter()
-                .take(left)
-                .enumerate()
-                .map(|(index, pending)| {
-                    let sent = if index == 0 { self.sent_of_first } else { 0 };
-                    IoSlice::new(&pending.chunk.bytes()[sent..])
-                })
-                .collect();
-            let sent = send_slices(&self.w.link, &slices);
-            let sent = self.progress(sent)?;
-            self.account(sent);
-        }
-        Ok(())
-    }
-
-    /// Takes `sent` bytes off the front of the backlog.
-    fn account(&mut self, sent: usize) {
-        self.sent_of_first += sent;
-        let mut now_us = None;
-        while let Some(first) = self.backlog.front() {
-            let len = first.chunk.bytes().len();
-            if self.sent_of_first < len {
-                return;
-            }
-            self.sent_of_first -= len;
-            self.w.link.set_sent(&first.chunk);
-            if !first.chunk.is_message() {
-                let figures = self.w.link.figures();
-                figures.delivered(&first.chunk, *now_us.get_or_insert_with(monotonic_us));
-                figures.reached(first.chunk.last());
-            }
-            match first.source {
-                Source::Own => {}
-                Source::Events => {
-                    self.in_hand -= 1;
-                    self.w.link.events_written(&first.chunk);
-                }
-                Source::Initial => {
-                    self.in_hand -= 1;
-                    if self.w.link.initial_written() {
-                        self.w.fanout.nudge();
-                    }
-                }
-            }
-            self.backlog.pop_front();
-            let next = self.backlog.iter().find(|pending| !pending.chunk.is_message());
-            if let Some(next) = next {
-                self.w.link.figures().next(next.chunk.published_us());
-            }
-        }
-    }
-
-    /// Writes the first frame to its last byte.
-    fn write_frame(&mut self) -> Result<(), EndReason> {
-        while let Some(frame) = self.frames.front() {
-            if self.sent_of_frame == frame.len() {
-                self.sent_of_frame = 0;
-                self.frames.pop_front();
-                return Ok(());
-            }
-            let sent = send_slices(&self.w.link, &[IoSlice::new(&frame[self.sent_of_frame..])]);
-            self.sent_of_frame += self.progress(sent)?;
-        }
-        Ok(())
-    }
-
-    /// Judges the outcome of a send; when the socket is full, blocks until it may take more.
-    fn progress(&mut self, sent: Result<usize, Errno>) -> Result<usize, EndReason> {
-        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            return Err(EndReason::SendTimeout);
-        }
-        match sent {
-            Ok(sent) => {
-                self.w.beat.step();
-                if self.blocked_since.take().is_some() {
-                    self.reads_ms = monotonic_ms();
-                }
-                Ok(sent)
-            }
-            Err(Errno::INTR) => Ok(0),
-            Err(Errno::AGAIN) => self.wait_for_room().map(|()| 0),
-            Err(_) => Err(EndReason::PeerGone),
-        }
-    }
-
-    /// Blocks until the socket may take a byte, at most a look; the send timeout counts from the last byte it took. The
-    /// kernel shows what a peer reads only in large steps, so that some KiB a second look like nothing.
-    fn wait_for_room(&mut self) -> Result<(), EndReason> {
-        let since = *self.blocked_since.get_or_insert_with(Instant::now);
-        let left = self.w.timing.send_timeout.saturating_sub(since.elapsed());
-        if left.is_zero() {
-            return Err(EndReason::SendTimeout);
-        }
-        let (asked, begun) = (left.min(LOOK), Instant::now());
-        let about = (0, self.w.link.queued_bytes() as u64);
-        let _doing = self.w.beat.begin_about(Operation::WaitingForSocket, about);
-        let mut fds = [PollFd::from_borrowed_fd(self.w.link.as_fd(), PollFlags::OUT)];
-        // Interrupted or not, the next send tells.
-        let _ = poll(&mut fds, Some(&timespec(asked)));
-        self.notice_oversleep(asked, begun);
-        match self.w.link.end_reason() {
-            None => Ok(()),
-            // The backlog of a stopping server is still written, within its own bound however long the send timeout is.
-            Some(EndReason::Stopping) => {
-                self.last_deadline();
-                Ok(())
-            }
-            Some(reason) => Err(reason),
-        }
-    }
-
-    /// Ends the connection: tells the client why if it can still be told, else resets it.
-    fn finish(&mut self, reason: EndReason) {
-        let _doing = self.w.beat.begin(Operation::Closing);
-        if reason == EndReason::PeerGone || !self.acquire_at_last() {
-            self.w.link.reset();
-            return;
-        }
-        // What the inbox answers from now on is not waited for.
-        self.take_frames();
-        let told = match reason {
-            // The answer to the client's own close frame is the last of the frames; nothing may follow it.
-            _ if self.peer_closed => self.flush_frames_at_once(),
-            EndReason::Stopping => self.flush_at_last() && self.send_at_once(&close_bytes(reason)),
-            _ => self.finish_frame_at_once() && self.send_at_once(&close_bytes(reason)),
-        };
-        if !told {
-            self.w.link.reset();
-            return;
-        }
-        self.w.link.shut_down_writing();
-        // When the server stops, what a late reader has not taken yet is the kernel's to deliver, even past our end.
-        if !self.peer_ended() && reason != EndReason::Stopping {
-            self.w.link.reset();
-        }
-    }
-
-    fn acquire_at_last(&mut self) -> bool {
-        let deadline = Instant::now() + LAST_ACQUIRE;
-        while !self.acquire() {
-            if Instant::now() >= deadline {
-                return false;
-            }
-            pause(BUSY);
-        }
-        true
-    }
-
-    /// Writes all that is there, within [`LAST_FLUSH`]; whether it could.
-    fn flush_at_last(&mut self) -> bool {
-        self.last_deadline();
-        self.write_all_there_is().is_ok()
-    }
-
-    /// From the first call on, the time for what is still written runs.
-    fn last_deadline(&mut self) {
-        self.deadline.get_or_insert_with(|| Instant::now() + LAST_FLUSH);
-    }
-
-    /// Sends the rest of a frame that the client has begun to receive, if the socket takes it now.
-    fn finish_frame_at_once(&mut self) -> bool {
-        if self.sent_of_frame > 0
-            && let Some(frame) = self.frames.pop_front()
-        {
-            return self.send_at_once(&frame[self.sent_of_frame..]);
-        }
-        let Some(first) = self.backlog.front().filter(|_| self.sent_of_first > 0) else {
-            return true;
-        };
-        let chunk = &first.chunk;
-        let rest = chunk.bytes()[self.sent_of_first..chunk.boundary_from(self.sent_of_first)].to_vec();
-        self.send_at_once(&rest)
-    }
-
-    fn flush_frames_at_once(&mut self) -> bool {
-        if self.sent_of_first > 0 && !self.finish_frame_at_once() {
-            return false;
-        }
-        let mut rest: Vec<u8> = self.frames.drain(..).flatten().collect();
-        rest.drain(..self.sent_of_frame);
-        self.send_at_once(&rest)
-    }
-
-    fn send_at_once(&self, bytes: &[u8]) -> bool {
-        send_slices(&self.w.link, &[IoSlice::new(bytes)]) == Ok(bytes.len())
-    }
-
-    /// Blocks until the peer has ended its direction too, at most [`CLOSE_DEADLINE`]; whether it has.
-    fn peer_ended(&self) -> bool {
-        let deadline = Instant::now() + CLOSE_DEADLINE;
-        loop {
-            if self.w.link.peer_ended() {
-                return true;
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.w.control.recv_timeout(left) {
-                Ok(_) => {}
-                Err(RecvTimeoutError::Timeout) => return self.w.link.peer_ended(),
-                // The inbox has let go of the client: it has read its end, or the server is past reading.
-                Err(RecvTimeoutError::Disconnected) => return self.w.link.peer_ended(),
-            }
-        }
-    }
-}
-
-fn close_bytes(reason: EndReason) -> Vec<u8> {
-    let facts = reason.facts();
-    close_frame(facts.code, facts.text)
-}
-
-/// One non-blocking send. Nothing to send is sent.
-fn send_slices(link: &Link, slices: &[IoSlice<'_>]) -> Result<usize, Errno> {
-    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    sendmsg(link, slices, &mut SendAncillaryBuffer::default(), flags)
 }

@@ -4,7 +4,8 @@
 //! Owns: what was counted until the last line.
 //! Blocks on: the clock (250 ms a turn, ended at once by a request); a second look at a watchdog that
 //! seems to stand still (400 ms, in turns too). It asks nobody: it reads what the others show.
-//! Can be stalled by: the kernel's answer to a read of /proc; never by another thread of ours.
+//! Can be stalled by: the kernel's answer to a read of /proc; after a crowd of clients has left, whoever holds the
+//! allocator's lock.
 //! Full queue means: a log line is lost and counted; in the status file's slot the newest content replaces an older one.
 //! Ends when: asked to, with a last line and a last status.
 //! Watched as: `heartbeat`; not a core thread, a stall makes health `degraded`, and the status file grows old.
@@ -16,6 +17,7 @@ use crate::liveness::pulse::{LastEvent, Pulse, Totals};
 use crate::pipeline::requests::Backlog;
 use crate::process::clock::{epoch_seconds, monotonic_ms, rfc3339, timespec};
 use crate::process::files::Slot;
+use crate::process::heap;
 use crate::process::logging::{LogControl, SELF_PACED};
 use crate::process::procfs::own_threads;
 use crate::process::stop::Stop;
@@ -30,6 +32,9 @@ use std::time::{Duration, Instant};
 
 /// Longest single wait for the clock.
 const TURN: Duration = Duration::from_millis(250);
+/// When so many clients have left, and no more than that are still there, what they needed is given back to the system.
+/// Fewer leave a few MiB, which the next ones use again.
+const CLIENTS_LEFT_MANY: u64 = 100;
 
 /// Settings of the heartbeat.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +60,8 @@ pub struct Heartbeat {
     counted: Totals,
     counted_at: Instant,
     backlog: Backlog,
+    /// Clients that had ended when memory was last given back.
+    given_back_at: u64,
 }
 
 /// What the status file says besides the verdicts of `/health`.
@@ -84,6 +91,7 @@ impl Heartbeat {
                 measured_ms: monotonic_ms(),
                 ..Backlog::default()
             },
+            given_back_at: 0,
         }
     }
 
@@ -141,6 +149,26 @@ impl Heartbeat {
         self.number += 1;
         let pulse = self.measure(status, &finding, Instant::now());
         self.tell(&pulse, &finding);
+        self.give_back();
+    }
+
+    /// After a crowd has left, gives back what it needed.
+    fn give_back(&mut self) {
+        let clients = &self.vitals.clients;
+        let ended: u64 = clients.ends.counts().map(|(_, count)| count).sum();
+        let open = clients.open.load(Ordering::Relaxed) as u64;
+        let left = ended - self.given_back_at;
+        if left < CLIENTS_LEFT_MANY.max(open) {
+            return;
+        }
+        let _doing = self.beat.begin(Operation::GivingBack);
+        let begun = Instant::now();
+        heap::give_back();
+        log::debug!(
+            "🧹 {left} clients have left; giving back their memory took {:.2}ms",
+            begun.elapsed().as_secs_f64() * 1000.0
+        );
+        self.given_back_at = ended;
     }
 
     /// Reads every gauge; from here on things are counted anew.

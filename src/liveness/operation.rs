@@ -38,6 +38,8 @@ pub enum Operation {
     Flushing,
     /// Composing the heartbeat.
     Composing,
+    /// Giving memory that nobody uses back to the system.
+    GivingBack,
     /// Reading the beats of all threads.
     Watching,
     /// Writing a report of a hang.
@@ -122,6 +124,7 @@ const TABLE: [Row; COUNT] = {
         (Journaling, "journal write", Slow::Other, About::Events),
         (Flushing, "journal flush", Slow::Other, About::Nothing),
         (Composing, "heartbeat line", Slow::Other, About::Nothing),
+        (GivingBack, "giving memory back", Slow::Other, About::Nothing),
         (Watching, "watch", Slow::Never, About::Nothing),
         (Reporting, "report", Slow::Never, About::Nothing),
         (WaitingForRequest, "a wait for the request", Slow::Never, About::Nothing),

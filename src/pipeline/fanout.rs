@@ -8,27 +8,29 @@
 //! Ends when: `ingest` has ended and the queue is empty; the clients' queues then end too.
 //! Watched as: `fanout`, a core thread.
 
-use crate::client::outbox::{OfferLimits, Offered, StateAsOf, Subscriber};
+mod answers;
+mod showing;
+
+use crate::client::outbox::{OfferLimits, Offered, Subscriber};
 use crate::client::protocol::EndReason;
-use crate::client::protocol::v1::{CAUSE_EPOCH, CAUSE_HISTORY, Gap};
-use crate::client::view::{View, Views};
+use crate::client::view::Views;
 use crate::liveness::beat::Beat;
 use crate::liveness::drill;
 use crate::liveness::operation::{Operation, at_client};
 use crate::pipeline::batch::{Batch, BatchBuilder};
 use crate::pipeline::event::{self, DropCause, Event, Seq};
-use crate::pipeline::history::{History, Past};
+use crate::pipeline::history::History;
 use crate::pipeline::ingest::{IngestGauges, beginning};
 use crate::pipeline::intake::{Entry, IntakeRx};
 use crate::pipeline::journal::queue::JournalTx;
-use crate::pipeline::machines::{Applied, Machines, Snapshot};
-use crate::pipeline::position::{Epoch, Position};
+use crate::pipeline::machines::{Applied, Machines};
+use crate::pipeline::position::Epoch;
 use crate::pipeline::rates::Rates;
-use crate::pipeline::requests::{Backlog, FanoutGauges, FanoutRequests, Joined, Missed, Request};
-use crate::process::clock::{epoch_seconds, json_seconds, monotonic_ms, monotonic_us, pause};
+use crate::pipeline::requests::{FanoutGauges, FanoutRequests};
+use crate::process::clock::{epoch_seconds, monotonic_us, pause};
 use crate::process::files::Slot;
 use crate::process::stop::Stop;
-use crossbeam_channel::{Sender, TryRecvError};
+use crossbeam_channel::TryRecvError;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -417,239 +419,11 @@ impl Fanout {
         );
     }
 
-    fn answer_requests(&mut self) {
-        for _ in 0..TURN_REQUESTS_MAX {
-            let Ok(request) = self.requests.rx.try_recv() else {
-                return;
-            };
-            let _doing = self.beat.begin(Operation::Answering);
-            match request {
-                Request::Nudge => {}
-                Request::CatchUp {
-                    subscriber,
-                    since,
-                    reply,
-                } => self.catch_up(subscriber, since, &reply),
-                Request::Missed { client, reply } => self.answer_missed(client, &reply),
-                Request::Snapshot { reply } => {
-                    let _ = reply.try_send(self.snapshot());
-                }
-                Request::Forget { machine, reply } => {
-                    let _ = reply.try_send(self.forget(&machine));
-                }
-            }
-        }
-    }
-
-    /// Brings a client to the live stream: it catches up from its position if that is one of ours, else it gets the
-    /// state as of now.
-    fn catch_up(&mut self, mut subscriber: Subscriber, since: Option<Position>, reply: &Sender<Joined>) {
-        let newest = self.history.newest();
-        subscriber.set_view(self.views.place(subscriber.view()));
-        let known = since.filter(|since| since.epoch == self.epoch && since.seq <= newest);
-        let mut joined = Joined {
-            epoch: self.epoch,
-            newest,
-            after: known.map(|since| since.seq),
-            machines: 0,
-        };
-        // First in its queue, which takes one parcel of any size; every later event comes behind it.
-        let offered = match joined.after {
-            Some(after) => {
-                subscriber.link().figures().tell_return();
-                subscriber.fall_behind(after)
-            }
-            None => {
-                let gap = since.map(|_| Gap {
-                    range: None,
-                    count: None,
-                    cause: CAUSE_EPOCH,
-                });
-                let state = self.state(gap, None);
-                joined.machines = state.snapshot.machines;
-                subscriber.offer_state(state, self.config.limits.delivery)
-            }
-        };
-        // Whoever does not wait any more is not joined.
-        if offered != Offered::Ended && reply.try_send(joined).is_ok() {
-            self.clients.push(subscriber);
-            self.show_clients();
-        }
-    }
-
-    /// Gives a client that is behind what it misses: the next batches of the history, or the state now.
-    fn answer_missed(&mut self, id: u64, reply: &Sender<Missed>) {
-        let newest = self.history.newest();
-        let Some(index) = self.clients.iter().position(|client| client.link().id() == id) else {
-            return;
-        };
-        let Some(after) = self.clients[index].behind() else {
-            return;
-        };
-        let bytes_max = self.config.limits.queue_bytes_max;
-        let missed = match self.history.after(after, bytes_max) {
-            Past::Batches { batches, complete } => Missed::Batches {
-                batches,
-                after,
-                complete,
-            },
-            Past::Gone => {
-                let gap = Gap {
-                    range: Some((after + 1, newest)),
-                    count: self.history.count_after(after),
-                    cause: CAUSE_HISTORY,
-                };
-                Missed::State(self.state(Some(gap), None))
-            }
-        };
-        let client = &mut self.clients[index];
-        match &missed {
-            Missed::Batches {
-                batches,
-                complete: false,
-                ..
-            } => client.set_caught_up_to(batches.last().map_or(after, |batch| batch.last())),
-            Missed::Batches { complete: true, .. } | Missed::State(_) => {
-                client.set_live();
-                // What it has asked for meanwhile.
-                self.requests.attention.store(true, Ordering::Relaxed);
-            }
-        }
-        // Only a client that ends does not wait for the answer.
-        let _ = reply.try_send(missed);
-    }
-
-    /// The state as of now.
-    fn state(&mut self, gap: Option<Gap>, view: Option<Arc<View>>) -> StateAsOf {
-        StateAsOf {
-            snapshot: self.snapshot(),
-            as_of: self.history.newest(),
-            gap,
-            view,
-        }
-    }
-
-    fn snapshot(&mut self) -> Arc<Snapshot> {
-        let about = (self.machines.len() as u64, 0);
-        let _doing = self.beat.begin_about(Operation::Snapshot, about);
-        self.machines.snapshot(Instant::now(), epoch_seconds())
-    }
-
-    /// Removes a machine by hand. Everybody is told as if it had ended, so that no card stays.
-    fn forget(&mut self, machine: &str) -> bool {
-        let Some(config_type) = self.machines.config_type(machine) else {
-            return false;
-        };
-        // In the engines' own spelling: keys in this order, a space after colons and commas.
-        let (name, config_type) = (json_string(Some(machine)), json_string(config_type));
-        let time = json_seconds(epoch_seconds());
-        let payload = format!(r#"{{"machine_name": {name}, "config_type": {config_type}, "timestamp": {time}}}"#);
-        let told = format!(r#"{{"machine_name": {name}, "type": "machine_terminated", "payload": {payload}}}"#);
-        log::info!("🧹 machine {machine} forgotten by hand");
-        self.publish(&[Entry::Datagram(told.into_bytes().into_boxed_slice())]);
-        true
-    }
-
-    /// Looks through the clients, if somebody asked for it.
-    fn attend(&mut self) {
-        if !self.requests.attention.swap(false, Ordering::Acquire) {
-            return;
-        }
-        let _doing = self.beat.begin(Operation::Answering);
-        self.let_go();
-        for client in &mut self.clients {
-            client.refill();
-        }
-        if !self.clients.iter().any(Subscriber::wants_refresh) {
-            return;
-        }
-        if self.refreshed.elapsed() < REFRESH_EVERY {
-            // Soon; `wait` is short as long as this flag is set.
-            self.requests.attention.store(true, Ordering::Relaxed);
-            return;
-        }
-        let snapshot = self.snapshot();
-        let as_of = self.history.newest();
-        let mut again = false;
-        for client in self.clients.iter_mut().filter(|client| client.wants_refresh()) {
-            let link = client.link();
-            self.beat.show(at_client(link.id(), link.queued_bytes()));
-            let view = client.begin_refresh().map(|filter| {
-                let view = View {
-                    protocol: client.view().protocol,
-                    filter,
-                };
-                let placed = self.views.place(&view);
-                client.set_view((placed.0, Arc::clone(&placed.1)));
-                placed.1
-            });
-            let state = StateAsOf {
-                snapshot: Arc::clone(&snapshot),
-                as_of,
-                gap: None,
-                view,
-            };
-            again |= client.offer_refresh(state, self.config.limits.delivery);
-        }
-        self.refreshed = Instant::now();
-        if again {
-            self.requests.attention.store(true, Ordering::Relaxed);
-        }
-    }
-
     /// Lets go of clients that have ended; their writers notice by the end of their queues.
     fn let_go(&mut self) {
         self.clients
             .retain(|client| client.link().end_reason().is_none() && !client.link().is_over());
         self.show_clients();
-    }
-
-    fn show_clients(&self) {
-        self.gauges.clients.store(self.clients.len(), Ordering::Relaxed);
-    }
-
-    fn show_backlog(&mut self) {
-        let mut backlog = Backlog {
-            measured_ms: monotonic_ms(),
-            ..Backlog::default()
-        };
-        let (mut behind, mut ended) = (0, false);
-        for client in &mut self.clients {
-            match client.backlog_bytes() {
-                0 => {}
-                bytes => backlog.add(client.link().id(), bytes),
-            }
-            if let Some(time) = client.behind_for() {
-                behind += 1;
-                // Who is behind again soon after it was named is named when it still is.
-                name_if_slow(client);
-                ended |= time >= self.config.max_behind && client.link().end(EndReason::TooSlow);
-            }
-        }
-        self.gauges.behind.store(behind, Ordering::Relaxed);
-        if ended {
-            self.let_go();
-        }
-        if self.gauges.show_backlog(backlog) {
-            self.backlog_shown = Instant::now();
-        }
-    }
-
-    fn show_history(&self) {
-        let history = &self.history;
-        self.gauges.newest.store(history.newest(), Ordering::Relaxed);
-        self.gauges.history_bytes.store(history.bytes(), Ordering::Relaxed);
-        self.gauges.history_after.store(history.reaches(), Ordering::Relaxed);
-    }
-
-    fn show_machines(&self) {
-        self.gauges.machines.store(self.machines.len(), Ordering::Relaxed);
-        self.gauges
-            .machines_evicted
-            .store(self.machines.evicted(), Ordering::Relaxed);
-        self.gauges
-            .machines_untabled
-            .store(self.machines.untabled(), Ordering::Relaxed);
     }
 
     fn housekeep(&mut self) {
@@ -710,11 +484,6 @@ fn lose(builder: &mut BatchBuilder, count: u64, cause: DropCause) {
             builder.next_seq()
         );
     }
-}
-
-/// A JSON string, or `null`.
-fn json_string(text: Option<&str>) -> String {
-    text.map_or("null".to_owned(), |text| serde_json::Value::from(text).to_string())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ pub mod config;
 pub mod clock;
 pub mod exit;
 pub mod files;
+pub mod heap;
 pub mod limits;
 pub mod log_sinks;
 pub mod logging;

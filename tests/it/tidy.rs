@@ -50,8 +50,9 @@ fn code(text: &str) -> String {
 }
 
 /// The modules that may contain `unsafe`, and what for; ARCHITECTURE.md says the same.
-const UNSAFE: [(&str, &str); 5] = [
+const UNSAFE: [(&str, &str); 6] = [
     ("src/process/recvmmsg.rs", "recvmmsg(2), which rustix lacks"),
+    ("src/process/heap.rs", "malloc_trim(3)"),
     (
         "src/process/passed_sockets.rs",
         "descriptors that the service manager passes by their numbers",

@@ -1,0 +1,147 @@
+//! What a client missed: asked for, encoded as it sees the stream, and written before anything that came later.
+
+use super::{BUSY, GATHER_BYTES_MAX, GATHER_CHUNKS_MAX, Pending, Running, Source};
+use crate::client::filter::Verdicts;
+use crate::client::protocol::{EndReason, v1};
+use crate::liveness::operation::Operation;
+use crate::pipeline::batch::Batch;
+use crate::pipeline::event::Seq;
+use crate::pipeline::requests::{Missed, Unanswered};
+use crate::process::clock::pause;
+use crossbeam_channel::{Receiver, TryRecvError};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// A client that catches up. Its `Behind` counts as queued until it is done, so that nothing overtakes what it missed.
+#[derive(Debug)]
+pub(super) struct CatchUp {
+    /// The answer to our question what it misses, while there is none.
+    pub(super) asked: Option<Receiver<Missed>>,
+    /// What is still to be encoded.
+    pub(super) batches: VecDeque<Arc<Batch>>,
+    /// The number after which it goes on.
+    pub(super) after: Seq,
+    /// Behind these batches comes what is in the queue.
+    pub(super) complete: bool,
+    /// Events replayed.
+    pub(super) events: u64,
+    pub(super) verdicts: Verdicts,
+}
+
+impl Running {
+    /// Goes on with what the client missed, as soon as all before it is written; whether it came any further. Never
+    /// blocks.
+    pub(super) fn replay(&mut self) -> bool {
+        let Some(catch_up) = &mut self.catch_up else {
+            return false;
+        };
+        let _doing = self.w.beat.begin(Operation::Replaying);
+        let mut bytes = 0;
+        while self.backlog.len() < GATHER_CHUNKS_MAX
+            && bytes < GATHER_BYTES_MAX
+            && let Some(batch) = catch_up.batches.pop_front()
+        {
+            self.w.beat.step();
+            if let Some(chunk) = self.w.view.encode(&batch, catch_up.after, &mut catch_up.verdicts) {
+                bytes += chunk.bytes().len();
+                catch_up.events += chunk.events() as u64;
+                let source = Source::Own;
+                if self.backlog.is_empty() {
+                    self.w.link.figures().next(chunk.published_us());
+                }
+                self.backlog.push_back(Pending { chunk, source });
+            }
+            catch_up.after = batch.last();
+        }
+        if !self.backlog.is_empty() {
+            return true;
+        }
+        self.w.link.figures().reached(catch_up.after);
+        if catch_up.complete {
+            let (after, events) = (catch_up.after, catch_up.events);
+            let live = v1::live(after, events);
+            self.catch_up = None;
+            self.queue_item_done();
+            if let Some(seconds) = self.w.link.figures().caught_up() {
+                log::info!(
+                    "🐇 client {} from {} is live again with event {after}, after {seconds:.1} s; {events} events came from the history",
+                    self.w.link.id(),
+                    self.w.link.peer()
+                );
+            }
+            if self.w.is_v1() {
+                self.put_own(&live);
+            }
+            return !self.backlog.is_empty();
+        }
+        if catch_up.asked.is_none() {
+            match self.w.fanout.ask_missed(self.w.link.id()) {
+                Ok(answer) => catch_up.asked = Some(answer),
+                // Later; whatever else there is to do is done first.
+                Err(Unanswered::Late) => pause(BUSY),
+                Err(Unanswered::Over) => self.end_without_fanout(),
+            }
+        }
+        self.take_answer()
+    }
+
+    /// Whether the answer to our question is there, so that there is something to go on with.
+    pub(super) fn take_answer(&mut self) -> bool {
+        let answer = self.catch_up.as_ref().and_then(|catch_up| catch_up.asked.as_ref());
+        match answer.map(Receiver::try_recv) {
+            Some(Ok(missed)) => {
+                self.take_missed(missed);
+                true
+            }
+            Some(Err(TryRecvError::Disconnected)) => {
+                self.end_without_fanout();
+                false
+            }
+            Some(Err(TryRecvError::Empty)) | None => false,
+        }
+    }
+
+    pub(super) fn take_missed(&mut self, missed: Missed) {
+        let Some(catch_up) = &mut self.catch_up else {
+            return;
+        };
+        catch_up.asked = None;
+        match missed {
+            Missed::Batches {
+                batches,
+                after,
+                complete,
+            } => {
+                if let Some(first) = batches.first() {
+                    self.w.link.figures().next(first.published_us());
+                }
+                catch_up.batches = batches.into();
+                catch_up.after = after;
+                catch_up.complete = complete;
+            }
+            Missed::State(state) => {
+                catch_up.after = state.as_of;
+                catch_up.complete = true;
+                log::warn!(
+                    "⚠️ client {} was behind further than the history reaches (--history-bytes); it gets the \
+                     state as of event {} instead",
+                    self.w.link.id(),
+                    state.as_of
+                );
+                self.put_state(state, Source::Own);
+            }
+        }
+    }
+
+    /// The fan-out does not have this client any more: it has ended, or the server stops while it misses something.
+    pub(super) fn end_without_fanout(&mut self) {
+        self.catch_up = None;
+        self.w.link.end(EndReason::StoppingBehind);
+    }
+
+    /// What was first in the queue is done with.
+    pub(super) fn queue_item_done(&mut self) {
+        self.in_hand -= 1;
+        self.w.link.handover().written();
+    }
+}
