@@ -4,8 +4,9 @@
 use crate::support::client::Options;
 use crate::support::server::{in_shell, mounting_shell, run};
 use crate::support::{DEADLINE, TestClient, TestServer, eventually, number_of, numbered, pause, state_change};
+use crate::tail::Running;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
@@ -520,20 +521,18 @@ fn an_engine_finds_no_socket_while_the_journal_is_recovered() {
     // Whoever reads this waits until somebody writes.
     let slow = journal.join("events-00000000000000000001.jsonl");
     mknodat(CWD, &slow, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
-    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_threadcast"))
-        .args([
-            "serve",
-            "--port",
-            "0",
-            "--event-socket-path",
-            "events.sock",
-            "--journal",
-            "journal",
-        ])
-        .current_dir(folder.path())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
+    let arguments = [
+        "serve",
+        "--port",
+        "0",
+        "--event-socket-path",
+        "events.sock",
+        "--journal",
+        "journal",
+    ];
+    let mut server = Running::with(&arguments, |command| {
+        command.current_dir(folder.path());
+    });
     // This waits until somebody reads.
     let writer = eventually("the journal is read", || {
         let mut options = fs::OpenOptions::new();
@@ -543,8 +542,8 @@ fn an_engine_finds_no_socket_while_the_journal_is_recovered() {
     let was_there = socket.exists();
     drop(writer);
     eventually("the server serves", || socket.exists().then_some(()));
-    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
-    assert!(child.wait().unwrap().success());
+    server.signal(Signal::TERM);
+    assert_eq!(server.status(Duration::from_secs(30)), 0, "{}", server.said());
     assert!(!was_there, "an engine could have sent, and waited");
 }
 
@@ -758,20 +757,12 @@ fn ctrl_c_ends_a_replay_well() {
     fs::write(journal.join("events-00000000000000000001.jsonl"), text).unwrap();
     let server = TestServer::start(&[]);
     let mut client = server.client();
-    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_threadcast"))
-        .args(["replay", "--journal"])
-        .arg(&journal)
-        .arg("--event-socket-path")
-        .arg(server.socket_path())
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
+    let socket = server.socket_path();
+    let (journal, socket) = (journal.to_str().unwrap(), socket.to_str().unwrap());
+    let mut replay = Running::start(&["replay", "--journal", journal, "--event-socket-path", socket]);
     assert_eq!(client.text(), "{\"type\":\"x\"}");
-    rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::INT).unwrap();
-    eventually("the replay ends", || child.try_wait().unwrap());
-    let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(0), "{said}");
+    replay.ends_on_interrupt();
+    let said = replay.said();
     assert!(
         said.contains("1 events of ") && said.contains("ended before event 2"),
         "{said}"

@@ -27,7 +27,7 @@ impl Running {
         Running::with(arguments, |_| ())
     }
 
-    fn with(arguments: &[&str], change: impl FnOnce(&mut Command)) -> Running {
+    pub fn with(arguments: &[&str], change: impl FnOnce(&mut Command)) -> Running {
         // A test run in the background of a script ignores Ctrl-C, one under nohup the end of its terminal; its
         // children would inherit that.
         Running::under("--default-signal=INT,HUP", arguments, change)
@@ -68,7 +68,7 @@ impl Running {
         self.signal(Signal::INT);
     }
 
-    fn signal(&self, signal: Signal) {
+    pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
