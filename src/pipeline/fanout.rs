@@ -172,14 +172,7 @@ impl Fanout {
                 self.discard();
                 break;
             }
-            let (entries, over) = self.gather();
-            if !entries.is_empty() {
-                self.publish(&entries);
-            }
-            self.answer_requests();
-            self.attend();
-            self.housekeep();
-            if over && self.carried.is_none() {
+            if self.turn() {
                 break;
             }
         }
@@ -190,6 +183,19 @@ impl Fanout {
         self.show_clients();
         self.show_backlog();
         self.beat.turn_to(Operation::Ended);
+    }
+
+    /// One turn: what waits in the queue goes to everybody, then requests are answered. Waits at most 250 ms for something
+    /// to do. Whether nothing more will come. Public for `benches/micro`, which has no thread for it.
+    pub fn turn(&mut self) -> bool {
+        let (entries, over) = self.gather();
+        if !entries.is_empty() {
+            self.publish(&entries);
+        }
+        self.answer_requests();
+        self.attend();
+        self.housekeep();
+        over && self.carried.is_none()
     }
 
     /// When the server stops and more events wait than can be handed on in time.

@@ -1,0 +1,111 @@
+//! The table of machines, and its snapshot in every form.
+
+use crate::events::{change, messages};
+use divan::counter::{BytesCount, ItemsCount};
+use divan::{Bencher, black_box};
+use std::time::{Duration, Instant};
+use threadcast::client::filter::Filter;
+use threadcast::client::protocol::Protocol;
+use threadcast::client::view::View;
+use threadcast::pipeline::event::check;
+use threadcast::pipeline::machines::{Applied, Machines};
+
+/// Their snapshot is three quarters of the 1 MiB that it may have.
+const MACHINES: usize = 5_000;
+
+fn events() -> Vec<String> {
+    (0..MACHINES).map(|machine| change(machine, 200)).collect()
+}
+
+fn table() -> Machines {
+    let mut machines = Machines::default();
+    for text in events() {
+        let event = check(text.as_bytes()).expect("these events are good");
+        assert_eq!(machines.apply(&event, Instant::now(), 1.5), Applied::Nothing);
+    }
+    assert_eq!(machines.len(), MACHINES);
+    machines
+}
+
+/// How many machines an `initial` has.
+fn rows(json: &[u8]) -> usize {
+    let document: serde_json::Value = serde_json::from_slice(json).expect("it is JSON");
+    document["machines"].as_array().map_or(0, Vec::len)
+}
+
+/// One event after the other, each of another machine.
+#[divan::bench]
+fn apply(bencher: Bencher<'_, '_>) {
+    let events = events();
+    let mut checked = events.iter().map(|text| check(text.as_bytes()).expect("good")).cycle();
+    let mut machines = table();
+    let (before, now) = (machines.version(), Instant::now());
+    let mut applied = 0;
+    bencher.counter(ItemsCount::new(1_usize)).bench_local(|| {
+        let event = checked.next().expect("they begin anew");
+        applied += 1;
+        machines.apply(&event, now, 1.5)
+    });
+    assert_eq!(machines.version(), before + applied, "each changes its row");
+}
+
+/// Whole, as everybody gets it who sees everything; a second later it is made anew.
+#[divan::bench]
+fn snapshot(bencher: Bencher<'_, '_>) {
+    let mut machines = table();
+    let mut now = Instant::now();
+    let snapshot = machines.snapshot(now, 1.5);
+    assert_eq!(rows(&snapshot.json), MACHINES);
+    assert_eq!(messages(snapshot.chunk.bytes())[0].as_bytes(), snapshot.json);
+    bencher
+        .counter(BytesCount::of_slice(&snapshot.json))
+        .counter(ItemsCount::new(MACHINES))
+        .bench_local(|| {
+            now += Duration::from_secs(2);
+            machines.snapshot(now, 2.5)
+        });
+    assert!(snapshot.json != machines.snapshot(now, 2.5).json, "it was made anew");
+}
+
+/// With the number of the last event; every pass is another number, so that none is shared.
+#[divan::bench]
+fn numbered(bencher: Bencher<'_, '_>) {
+    initial(bencher, Protocol::V1, None, MACHINES);
+}
+
+/// Two fifths of the machines.
+#[divan::bench]
+fn filtered(bencher: Bencher<'_, '_>) {
+    initial(bencher, Protocol::Plain, Some("worker-0*,worker-1*"), 2_000);
+}
+
+fn initial(bencher: Bencher<'_, '_>, protocol: Protocol, wanted: Option<&str>, expected: usize) {
+    let snapshot = table().snapshot(Instant::now(), 1.5);
+    let view = View {
+        protocol,
+        filter: Filter::from_lists(wanted, None).expect("the patterns are good"),
+    };
+    let seen = messages(view.initial(&snapshot, 7).bytes());
+    assert_eq!(rows(seen[0].as_bytes()), expected);
+    let mut as_of = 100;
+    bencher
+        .counter(BytesCount::of_slice(&snapshot.json))
+        .counter(ItemsCount::new(MACHINES))
+        .bench_local(|| {
+            as_of += 1;
+            view.initial(black_box(&snapshot), as_of)
+        });
+}
+
+/// As the state file keeps it.
+#[divan::bench]
+fn saved(bencher: Bencher<'_, '_>) {
+    let machines = table();
+    let saved = machines.saved(1.5);
+    let restored = Machines::restore(&saved, Instant::now()).expect("what is saved can be read");
+    assert_eq!(restored.len(), MACHINES);
+    bencher
+        .counter(BytesCount::of_slice(&saved))
+        .counter(ItemsCount::new(MACHINES))
+        .bench_local(|| machines.saved(black_box(1.5)));
+}
