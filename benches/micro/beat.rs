@@ -17,20 +17,20 @@ fn beat() -> &'static Beat {
     Beats::new(limits, 1).fanout
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 1_000)]
 fn a_step(bencher: Bencher<'_, '_>) {
     let beat = beat();
     measure(bencher, beat, 1, || beat.step());
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 1_000)]
 fn a_step_with_what_it_is_about(bencher: Bencher<'_, '_>) {
     let beat = beat();
     measure(bencher, beat, 1, || beat.show(black_box(at_client(17, 4096))));
 }
 
 /// Its begin and its end are a step each.
-#[divan::bench]
+#[divan::bench(sample_size = 1_000)]
 fn an_operation(bencher: Bencher<'_, '_>) {
     let beat = beat();
     measure(bencher, beat, 2, || {
@@ -48,15 +48,15 @@ fn measure(bencher: Bencher<'_, '_>, beat: &Beat, steps: u64, mut act: impl FnMu
     assert_eq!(beat.progress() - before, times * steps);
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 1_000)]
 fn for_comparison_a_look_at_the_clock(bencher: Bencher<'_, '_>) {
     let begun = Instant::now();
     bencher.bench_local(Instant::now);
     assert!(Instant::now() > begun);
 }
 
-/// To a TCP socket whose peer reads.
-#[divan::bench]
+/// To a TCP socket whose peer reads; a thousand in a row, because the first ones find it asleep.
+#[divan::bench(sample_size = 1_000)]
 fn for_comparison_a_send_of_200_bytes(bencher: Bencher<'_, '_>) {
     let (mut socket, reading) = read_by_another();
     let payload = [b'x'; 200];
@@ -75,6 +75,7 @@ fn read_by_another() -> (TcpStream, ThreadHandle<usize>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let socket = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
     let (mut peer, _) = listener.accept().expect("somebody has connected");
+    socket.set_nodelay(true).expect("the server sets it too");
     let read = move || {
         let mut scrap = vec![0; 256 * 1024];
         let mut all = 0;

@@ -66,7 +66,7 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-#[divan::bench(args = cases())]
+#[divan::bench(args = cases(), sample_size = 50)]
 fn datagram(bencher: Bencher<'_, '_>, case: &Case) {
     let seen = check(&case.bytes).map(|event| event.machine.unwrap_or_default().into_owned());
     assert_eq!(seen.as_deref().map_err(|cause| *cause), case.outcome, "{case}");

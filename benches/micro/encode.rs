@@ -23,12 +23,12 @@ fn turn(bytes: usize) -> Vec<String> {
         .collect()
 }
 
-#[divan::bench(args = SIZES)]
+#[divan::bench(args = SIZES, sample_size = 20)]
 fn one_event(bencher: Bencher<'_, '_>, bytes: usize) {
     measure(bencher, &[change(7, bytes)]);
 }
 
-#[divan::bench(args = SIZES)]
+#[divan::bench(args = SIZES, sample_size = 20)]
 fn a_turn(bencher: Bencher<'_, '_>, bytes: usize) {
     measure(bencher, &turn(bytes));
 }
@@ -54,7 +54,7 @@ fn measure(bencher: Bencher<'_, '_>, events: &[String]) {
         .bench_local(|| black_box(encode()));
 }
 
-#[divan::bench(args = SIZES)]
+#[divan::bench(args = SIZES, sample_size = 20)]
 fn numbered(bencher: Bencher<'_, '_>, bytes: usize) {
     let events = turn(bytes);
     let seen = measure_view(bencher, &events, &view(Protocol::V1, None));
@@ -63,7 +63,7 @@ fn numbered(bencher: Bencher<'_, '_>, bytes: usize) {
 }
 
 /// A tenth of it.
-#[divan::bench(args = SIZES)]
+#[divan::bench(args = SIZES, sample_size = 20)]
 fn filtered(bencher: Bencher<'_, '_>, bytes: usize) {
     let events = turn(bytes);
     let seen = measure_view(bencher, &events, &view(Protocol::Plain, Some("worker-000*")));
@@ -83,7 +83,6 @@ fn measure_view(bencher: Bencher<'_, '_>, events: &[String], view: &View) -> Vec
     let batch = batch_of(events, 1);
     let mut verdicts = Verdicts::default();
     bencher
-        .counter(BytesCount::new(batch.chunk().bytes().len()))
         .counter(ItemsCount::new(events.len()))
         .bench_local(|| view.encode(black_box(&batch), 0, &mut verdicts));
     let chunk = view.encode(&batch, 0, &mut verdicts).expect("it sees some of it");

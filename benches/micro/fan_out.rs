@@ -51,7 +51,7 @@ fn measure(bencher: Bencher<'_, '_>, clients: usize, state: State) {
 }
 
 /// Turns of so many events; the items are events.
-#[divan::bench(args = [1, 16, 512], max_time = 4)]
+#[divan::bench(args = [1, 16, 512], sample_size = 16, max_time = 4)]
 fn nobody(bencher: Bencher<'_, '_>, events: usize) {
     let mut crowd = Crowd::new(0, State::Idle, change(7, EVENT_BYTES));
     bencher

@@ -7,7 +7,7 @@ use std::fmt;
 use threadcast::client::filter::{Filter, Verdicts};
 use threadcast::pipeline::batch::{Batch, Item, Numbered};
 
-const EVENTS: usize = 512;
+const EVENTS: usize = 256;
 const MACHINES: usize = 128;
 
 /// A filter, and how many of the events it wants.
@@ -56,14 +56,14 @@ fn events(batch: &Batch) -> Vec<Numbered<'_>> {
 }
 
 /// Every pattern, for every event.
-#[divan::bench(args = cases())]
+#[divan::bench(args = cases(), sample_size = 20)]
 fn asked(bencher: Bencher<'_, '_>, case: &Case) {
     let filter = case.filter();
     measure(bencher, case, |event| filter.wants(event.machine, event.kind));
 }
 
 /// As views ask: what is dear is asked once per machine and type.
-#[divan::bench(args = cases())]
+#[divan::bench(args = cases(), sample_size = 20)]
 fn remembered(bencher: Bencher<'_, '_>, case: &Case) {
     let (filter, mut verdicts) = (case.filter(), Verdicts::default());
     measure(bencher, case, |event| verdicts.wants(&filter, event));
