@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use threadcast::client::filter::Filter;
 use threadcast::client::protocol::Protocol;
 use threadcast::client::view::View;
-use threadcast::pipeline::event::check;
+use threadcast::pipeline::event::{Event, check};
 use threadcast::pipeline::machines::{Applied, Machines};
 
 /// Their snapshot is three quarters of the 1 MiB that it may have.
@@ -37,14 +37,18 @@ fn rows(json: &[u8]) -> usize {
 #[divan::bench(sample_size = 500)]
 fn apply(bencher: Bencher<'_, '_>) {
     let events = events();
-    let mut checked = events.iter().map(|text| check(text.as_bytes()).expect("good")).cycle();
+    let checked: Vec<Event<'_>> = events
+        .iter()
+        .map(|text| check(text.as_bytes()).expect("these events are good"))
+        .collect();
+    let mut checked = checked.iter().cycle();
     let mut machines = table();
     let (before, now) = (machines.version(), Instant::now());
     let mut applied = 0;
     bencher.counter(ItemsCount::new(1_usize)).bench_local(|| {
         let event = checked.next().expect("they begin anew");
         applied += 1;
-        machines.apply(&event, now, 1.5)
+        machines.apply(event, now, 1.5)
     });
     assert_eq!(machines.version(), before + applied, "each changes its row");
 }
