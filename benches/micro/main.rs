@@ -8,13 +8,13 @@
 //!   median says that somebody else used the processor.
 //! - Every case checks once that it did what it says, and fails else: frames are decoded, sockets are read to the last
 //!   byte at their other end, queues are emptied and compared.
-//! - What a case makes is freed outside of its time.
+//! - What a case makes is freed outside of its time, but for what the fan-out's history lets go of.
 //!
 //! | module | one pass is |
 //! |---|---|
 //! | `check` | the check of one datagram, with the reading of what we use of it: the three dialects, three sizes, and what is refused |
 //! | `encode` | a batch of one event, and of as many as one turn may have (512 events, half of a client's socket); the same batch as the views that do not share its bytes see it |
-//! | `fan_out` | one turn of the fan-out from its queue on: check, table, encode, history, and handing it to each client |
+//! | `fan_out` | one turn of the fan-out, from the pushing of the event into its queue: check, table, encode, history, and handing it to each client |
 //! | `table` | an event's way into a table of 5,000 machines, and the snapshot of that in every form |
 //! | `catch_up` | the replay of 20,000 events for one client: taken from the history and encoded as it sees them |
 //! | `filter` | the verdicts of one filter about 256 events: asked anew, and remembered as the views do |
