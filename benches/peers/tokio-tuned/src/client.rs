@@ -16,6 +16,9 @@ const READ_BYTES: usize = 4096;
 const PONG: u8 = 0x8a;
 const CLOSE: u8 = 0x88;
 
+/// Close code of an end that the client has asked for.
+const NORMAL: u16 = 1000;
+
 /// Why a client's task ends.
 enum End {
     /// It has left or broken off.
@@ -60,14 +63,9 @@ pub async fn serve(stream: TcpStream, hub: Arc<Hub>) {
         Ok(()) => client.run(batches).await,
         Err(end) => Err(end),
     };
-    let code: u16 = match ended {
-        Err(End::Asked) => 1000,
-        Err(End::Slow) => 1013,
-        Err(End::Gone) | Ok(()) => return,
-    };
-    // Only if it is at the end of a frame, and without waiting for it.
-    if client.out.is_empty() {
-        let [high, low] = code.to_be_bytes();
+    // A client that is cut off is in the middle of a frame, where no close frame can go.
+    if matches!(ended, Err(End::Asked)) && client.out.is_empty() {
+        let [high, low] = NORMAL.to_be_bytes();
         let _ = client.stream.try_write(&[CLOSE, 2, high, low]);
     }
 }

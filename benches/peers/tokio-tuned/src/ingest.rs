@@ -7,13 +7,14 @@ use crate::start::EVENT_BYTES_MAX;
 use crate::table::Table;
 use bytes::Bytes;
 use std::io;
+use std::sync::Arc;
 use tokio::net::UnixDatagram;
 
 /// Bytes of frames in one batch, apart from its last event.
 const BATCH_BYTES_MAX: usize = 256 * 1024;
 
 /// Receives for ever. Each turn takes everything that waits.
-pub async fn run(socket: UnixDatagram, hub: std::sync::Arc<Hub>) {
+pub async fn run(socket: UnixDatagram, hub: Arc<Hub>) {
     let mut datagram = vec![0; EVENT_BYTES_MAX];
     let mut batch = Vec::new();
     loop {
@@ -33,27 +34,6 @@ pub async fn run(socket: UnixDatagram, hub: std::sync::Arc<Hub>) {
             hub.publish(Bytes::copy_from_slice(&batch));
             batch.clear();
         }
-    }
-}
-
-pub fn run_thread(socket: &std::os::unix::net::UnixDatagram, hub: &Hub) {
-    use rustix::net::{RecvFlags, recv};
-    let mut datagram = vec![0; EVENT_BYTES_MAX];
-    let mut batch = Vec::new();
-    loop {
-        let Ok((_, length)) = recv(socket, &mut datagram[..], RecvFlags::empty()) else {
-            continue;
-        };
-        let mut table = hub.table();
-        take(&datagram[..length], &mut batch, &mut table);
-        while batch.len() < BATCH_BYTES_MAX {
-            match recv(socket, &mut datagram[..], RecvFlags::DONTWAIT) {
-                Ok((_, length)) => take(&datagram[..length], &mut batch, &mut table),
-                Err(_) => break,
-            }
-        }
-        hub.publish(Bytes::copy_from_slice(&batch));
-        batch.clear();
     }
 }
 
