@@ -1,6 +1,6 @@
-//! Sends the events of one case and receives them as all of its clients; one thread, one epoll.
+//! Runs one case: one thread sends, one receives as all of its clients with one epoll.
 //!
-//! A latency is from before the sending of an event to after the reading that brought it. The reading is this thread's, so
+//! A latency is from before the sending of an event to after the reading that brought it. One thread reads for everybody, so
 //! it has the generator's own turns in it: the same for every server, and the reason to look at ratios only.
 
 use crate::case::{Case, Pace};
@@ -8,19 +8,20 @@ use crate::client::{Client, Kind, State};
 use crate::cpu_clock::process_cpu;
 use crate::event::Events;
 use crate::machine::{self, Memory, now_ns};
+use crate::sender::{RING, Sender, Shared};
 use hdrhistogram::Histogram;
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
-use rustix::net::{SendFlags, send};
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 use std::error::Error;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::thread::{self, Thread};
 use std::time::Duration;
 
 const SECOND: u64 = 1_000_000_000;
@@ -34,13 +35,9 @@ const WARM: u64 = SECOND / 2;
 const DRAIN_PATIENCE: u64 = 10 * SECOND;
 /// A loop in which nobody got anything for so long has lost something.
 const STUCK: u64 = 2 * SECOND;
-/// Numbers that can be under way.
-const RING: usize = 1 << 20;
-/// Events sent before the clients are looked at again.
-const SENDS_PER_TURN: usize = 64;
+/// Longest single wait of the receiving thread.
+const LOOK: u64 = SECOND / 20;
 const ROOM: usize = 512 * 1024;
-/// Token of the datagram socket.
-const SENDER: u64 = u64::MAX;
 /// Of a burst: so much is under way at a time, some 4 MB; more would be beyond what servers keep for who is late.
 const BURST: u64 = 20_000;
 /// Reads of a stopped client at the end.
@@ -100,25 +97,23 @@ struct Mark {
 struct Generator<'a> {
     case: &'a Case,
     server: &'a Target,
-    events: Events,
     epoll: OwnedFd,
-    sender: UnixDatagram,
+    events: &'a Events,
+    shared: &'a Shared,
+    /// The thread that sends, or whoever did before.
+    sender: Thread,
     clients: Vec<Client>,
-    /// Clients that count for what is under way.
-    reading: usize,
     room: Vec<u8>,
-    text: Vec<u8>,
-    /// The next event is made but was refused by the full socket.
-    refused: bool,
     ready: Vec<epoll::Event>,
     open: usize,
-    sent: u64,
     deliveries: u64,
     /// All below this number have arrived everywhere.
     complete: u64,
-    sent_ns: Vec<u64>,
+    /// When each event first arrived, and at how many reading clients it has.
     first_ns: Vec<u64>,
-    owed: Vec<u32>,
+    got: Vec<u32>,
+    /// The numbers that reading clients wanted next when they were ended.
+    gone: Vec<u64>,
     /// When anything last arrived.
     arrived: u64,
     /// Since when is measured; 0 is not.
@@ -140,31 +135,25 @@ pub struct Target {
 
 /// Runs a case against a server; `measure` is how long is measured.
 pub fn run(case: &Case, server: &Target, measure: Duration) -> Result<Figures, Box<dyn Error>> {
-    let sender = UnixDatagram::unbound()?;
-    sender.connect(&server.socket)?;
-    sender.set_nonblocking(true)?;
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-    epoll::add(&epoll, &sender, EventData::new_u64(SENDER), EventFlags::empty())?;
+    let (events, shared) = (Events::new(case.event_bytes), Shared::new());
     let histogram = || Histogram::<u64>::new_with_bounds(1, 100_000_000, 3);
     let mut generator = Generator {
         case,
         server,
-        events: Events::new(case.event_bytes),
+        events: &events,
+        shared: &shared,
+        sender: thread::current(),
         epoll,
-        sender,
         clients: Vec::new(),
-        reading: case.clients,
         room: vec![0; ROOM],
-        text: Vec::new(),
-        refused: false,
         ready: Vec::with_capacity(1024),
         open: 0,
-        sent: 0,
         deliveries: 0,
         complete: 0,
-        sent_ns: vec![0; RING],
         first_ns: vec![0; RING],
-        owed: vec![0; RING],
+        got: vec![0; RING],
+        gone: Vec::new(),
         arrived: 0,
         measuring: 0,
         latency: histogram()?,
@@ -224,7 +213,7 @@ impl Generator<'_> {
             host,
             steal,
             switches: machine::switches(self.server.pid),
-            sent: self.sent,
+            sent: self.sent(),
             deliveries: self.deliveries,
         }
     }
@@ -264,59 +253,26 @@ impl Generator<'_> {
 
     /// Sends and receives until `deadline`.
     fn turns(&mut self, pace: Pace, deadline: u64) -> Result<(), Box<dyn Error>> {
-        let begun = now_ns();
-        let mut paced = 0;
-        loop {
-            let now = now_ns();
-            if now >= deadline {
-                return Ok(());
-            }
-            self.pause_or_go_on(now)?;
-            let mut wait = deadline - now;
-            for _ in 0..SENDS_PER_TURN {
-                let due = match pace {
-                    Pace::Rate(rate) | Pace::BurstThenRate(rate) => begun + paced * SECOND / u64::from(rate),
-                    Pace::Loop(window) if self.sent - self.complete < window => 0,
-                    Pace::Ingest => 0,
-                    Pace::Loop(_) | Pace::Idle => u64::MAX,
-                };
+        let (events, shared) = (self.events, self.shared);
+        let sender = Sender::new(&self.server.socket, events, shared)?;
+        thread::scope(|scope| {
+            let sending = scope.spawn(move || sender.run(pace, deadline));
+            self.sender = sending.thread().clone();
+            loop {
                 let now = now_ns();
-                wait = due.saturating_sub(now).min(wait);
-                if self.refused || due > now || self.sent - self.complete >= RING as u64 {
+                if now >= deadline && sending.is_finished() {
                     break;
                 }
-                self.send()?;
-                paced += u64::from(!self.refused);
+                self.pause_or_go_on(now)?;
+                self.receive(deadline.saturating_sub(now).min(LOOK))?;
             }
-            self.receive(if self.refused { deadline - now } else { wait })?;
-        }
+            let outcome = sending.join().map_err(|_| "the sender has panicked")?;
+            outcome.map_err(|error| format!("event {} could not be sent: {error}", self.sent()).into())
+        })
     }
 
-    /// Sends the next event, or notes that there is no room for it.
-    fn send(&mut self) -> Result<(), Box<dyn Error>> {
-        self.events.write(self.sent, &mut self.text);
-        let index = self.sent as usize % RING;
-        // Before the sending: it may have arrived when the call returns.
-        self.sent_ns[index] = now_ns();
-        self.first_ns[index] = 0;
-        self.owed[index] = self.reading as u32;
-        match send(&self.sender, &self.text, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-            Ok(_) => {
-                self.sent += 1;
-                if self.reading == 0 {
-                    self.complete = self.sent;
-                }
-                Ok(())
-            }
-            Err(Errno::AGAIN | Errno::NOBUFS) => {
-                self.refused = true;
-                let interest = EventFlags::OUT | EventFlags::ONESHOT;
-                epoll::modify(&self.epoll, &self.sender, EventData::new_u64(SENDER), interest)?;
-                Ok(())
-            }
-            Err(Errno::INTR) => Ok(()),
-            Err(error) => Err(format!("event {} could not be sent: {error}", self.sent).into()),
-        }
+    fn sent(&self) -> u64 {
+        self.shared.sent.load(Ordering::SeqCst)
     }
 
     /// Waits at most `wait` nanoseconds for anything, and receives once from every client that has something.
@@ -331,20 +287,36 @@ impl Generator<'_> {
             Err(error) => return Err(error.into()),
         }
         for index in 0..self.ready.len() {
-            match self.ready[index].data.u64() {
-                SENDER => self.refused = false,
-                client => self.read(client as usize)?,
-            }
+            self.read(self.ready[index].data.u64() as usize)?;
         }
+        self.settle();
         Ok(())
+    }
+
+    /// Notes what has arrived everywhere, and tells the sender.
+    fn settle(&mut self) {
+        let (before, sent) = (self.complete, self.sent());
+        while self.complete < sent {
+            let index = self.complete as usize % RING;
+            let gone = self.gone.iter().filter(|next| **next <= self.complete).count();
+            if (self.got[index] as usize) < self.case.clients - gone {
+                break;
+            }
+            self.got[index] = 0;
+            self.first_ns[index] = 0;
+            self.complete += 1;
+        }
+        if self.complete > before {
+            self.shared.completed(self.complete, &self.sender);
+        }
     }
 
     fn read(&mut self, index: usize) -> Result<(), Box<dyn Error>> {
         let client = &mut self.clients[index];
         let before = client.state;
-        let (counts, measuring, sent_ns) = (client.kind == Kind::Reading, self.measuring, &self.sent_ns);
+        let (counts, measuring) = (client.kind == Kind::Reading, self.measuring);
         let (mut now, mut deliveries) = (0, 0);
-        client.read(&mut self.room, &self.events, self.server.exact, |delivered| {
+        client.read(&mut self.room, self.events, self.server.exact, |delivered| {
             if !counts {
                 return;
             }
@@ -352,7 +324,7 @@ impl Generator<'_> {
                 now = now_ns();
             }
             deliveries += 1;
-            let sent = sent_ns[delivered.number as usize % RING];
+            let sent = self.shared.sent_at(delivered.number);
             if measuring != 0 && sent >= measuring {
                 self.latency.saturating_record((now - sent) / 1000);
             }
@@ -361,8 +333,8 @@ impl Generator<'_> {
                 if self.first_ns[index] == 0 {
                     self.first_ns[index] = now;
                 }
-                self.owed[index] -= 1;
-                if self.owed[index] == 0 && measuring != 0 && sent >= measuring {
+                self.got[index] += 1;
+                if self.got[index] as usize == self.case.clients && measuring != 0 && sent >= measuring {
                     self.spread.saturating_record((now - self.first_ns[index]) / 1000);
                 }
             }
@@ -375,14 +347,8 @@ impl Generator<'_> {
             epoll::delete(&self.epoll, &self.clients[index])?;
             if counts {
                 // Nobody waits for it any more.
-                self.reading -= 1;
-                for number in next..self.sent {
-                    self.owed[number as usize % RING] -= 1;
-                }
+                self.gone.push(next);
             }
-        }
-        while self.complete < self.sent && self.owed[self.complete as usize % RING] == 0 {
-            self.complete += 1;
         }
         Ok(())
     }
@@ -410,13 +376,13 @@ impl Generator<'_> {
         self.pause_or_go_on(0)?;
         loop {
             let behind = |client: &Client| {
-                client.kind == Kind::Pausing && client.state == State::Open && client.next < self.sent
+                client.kind == Kind::Pausing && client.state == State::Open && client.next < self.sent()
             };
-            if self.complete == self.sent && !self.clients.iter().any(behind) {
+            if self.complete == self.sent() && !self.clients.iter().any(behind) {
                 return Ok(true);
             }
             let now = now_ns();
-            if now > begun + DRAIN_PATIENCE || (now > self.arrived + STUCK && self.complete < self.sent) {
+            if now > begun + DRAIN_PATIENCE || (now > self.arrived + STUCK && self.complete < self.sent()) {
                 return Ok(false);
             }
             self.receive(SECOND / 10)?;
@@ -424,8 +390,9 @@ impl Generator<'_> {
     }
 
     fn count_faults(&mut self, figures: &mut Figures) {
+        let sent = self.sent();
         for client in &mut self.clients {
-            let left = self.sent - client.next;
+            let left = sent - client.next;
             match client.kind {
                 Kind::Reading => {
                     figures.missing += client.faults.missing + left;
@@ -440,7 +407,7 @@ impl Generator<'_> {
                 Kind::Stopped => {
                     // Reads what is there, to see whether an end is behind it.
                     for _ in 0..STOPPED_READS_MAX {
-                        client.read(&mut self.room, &self.events, self.server.exact, |_| {});
+                        client.read(&mut self.room, self.events, self.server.exact, |_| {});
                     }
                     figures.slow_ended += u64::from(client.state == State::Ended);
                 }

@@ -7,6 +7,7 @@ mod cpu_clock;
 mod event;
 mod generator;
 mod machine;
+mod sender;
 mod servers;
 mod suite;
 
