@@ -211,7 +211,7 @@ mod tests {
         let mut client = Client::connect(listener.local_addr().unwrap(), Kind::Reading).unwrap();
         let (mut server, _) = listener.accept().unwrap();
         let mut bytes = b"HTTP/1.1 101 Switching Protocols\r\n\r\n".to_vec();
-        bytes.extend(text_frame(&vec![b' '; 130]));
+        bytes.extend(text_frame(&[b' '; 130]));
         // 0, 1, 4 (2 and 3 are lost), 4 again, 5 changed.
         for number in [0, 1, 4, 4] {
             bytes.extend(event_frame(&events, number));
@@ -226,7 +226,6 @@ mod tests {
             server.write_all(part).unwrap();
             let mut fds = [rustix::event::PollFd::new(&client, rustix::event::PollFlags::IN)];
             rustix::event::poll(&mut fds, None).unwrap();
-            drop(fds);
             client.read(&mut room, &events, true, |delivered| {
                 numbers.push((delivered.number, delivered.missing))
             });

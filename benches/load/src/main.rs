@@ -7,6 +7,7 @@ mod cpu_clock;
 mod event;
 mod generator;
 mod machine;
+mod report;
 mod sender;
 mod servers;
 mod suite;
@@ -85,6 +86,13 @@ fn command() -> Result<(), Box<dyn Error>> {
     let arguments = arguments()?;
     match arguments.command.as_deref() {
         Some("run") => run(arguments),
+        Some("report") => {
+            let results = arguments.results.ok_or("report needs --results FILE")?;
+            let into = arguments.into.ok_or("report needs --into FOLDER")?;
+            report::write(&results, &into)?;
+            eprintln!("page: {}", into.join("README.md").display());
+            Ok(())
+        }
         Some("bare") => Ok(bare::run(&arguments.socket.ok_or("bare needs --socket PATH")?)?),
         Some("list") => {
             for case in case::all() {
@@ -148,6 +156,9 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         command: std::env::args().skip(1).collect::<Vec<_>>().join(" "),
     };
     suite.run(&results)?;
+    if arguments.quick {
+        print!("\n{}", report::summary(&results)?);
+    }
     eprintln!("results: {}", results.display());
     Ok(())
 }

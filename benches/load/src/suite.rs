@@ -38,6 +38,9 @@ pub struct Run {
 pub struct Head {
     pub machine: String,
     pub commit: String,
+    /// Day on which the run began, UTC.
+    #[serde(default)]
+    pub date: String,
     pub command: String,
     pub versions: Vec<String>,
     pub measured_s: f64,
@@ -62,6 +65,7 @@ impl Suite {
         let head = Head {
             machine: machine::description(),
             commit: commit(&self.places.top),
+            date: first_line("date", &["-u", "+%F"], &self.places.top).unwrap_or_default(),
             command: self.command.clone(),
             versions: self.versions(),
             measured_s: self.measure.as_secs_f64(),
@@ -121,7 +125,11 @@ impl Suite {
                         || figures.steal_s > STEAL_MAX * figures.measured_s;
                     run.figures = Some(figures);
                 }
-                Err(error) => run.failed = Some(error.to_string()),
+                // What a disturbed run before this one has shown is not this one's.
+                Err(error) => {
+                    (run.disturbed, run.figures) = (false, None);
+                    run.failed = Some(error.to_string());
+                }
             }
             if !run.disturbed || run.repeated == REPEATS_MAX {
                 return run;
