@@ -2,10 +2,11 @@
 
 CARGO ?= cargo
 
-.PHONY: run demo build test e2e check fmt clippy doc model minimal minimal-part clean help
+.PHONY: run demo build test e2e check fmt clippy doc model minimal minimal-part bench bench-quick bench-micro check-benches \
+  clean help
 
 help: ## what there is to make
-	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /  make \1\t/' | expand -t 16
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 22
 
 run: build ## build and start the server with the defaults, and say what to try next
 	@printf '%s\n' \
@@ -60,6 +61,24 @@ MINIMAL_PART = cli:: contract:: drill:: heartbeat:: http:: logging:: state_file:
 minimal-part:
 	CARGO_TARGET_DIR=target/minimal $(CARGO) test --locked --no-default-features --lib --bins
 	CARGO=$(CARGO) CARGO_TARGET_DIR=target/minimal ONLY="$(MINIMAL_PART)" tests/run --locked --no-default-features --test it
+
+bench: ## compare the server with its peers, some forty minutes on a quiet machine; the page is benches/results/README.md
+	CARGO=$(CARGO) benches/run
+
+bench-quick: ## the same with the main cases once, two minutes after the first build; a short table here
+	CARGO=$(CARGO) benches/run --quick
+
+bench-micro: ## time each step on the way of an event by itself
+	@test -e benches/micro.rs -o -d benches/micro || { echo 'there is no bench "micro" in benches/' >&2; exit 1; }
+	$(CARGO) bench --locked --bench micro
+
+check-benches: ## format and lints of the load generator and the peers; not part of check
+	@for manifest in benches/load/Cargo.toml benches/peers/*/Cargo.toml; do \
+	  test -e "$$manifest" || continue; \
+	  echo "$$manifest"; \
+	  $(CARGO) fmt --check --manifest-path "$$manifest" || exit; \
+	  $(CARGO) clippy --release --locked --all-targets --manifest-path "$$manifest" --target-dir target/bench -- -D warnings || exit; \
+	done
 
 clean:
 	$(CARGO) clean
