@@ -5,6 +5,7 @@
 
 mod figure;
 mod goals;
+mod losses;
 mod page;
 mod plots;
 mod statistics;

@@ -2,14 +2,11 @@
 
 use super::figure::{self, Figure, number};
 use super::plots::Plot;
-use super::statistics::{Side, behind, cell, lost, ratio};
+use super::statistics::{Side, cell, ratio};
 use super::table::Table;
-use super::{OURS, Results, goals};
+use super::{OURS, Results, goals, losses};
 use crate::case::{self, Case, Pace};
-use crate::generator::Figures;
 use crate::servers;
-use crate::suite::Run;
-use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// The page in Markdown.
@@ -25,7 +22,7 @@ pub fn page(results: &Results, plots: &[Plot]) -> String {
         }
     }
     text.push('\n');
-    text.push_str(&losses(results));
+    text.push_str(&losses::markdown(results));
     text.push('\n');
     text.push_str(&about_the_runs(results));
     text
@@ -221,93 +218,6 @@ fn tables(results: &Results) -> Vec<Table<'_>> {
 pub const THROUGHPUT: &str = "Deliveries a second without loss";
 pub const COST: &str = "Processor time of a delivery";
 pub const LATENCY: &str = "Latency";
-
-/// What was lost in the runs of one server in one case.
-#[derive(Debug, Default)]
-struct Sum {
-    runs: usize,
-    missing: u64,
-    repeated: u64,
-    changed: u64,
-    ended: u64,
-    undrained: u64,
-}
-
-impl Sum {
-    fn add(&mut self, run: &Figures) {
-        self.runs += 1;
-        self.missing += run.missing;
-        self.repeated += run.repeated;
-        self.changed += run.changed;
-        self.ended += run.ended;
-        self.undrained += u64::from(!run.drained);
-    }
-
-    fn words(&self) -> String {
-        let counts = [
-            (self.missing, "missing"),
-            (self.repeated, "repeated"),
-            (self.changed, "changed"),
-            (self.ended, "readers ended"),
-            (self.undrained, "runs whose last events did not all come in time"),
-        ];
-        let counts = counts.iter().filter(|(count, _)| *count > 0);
-        counts
-            .map(|(count, what)| format!("{count} {what}"))
-            .collect::<Vec<_>>()
-            .join(", ")
-    }
-}
-
-/// The footnotes of † and ‡: what each server lost, in all rounds of a case.
-fn losses(results: &Results) -> String {
-    let mut text = "## Losses (†), rates that were not kept (‡), failures\n\n".to_owned();
-    let mut sums: BTreeMap<(&str, &str), Sum> = BTreeMap::new();
-    for run in &results.runs {
-        if let Some(figures) = run.figures.as_ref().filter(|figures| lost(figures)) {
-            sums.entry((&run.case, &run.server)).or_default().add(figures);
-        }
-    }
-    let all = |case: &str, server: &str| results.of(case, server).count();
-    for ((case, server), sum) in &sums {
-        let runs = format!("{} of {} runs", sum.runs, all(case, server));
-        let _ = writeln!(text, "- † {case}, {server}, {runs}: {}", sum.words());
-    }
-    for case in &results.head.cases {
-        for kind in servers::ALL {
-            let runs = results.of(&case.name, kind.name);
-            let late = runs.filter(|run| run.figures.as_ref().is_some_and(|figures| behind(case, figures)));
-            let late = late.count();
-            if late > 0 {
-                let runs = format!("{late} of {} runs", all(&case.name, kind.name));
-                let _ = writeln!(
-                    text,
-                    "- ‡ {}, {}, {runs}: did not keep up with the rate",
-                    case.name, kind.name
-                );
-            }
-        }
-    }
-    let failed: Vec<(&Run, &String)> = results
-        .runs
-        .iter()
-        .filter_map(|run| Some((run, run.failed.as_ref()?)))
-        .collect();
-    for (run, why) in &failed {
-        let why = why.replace('\n', " ");
-        let _ = writeln!(
-            text,
-            "- {}, {}, round {} failed: {why}",
-            run.case,
-            run.server,
-            run.round + 1
-        );
-    }
-    if sums.is_empty() && failed.is_empty() {
-        text.push_str("None: in every run every reading client got every event, once, unchanged and in order.\n");
-    }
-    text
-}
 
 fn about_the_runs(results: &Results) -> String {
     let runs = &results.runs;
