@@ -16,6 +16,8 @@ const SECOND: u64 = 1_000_000_000;
 pub const RING: usize = 1 << 20;
 /// A full socket, and a full window, are looked at again after so long, so that the end of the phase is noticed.
 const LOOK: Duration = Duration::from_millis(50);
+/// An event that is sent later than this after it was due has waited for the ones before it.
+const LATE: u64 = SECOND / 1000;
 
 /// What the sending and the receiving thread share.
 #[derive(Debug)]
@@ -104,16 +106,19 @@ impl<'a> Sender<'a> {
                 self.shared.wait_for_window(window);
                 continue;
             }
+            let mut since = None;
             if let Pace::Rate(rate) | Pace::BurstThenRate(rate) = pace {
                 let due = begun + paced * SECOND / u64::from(rate);
                 if due > now {
                     sleep(Duration::from_nanos(due.min(deadline) - now));
                     continue;
                 }
+                // What a server that takes no events has held up counts from when it was due; a late timer is ours.
+                since = (now > due + LATE).then_some(due);
             }
             self.events.write(number, &mut text);
             // Before the sending: it may have arrived everywhere when the call returns.
-            self.shared.sent_ns[number as usize % RING].store(now_ns(), Ordering::Relaxed);
+            self.shared.sent_ns[number as usize % RING].store(since.unwrap_or_else(now_ns), Ordering::Relaxed);
             match self.socket.send(&text) {
                 Ok(_) => {
                     number += 1;
