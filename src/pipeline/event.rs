@@ -112,10 +112,9 @@ pub fn check(bytes: &[u8]) -> Result<Event<'_>, DropCause> {
         return Err(DropCause::Empty);
     }
     let text = std::str::from_utf8(bytes).map_err(|_| DropCause::NotUtf8)?;
-    let [kind, event_type, machine_name, machine_id, state, timestamp, payload] = read_object(text, TOP_KEYS)?;
-    // A payload that is no object has no fields; the event is still an event.
-    let payload = payload.and_then(|payload| read_object(payload.get(), PAYLOAD_KEYS).ok());
-    let [inner_name, to_state, current_state, inner_time, config_type] = payload.unwrap_or_default();
+    let (top, inner) = read_at_once(text).map_or_else(|| read_twice(text), Ok)?;
+    let [kind, event_type, machine_name, machine_id, state, timestamp, _] = top;
+    let [inner_name, to_state, current_state, inner_time, config_type] = inner;
     let kind = string(kind).or_else(|| string(event_type));
     let registered = kind.as_deref() == Some("machine_registered");
     let event = Event {
@@ -135,7 +134,7 @@ pub fn check(bytes: &[u8]) -> Result<Event<'_>, DropCause> {
     }
 }
 
-/// The top-level keys that any dialect uses.
+/// The top-level keys that any dialect uses; the last is [`PAYLOAD`].
 const TOP_KEYS: [&str; 7] = [
     "type",
     "event_type",
@@ -146,11 +145,16 @@ const TOP_KEYS: [&str; 7] = [
     "payload",
 ];
 
+/// The place of `payload` in [`TOP_KEYS`].
+const PAYLOAD: usize = TOP_KEYS.len() - 1;
+
 /// The keys inside `payload` that any dialect uses.
 const PAYLOAD_KEYS: [&str; 5] = ["machine_name", "to_state", "current_state", "timestamp", "config_type"];
 
 /// A value that was found but not read.
 type Raw<'a> = Option<&'a RawValue>;
+type Top<'a> = [Raw<'a>; TOP_KEYS.len()];
+type Inner<'a> = [Raw<'a>; PAYLOAD_KEYS.len()];
 
 /// The value as a string, if it is one that UTF-8 can hold.
 fn string(raw: Raw<'_>) -> Option<Cow<'_, str>> {
@@ -171,6 +175,21 @@ fn number(raw: Raw<'_>) -> Option<&str> {
     let numeric = text.starts_with(|first: char| first == '-' || first.is_ascii_digit());
     let fits = || text.len() <= NUMBER_BYTES_MAX && text.parse::<f64>().is_ok_and(f64::is_finite);
     (numeric && fits()).then_some(text)
+}
+
+/// What is used of the event, read in one pass; `None` unless every `payload` in it is an object, as those of engines are.
+fn read_at_once(text: &str) -> Option<(Top<'_>, Inner<'_>)> {
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let read = reader.deserialize_map(EventVisitor).ok()?;
+    reader.end().ok().map(|()| read)
+}
+
+/// The same of any text, in two passes; a fault's cause.
+fn read_twice(text: &str) -> Result<(Top<'_>, Inner<'_>), DropCause> {
+    let top = read_object(text, TOP_KEYS)?;
+    // A payload that is no object has no fields; the event is still an event.
+    let inner = top[PAYLOAD].and_then(|payload| read_object(payload.get(), PAYLOAD_KEYS).ok());
+    Ok((top, inner.unwrap_or_default()))
 }
 
 /// The values of `keys` in the object that `text` is.
@@ -205,6 +224,39 @@ impl<'a, const N: usize> Visitor<'a> for ObjectVisitor<N> {
             }
         }
         Ok(values)
+    }
+}
+
+/// Reads an event, and its payload on the way. Fails where the payload is no object.
+struct EventVisitor;
+
+impl<'a> Visitor<'a> for EventVisitor {
+    type Value = (Top<'a>, Inner<'a>);
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an event")
+    }
+
+    fn visit_map<M: MapAccess<'a>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+        let (mut top, mut inner) = (Top::default(), Inner::default());
+        while let Some(index) = map.next_key_seed(KeySeed(&TOP_KEYS))? {
+            match index {
+                Some(PAYLOAD) => inner = map.next_value_seed(PayloadSeed)?,
+                Some(index) => top[index] = Some(map.next_value::<&'a RawValue>()?),
+                None => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok((top, inner))
+    }
+}
+
+struct PayloadSeed;
+
+impl<'a> DeserializeSeed<'a> for PayloadSeed {
+    type Value = Inner<'a>;
+
+    fn deserialize<D: Deserializer<'a>>(self, payload: D) -> Result<Self::Value, D::Error> {
+        payload.deserialize_map(ObjectVisitor(PAYLOAD_KEYS))
     }
 }
 
@@ -320,6 +372,46 @@ mod tests {
             (Some("m"), Some("b"))
         );
         assert_eq!(document.time, Some("17"));
+    }
+
+    #[test]
+    fn one_pass_reads_what_two_read() {
+        let texts = |read: Option<(Top<'_>, Inner<'_>)>| {
+            read.map(|(top, inner)| {
+                let of = |raw: &Raw<'_>| raw.map(|raw| raw.get().to_owned());
+                let top: Vec<_> = top[..PAYLOAD].iter().map(of).collect();
+                (top, inner.iter().map(of).collect::<Vec<_>>())
+            })
+        };
+        let inner = [
+            r#"{}"#,
+            r#"{"machine_name":"m","to_state":"b","timestamp":1e999,"x":[{"to_state":1}],"config_type":null}"#,
+            r#"{"to_state":"a","to_st\u0061te":"b","\ud83d":"\udc00"}"#,
+            r#" {"to_state" : "a" , "deep":[[[[{"type":"x"}]]]] } "#,
+        ];
+        for inner in inner {
+            for text in [
+                format!(r#"{{"type":"t","payload":{inner},"machine_name":"m","timestamp":17,"more":{inner}}}"#),
+                format!(r#"{{"payload":{{"to_state":"old"}},"payl\u006fad":{inner}}}"#),
+                format!(r#" {{"state":{inner},"payload":{inner}}} "#),
+            ] {
+                let once = texts(read_at_once(&text));
+                assert!(once.is_some(), "{text}");
+                assert_eq!(once, texts(read_twice(&text).ok()), "{text}");
+                for cut in (0..text.len()).filter(|cut| text.is_char_boundary(*cut)) {
+                    let begin = &text[..cut];
+                    assert_eq!(texts(read_at_once(begin)), texts(read_twice(begin).ok()), "{begin}");
+                }
+                assert_eq!(check(format!("{text}{text}").as_bytes()), Err(DropCause::NotJson));
+            }
+        }
+        for text in [
+            r#"{"payload":"text"}"#,
+            r#"{"payload":{"to_state":"b"},"payload":null}"#,
+        ] {
+            assert!(read_at_once(text).is_none());
+            assert_eq!(event(text).state, None);
+        }
     }
 
     #[test]
