@@ -14,7 +14,7 @@
 //! | thread | count | owns | waits for, at most | watched |
 //! |---|---|---|---|---|
 //! | `main` | 1 | start, signals, ordered stop | a signal, 250 ms | yes |
-//! | `ingest` | 1 | the datagram socket, and that its path is still ours | a datagram, 250 ms | core |
+//! | `ingest` | 1 | that the datagram socket's path is still ours; receiving, while the fan-out is busy | a datagram, 250 ms | core |
 //! | `fanout` | 1 | client list, machine table, numbering, history | an event or a request, 250 ms | core |
 //! | `accept` | 1 | the TCP listener | a connection, 250 ms | core |
 //! | `inbox` | 1 | reading from every client | readiness, 250 ms | core |

@@ -26,10 +26,12 @@ use crate::liveness::operation::{Operation, SlowLimits};
 use crate::pipeline::event_socket::BindError;
 use crate::pipeline::fanout::{Beginning, Fanout, FanoutConfig};
 use crate::pipeline::ingest::{Ingest, IngestGauges};
-use crate::pipeline::intake::{IntakeRx, IntakeTx, intake};
+use crate::pipeline::intake::{IntakeRx, intake};
 use crate::pipeline::journal::JournalError;
+use crate::pipeline::receiver::{self, FanoutSleep};
 use crate::pipeline::requests::{FanoutGauges, FanoutHandle, FanoutRequests};
 use crate::pipeline::state_file;
+use crate::process::bell::Bell;
 use crate::process::clock::epoch_seconds;
 use crate::process::config::Config;
 use crate::process::exit::ExitStatus;
@@ -48,7 +50,7 @@ use crossbeam_channel::{Receiver, bounded};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// How often `main` looks whether a core thread has ended.
@@ -224,7 +226,7 @@ pub struct Server {
 
 /// The queues between threads, each with both its ends.
 struct Queues {
-    intake: (IntakeTx, IntakeRx),
+    intake: (IntakeRx, FanoutSleep),
     requests: (FanoutHandle, FanoutRequests),
     inbox: (Inbox, InboxHandle),
 }
@@ -260,8 +262,16 @@ impl Server {
         let (accept_stop, ingest_stop) = (new_stop()?, new_stop()?);
         let (fanout_stop, inbox_stop) = (new_stop()?, new_stop()?);
         let ingest_gauges = Arc::new(IngestGauges::default());
-        let (intake_tx, intake_rx, intake_gauge) = intake(beats.fanout, config.ingest_patience, ingest_stop.clone());
-        let requests = FanoutHandle::new();
+        let bell = Bell::new().map_err(resource("a descriptor"))?;
+        let consumer = (beats.fanout, bell.clone());
+        let (intake_tx, intake_rx, intake_gauge) = intake(consumer, config.ingest_patience, ingest_stop.clone());
+        let requests = FanoutHandle::new(bell.clone());
+        let mut sleep = FanoutSleep::new(bell).map_err(resource("a descriptor"))?;
+        let gauges = Arc::clone(&ingest_gauges);
+        let receiver = receiver::Receiver::new(event_socket, config.max_event_bytes, intake_tx, gauges, &sleep)
+            .map_err(resource("a descriptor"))?;
+        let receiver = Arc::new(Mutex::new(receiver));
+        sleep.receive_with(&receiver);
         let client_gauges = Arc::new(ClientGauges::default());
         let inbox = Inbox::new(
             requests.0.clone(),
@@ -271,7 +281,7 @@ impl Server {
         )
         .map_err(resource("the inbox"))?;
         let queues = Queues {
-            intake: (intake_tx, intake_rx),
+            intake: (intake_rx, sleep),
             requests,
             inbox,
         };
@@ -306,7 +316,7 @@ impl Server {
         let heartbeat = start_heartbeat(&config, sockets.address, &vitals, status_slot, stopping)?;
         let fanout = Fanout::new(
             fanout_config(&config, sockets.send_buffer_bytes),
-            (queues.intake.1, queues.requests.1),
+            (queues.intake.0, queues.requests.1, queues.intake.1),
             Beginning {
                 machines,
                 epoch: record.epoch,
@@ -355,13 +365,13 @@ impl Server {
         let accept = Accept::new(sockets.listener, Arc::new(reception), beats.accept, accept_stop.clone());
         let accept = start("accept", &obituaries, move || accept.run())?;
         let ingest = Ingest::new(
-            (event_socket, sockets.path_lock, config.socket_mode),
-            config.max_event_bytes,
-            queues.intake.0,
+            receiver,
+            (sockets.path_lock, config.socket_mode),
             ingest_gauges,
             beats.ingest,
             ingest_stop.clone(),
-        );
+        )
+        .map_err(resource("a descriptor"))?;
         let ingest = start("ingest", &obituaries, move || ingest.run())?;
         Ok(Server {
             status: format!(

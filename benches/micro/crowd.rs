@@ -18,7 +18,9 @@ use threadcast::pipeline::history::History;
 use threadcast::pipeline::intake::{IntakeTx, Pushed, intake};
 use threadcast::pipeline::machines::Machines;
 use threadcast::pipeline::position::Epoch;
+use threadcast::pipeline::receiver::FanoutSleep;
 use threadcast::pipeline::requests::{FanoutGauges, FanoutHandle};
+use threadcast::process::bell::Bell;
 use threadcast::process::config::{Config, Delivery};
 use threadcast::process::stop::Stop;
 
@@ -214,7 +216,8 @@ fn fanout(state: State) -> (IntakeTx, Fanout, FanoutHandle, Arc<FanoutGauges>) {
     let beat = Beats::new(never, 1).fanout;
     let stop = Stop::new().expect("a descriptor");
     let settings = Config::default();
-    let (intake, events, _) = intake(beat, settings.ingest_patience, stop.clone());
+    let bell = Bell::new().expect("a descriptor");
+    let (intake, events, _) = intake((beat, bell.clone()), settings.ingest_patience, stop.clone());
     let config = FanoutConfig {
         limits: OfferLimits {
             delivery: Delivery::Direct,
@@ -234,9 +237,17 @@ fn fanout(state: State) -> (IntakeTx, Fanout, FanoutHandle, Arc<FanoutGauges>) {
         journal: None,
         state_slot: None,
     };
-    let (handle, requests) = FanoutHandle::new();
+    let (handle, requests) = FanoutHandle::new(bell.clone());
+    let sleep = FanoutSleep::new(bell).expect("a descriptor");
     let gauges = Arc::new(FanoutGauges::default());
     let shown = (Arc::clone(&gauges), Arc::default());
-    let fanout = Fanout::new(config, (events, requests), beginning, shown.0, shown.1, (beat, stop));
+    let fanout = Fanout::new(
+        config,
+        (events, requests, sleep),
+        beginning,
+        shown.0,
+        shown.1,
+        (beat, stop),
+    );
     (intake, fanout, handle, gauges)
 }

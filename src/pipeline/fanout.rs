@@ -1,8 +1,9 @@
 //! Takes what waits in the queue, makes one chunk of it, and hands that to every client.
 //!
 //! Runs on: `fanout`, one.
-//! Owns: the list of clients, the machine table, the numbering of events, the history.
-//! Blocks on: an event or a request (250 ms); never on a client, a log or a disk.
+//! Owns: the list of clients, the machine table, the numbering of events, the history. While it has nothing to do it receives
+//! from the socket itself (`receiver`), which saves the wake of `ingest`.
+//! Blocks on: an event or a request (250 ms), the rest of a burst (4 ms); never on a client, a log or a disk.
 //! Can be stalled by: nothing but its own work; a turn is bounded by 512 events and one chunk.
 //! Full queue means: of a client: that client catches up from the history; of requests: whoever asks waits up to 2 s.
 //! Ends when: `ingest` has ended and the queue is empty; the clients' queues then end too.
@@ -26,6 +27,7 @@ use crate::pipeline::journal::queue::JournalTx;
 use crate::pipeline::machines::{Applied, Machines};
 use crate::pipeline::position::Epoch;
 use crate::pipeline::rates::Rates;
+use crate::pipeline::receiver::FanoutSleep;
 use crate::pipeline::requests::{FanoutGauges, FanoutRequests};
 use crate::process::clock::{epoch_seconds, monotonic_us, pause};
 use crate::process::files::Slot;
@@ -39,6 +41,17 @@ use std::time::{Duration, Instant};
 const TURN: Duration = Duration::from_millis(250);
 /// Most events of one turn, so that requests are answered soon; more of them would not make sends any cheaper.
 const TURN_EVENTS_MAX: usize = 512;
+/// Who sends in bursts is waited for before a turn, as long as more comes within this time per client: a send costs some
+/// 3 µs per client, so that a fiftieth of the turn's own work is risked to do that work once instead of twice.
+const LINGER_PER_CLIENT: Duration = Duration::from_nanos(50);
+/// With fewer clients a wait of a time would cost more than it saves. It is enough to let others run, so often in a turn.
+const LINGER_CLIENTS_MIN: usize = 500;
+const YIELDS_MAX: u32 = 2;
+/// Longest of these waits, and how many of them there are in a turn at most.
+const LINGER_MAX: Duration = Duration::from_micros(500);
+const LINGERS_MAX: u32 = 8;
+/// It was a burst if the event that ended a wait was followed by so many times more before all clients had it.
+const BURST: usize = 4;
 /// Most requests of one turn.
 const TURN_REQUESTS_MAX: usize = 64;
 /// The table is saved at most this often, so that a saved one is at most a second old.
@@ -89,6 +102,7 @@ pub struct Fanout {
     config: FanoutConfig,
     intake: IntakeRx,
     requests: FanoutRequests,
+    sleep: FanoutSleep,
     clients: Vec<Subscriber>,
     views: Views,
     /// The client that gets the next chunk first; it moves on, so that nobody is always last.
@@ -100,6 +114,8 @@ pub struct Fanout {
     journal: Option<JournalTx>,
     /// Taken from the queue but too large for the turn's chunk.
     carried: Option<Entry>,
+    /// The last events that ended a wait were the first of a burst.
+    bursts: bool,
     state_slot: Option<Slot>,
     saved: (u64, Instant),
     expired: Instant,
@@ -115,7 +131,7 @@ impl Fanout {
     /// Ready to run.
     pub fn new(
         config: FanoutConfig,
-        (intake, requests): (IntakeRx, FanoutRequests),
+        (intake, requests, sleep): (IntakeRx, FanoutRequests, FanoutSleep),
         beginning: Beginning,
         gauges: Arc<FanoutGauges>,
         ingest: Arc<IngestGauges>,
@@ -134,6 +150,7 @@ impl Fanout {
             config,
             intake,
             requests,
+            sleep,
             clients: Vec::new(),
             views: Views::default(),
             first: 0,
@@ -143,6 +160,7 @@ impl Fanout {
             journal,
             epoch,
             carried: None,
+            bursts: false,
             state_slot,
             saved: (version, now),
             expired: now,
@@ -188,9 +206,12 @@ impl Fanout {
     /// One turn: what waits in the queue goes to everybody, then requests are answered. Waits at most 250 ms for something
     /// to do. Whether nothing more will come. Public for `benches/micro`, which has no thread for it.
     pub fn turn(&mut self) -> bool {
-        let (entries, over) = self.gather();
+        let (entries, first, over) = self.gather();
         if !entries.is_empty() {
             self.publish(&entries);
+        }
+        if let Some(first) = first {
+            self.bursts = entries.len() - first + self.intake.waiting() >= BURST * first;
         }
         self.answer_requests();
         self.attend();
@@ -247,20 +268,30 @@ impl Fanout {
         }
     }
 
-    /// Takes one turn's entries from the queue; waits for the first. Also whether there will be no more.
-    fn gather(&mut self) -> (Vec<Entry>, bool) {
+    /// Takes one turn's entries from the queue; waits for the first. Also how many there were when the wait ended, if there
+    /// was one, and whether there will be no more.
+    fn gather(&mut self) -> (Vec<Entry>, Option<usize>, bool) {
         let mut entries = Vec::new();
         let mut bytes = 0;
         let mut waited = false;
+        let mut first = None;
+        let mut lingers = 0;
         while entries.len() < TURN_EVENTS_MAX {
             let entry = match self.carried.take().map_or_else(|| self.intake.try_recv(), Ok) {
                 Ok(entry) => entry,
-                Err(TryRecvError::Disconnected) => return (entries, true),
-                Err(TryRecvError::Empty) if !entries.is_empty() || waited => break,
-                Err(TryRecvError::Empty) => {
+                Err(TryRecvError::Disconnected) => return (entries, first, true),
+                Err(TryRecvError::Empty) if entries.is_empty() && !waited => {
                     waited = true;
                     self.wait();
                     continue;
+                }
+                Err(TryRecvError::Empty) if entries.is_empty() || !waited => break,
+                Err(TryRecvError::Empty) => {
+                    first.get_or_insert(entries.len());
+                    match self.linger(&mut lingers) {
+                        true => continue,
+                        false => break,
+                    }
                 }
             };
             if !entries.is_empty() && bytes + entry.bytes() > self.config.chunk_bytes_max {
@@ -270,24 +301,39 @@ impl Fanout {
             bytes += entry.bytes();
             entries.push(entry);
         }
-        (entries, false)
+        (entries, first, false)
     }
 
-    /// Blocks until an event or a request is there, at most one turn.
-    fn wait(&mut self) {
-        let _doing = self.beat.begin(Operation::Waiting);
-        if !self.requests.rx.is_empty() {
-            return;
+    /// Where events come in bursts, waits a moment for more of them to come into the same turn; whether some came.
+    fn linger(&mut self, lingers: &mut u32) -> bool {
+        let clients = u32::try_from(self.clients.len()).unwrap_or(u32::MAX);
+        let is_crowd = self.clients.len() >= LINGER_CLIENTS_MIN;
+        let most = if is_crowd { LINGERS_MAX } else { YIELDS_MAX };
+        if !self.bursts || clients == 0 || *lingers == most {
+            return false;
         }
-        // Ready means only that a receive will not block; the receiving itself is done by who waits.
-        let mut ready = crossbeam_channel::Select::new();
-        ready.recv(self.intake.channel());
-        ready.recv(&self.requests.rx);
+        *lingers += 1;
+        let _doing = self.beat.begin(Operation::Waiting);
+        if is_crowd {
+            pause(LINGER_PER_CLIENT.saturating_mul(clients).min(LINGER_MAX));
+        } else {
+            std::thread::yield_now();
+        }
+        !self.intake.is_idle()
+    }
+
+    /// Blocks until an event or a request is there, at most one turn; then an event is in the queue, unless `ingest` is
+    /// about to put it there.
+    fn wait(&mut self) {
+        let doing = self.beat.begin(Operation::Waiting);
         let turn = match self.requests.attention.load(Ordering::Relaxed) {
             true => REFRESH_EVERY,
             false => TURN,
         };
-        let _ = ready.ready_timeout(turn);
+        let (intake, requests) = (&self.intake, &self.requests.rx);
+        self.sleep.wait(turn, || intake.is_idle() && requests.is_empty());
+        drop(doing);
+        self.sleep.receive(self.beat);
     }
 
     /// Checks, numbers, tables and encodes the entries, then hands them to everybody.
@@ -499,6 +545,7 @@ mod tests {
     use crate::liveness::operation::SlowLimits;
     use crate::pipeline::intake::{IntakeTx, intake};
     use crate::pipeline::requests::FanoutHandle;
+    use crate::process::bell::Bell;
     use crate::process::config::Delivery;
 
     fn fanout() -> (Fanout, IntakeTx) {
@@ -508,7 +555,8 @@ mod tests {
         };
         let beat = Beats::new(limits, 1).fanout;
         let stop = Stop::new().unwrap();
-        let (tx, rx, _) = intake(beat, Duration::ZERO, stop.clone());
+        let bell = Bell::new().unwrap();
+        let (tx, rx, _) = intake((beat, bell.clone()), Duration::ZERO, stop.clone());
         let config = FanoutConfig {
             limits: OfferLimits {
                 delivery: Delivery::Direct,
@@ -525,9 +573,17 @@ mod tests {
             journal: None,
             state_slot: None,
         };
-        let (_, requests) = FanoutHandle::new();
+        let (_, requests) = FanoutHandle::new(bell.clone());
+        let sleep = FanoutSleep::new(bell).unwrap();
         let gauges = (Arc::default(), Arc::default());
-        let fanout = Fanout::new(config, (rx, requests), beginning, gauges.0, gauges.1, (beat, stop));
+        let fanout = Fanout::new(
+            config,
+            (rx, requests, sleep),
+            beginning,
+            gauges.0,
+            gauges.1,
+            (beat, stop),
+        );
         (fanout, tx)
     }
 

@@ -1,9 +1,10 @@
-//! Takes datagrams from the socket and puts them into the queue; does nothing else, so that no sender is ever held.
+//! Takes datagrams from the sockets and puts them into the queue, so that no sender is ever held; sees that the socket's
+//! path is ours. While the fan-out has nothing else to do it takes them itself: see `receiver`.
 //!
 //! Runs on: `ingest`, one.
-//! Owns: the datagram socket, those it had before somebody removed their file, and the path's lock.
+//! Owns: the path's lock, and with the receiver in hand the sockets.
 //! Blocks on: a datagram (250 ms), room in the queue (while the fan-out moves; 5 ms once it stands still), 10 ms after
-//! an error of a socket.
+//! an error of a socket; 200 µs when the fan-out receives.
 //! Can be stalled by: the fan-out, for the patience; the file system, once a second, when the socket's folder hangs.
 //! Full queue means: datagrams are dropped and counted (`queue_full`), and the stream says so at their place.
 //! Ends when: asked to; what the kernel holds then is still taken, unless the socket is one that was passed to us: that
@@ -13,41 +14,44 @@
 use crate::liveness::beat::Beat;
 use crate::liveness::drill;
 use crate::liveness::operation::Operation;
-use crate::pipeline::event::{DropCause, DropTally};
+use crate::pipeline::event::DropTally;
 use crate::pipeline::event_socket::{BindError, EventSocket, PathLock, PathState};
-use crate::pipeline::intake::{IntakeTx, Pushed};
+use crate::pipeline::receiver::{Receiver, try_lock};
 use crate::process::clock::{pause, timespec};
-use crate::process::recvmmsg::DatagramBatch;
 use crate::process::stop::Stop;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::net::{Shutdown, shutdown};
-use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Longest wait for a datagram.
 const TURN: Duration = Duration::from_millis(250);
-/// Datagrams per system call. The kernel holds 10 to 512, so more would seldom be filled.
-const BATCH_LEN: usize = 32;
-/// System calls per socket and turn, so that one flooded socket does not keep the thread from the others.
-const BATCHES_PER_TURN: usize = 64;
 /// How often the path is looked at.
 const PATH_LOOK: Duration = Duration::from_secs(1);
 /// How often a lasting loss of the path is said again.
 const REMIND: Duration = Duration::from_secs(60);
 /// Sockets whose file somebody removed are still drained, because senders stay connected to them; the oldest goes.
 const FORMER_SOCKETS_MAX: usize = 8;
-/// When stopping, at most this long is spent on what the kernel still holds.
+/// The fan-out receives a handful of datagrams in a few microseconds: so often it is tried again at once,
+const RECEIVER_TRIES: u32 = 64;
+/// and then after this time, because the host may have taken its processor away.
+const RECEIVER_LOOK: Duration = Duration::from_micros(200);
+/// When stopping, at most this long is waited for a fan-out that stands still with the receiver in hand,
+const LAST_TRIES: Duration = Duration::from_millis(100);
+/// at most this long is spent on what the kernel still holds,
 const LAST_DRAIN: Duration = Duration::from_millis(300);
-/// And this long on telling the fan-out what was dropped at the very end; it is emptying the queue meanwhile.
+/// and this long on telling the fan-out what was dropped at the very end; it is emptying the queue meanwhile.
 const LAST_SETTLE: Duration = Duration::from_millis(100);
 /// How finely that is tried.
 const SETTLE_LOOK: Duration = Duration::from_millis(1);
-/// After an error of a socket, which stays ready to be read: out of memory, this thread must not eat the processor too.
-const AFTER_ERROR: Duration = Duration::from_millis(10);
+/// The epoll key of the stop request.
+const STOP_KEY: u64 = u64::MAX;
 
-/// What `ingest` shows to whoever asks.
+/// What receiving shows to whoever asks.
 #[derive(Debug, Default)]
 pub struct IngestGauges {
     /// Datagrams taken from the kernel.
@@ -74,73 +78,97 @@ impl IngestGauges {
 /// The thread's own things.
 #[derive(Debug)]
 pub struct Ingest {
-    socket: EventSocket,
-    former: Vec<EventSocket>,
+    receiver: Arc<Mutex<Receiver>>,
+    sleep: Arc<OwnedFd>,
     _lock: PathLock,
     mode: u32,
-    batch: DatagramBatch,
-    intake: IntakeTx,
     gauges: Arc<IngestGauges>,
     beat: &'static Beat,
     stop: Stop,
     path_looked: Instant,
     reminded: Option<Instant>,
-    /// Which socket is received from first in the next turn; taken modulo their number.
-    next_socket: usize,
 }
 
 impl Ingest {
-    /// Ready to run with a bound socket whose file has permissions `mode`.
+    /// Ready to run with a receiver whose socket's file has permissions `mode`.
+    ///
+    /// # Errors
+    /// Out of memory.
     pub fn new(
-        (socket, lock, mode): (EventSocket, PathLock, u32),
-        event_bytes_max: usize,
-        intake: IntakeTx,
+        receiver: Arc<Mutex<Receiver>>,
+        (lock, mode): (PathLock, u32),
         gauges: Arc<IngestGauges>,
         beat: &'static Beat,
         stop: Stop,
-    ) -> Ingest {
-        Ingest {
-            socket,
-            former: Vec::new(),
+    ) -> io::Result<Ingest> {
+        let sleep = receiver.lock().unwrap_or_else(PoisonError::into_inner).sleep();
+        epoll::add(&sleep, &stop, EventData::new_u64(STOP_KEY), EventFlags::IN)?;
+        Ok(Ingest {
+            receiver,
+            sleep,
             _lock: lock,
             mode,
-            batch: DatagramBatch::new(BATCH_LEN, event_bytes_max),
-            intake,
             gauges,
             beat,
             stop,
             path_looked: Instant::now(),
             reminded: None,
-            next_socket: 0,
-        }
+        })
     }
 
     /// The thread's body.
     pub fn run(mut self) {
         self.beat.adopt();
+        let receiver = Arc::clone(&self.receiver);
         while !self.stop.requested() {
             drill::obey(self.beat);
             self.wait();
-            self.receive(&Ingest::has_another_duty);
-            self.intake.settle();
+            if let Some(mut receiver) = self.try_lock(&receiver) {
+                receiver.receive(self.beat, &|| self.has_another_duty());
+                receiver.settle();
+            }
             if self.is_path_look_due() {
-                self.look_at_path();
+                self.look_at_path(&receiver);
             }
         }
-        self.close_the_door();
-        self.last_drain();
+        match self.last_lock(&receiver) {
+            Some(mut receiver) => {
+                self.close_the_door(&receiver);
+                self.last_drain(&mut receiver);
+                receiver.close();
+            }
+            None => log::error!("🚨 the fan-out stands still while it receives; what the kernel still holds is lost"),
+        }
         self.beat.turn_to(Operation::Ended);
     }
 
     fn wait(&self) {
         let _doing = self.beat.begin(Operation::Waiting);
-        let sockets = std::iter::once(&self.socket).chain(&self.former);
-        let mut fds: Vec<PollFd<'_>> = sockets
-            .map(|socket| PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::IN))
-            .collect();
-        fds.push(PollFd::from_borrowed_fd(self.stop.as_fd(), PollFlags::IN));
-        // An interrupted or failed poll costs nothing: receiving does not block, and the next turn polls again.
-        let _ = poll(&mut fds, Some(&timespec(TURN)));
+        let mut ready = Vec::with_capacity(2);
+        // An interrupted or failed wait costs nothing: receiving does not block, and the next turn waits again.
+        let _ = epoll::wait(&self.sleep, spare_capacity(&mut ready), Some(&timespec(TURN)));
+    }
+
+    /// The receiver, unless the fan-out keeps it for longer than receiving takes.
+    fn try_lock<'a>(&self, receiver: &'a Mutex<Receiver>) -> Option<MutexGuard<'a, Receiver>> {
+        for _ in 0..RECEIVER_TRIES {
+            if let Some(receiver) = try_lock(receiver) {
+                return Some(receiver);
+            }
+            std::thread::yield_now();
+        }
+        pause(RECEIVER_LOOK);
+        try_lock(receiver)
+    }
+
+    fn last_lock<'a>(&self, receiver: &'a Mutex<Receiver>) -> Option<MutexGuard<'a, Receiver>> {
+        let end = Instant::now() + LAST_TRIES;
+        loop {
+            let locked = self.try_lock(receiver);
+            if locked.is_some() || Instant::now() >= end {
+                return locked;
+            }
+        }
     }
 
     fn is_path_look_due(&self) -> bool {
@@ -151,111 +179,38 @@ impl Ingest {
         self.stop.requested() || self.is_path_look_due()
     }
 
-    /// Takes what waits until nothing does, every socket has had its share, or `interrupted` says so, which is asked
-    /// after every system call that gave something. Gives how many datagrams.
-    fn receive(&mut self, interrupted: &dyn Fn(&Ingest) -> bool) -> u64 {
-        let _doing = self.beat.begin(Operation::Receiving);
-        let before = self.gauges.received.load(Ordering::Relaxed);
-        let sockets = 1 + self.former.len();
-        for _ in 0..sockets {
-            let index = self.next_socket % sockets;
-            // Even if every turn is interrupted at its first socket, each has its turn.
-            self.next_socket = index + 1;
-            if !self.receive_share(index, interrupted) {
-                break;
-            }
-        }
-        self.gauges.received.load(Ordering::Relaxed) - before
-    }
-
-    /// Receives from one socket; whether there is time for the next one.
-    fn receive_share(&mut self, index: usize, interrupted: &dyn Fn(&Ingest) -> bool) -> bool {
-        for _ in 0..BATCHES_PER_TURN {
-            let socket = if index == 0 {
-                &self.socket
-            } else {
-                &self.former[index - 1]
-            };
-            match self.batch.receive(socket.as_fd()) {
-                Ok(0) => return true,
-                Ok(_) => self.hand_on(),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => {
-                    log::warn!(
-                        "⚠️ cannot receive from {}: {error}; trying again",
-                        self.socket.path().display()
-                    );
-                    pause(AFTER_ERROR);
-                    return true;
-                }
-            }
-            if interrupted(self) {
-                return false;
-            }
-        }
-        true
-    }
-
-    fn hand_on(&mut self) {
-        for datagram in self.batch.datagrams() {
-            self.beat.step();
-            self.gauges.received.fetch_add(1, Ordering::Relaxed);
-            self.gauges
-                .received_bytes
-                .fetch_add(datagram.bytes.len() as u64, Ordering::Relaxed);
-            if datagram.cut {
-                let total = self.gauges.drops.add(DropCause::TooLarge, 1);
-                log::warn!(
-                    "⚠️ dropped an event: {}; it begins {} ({total} so far)",
-                    DropCause::TooLarge.text(),
-                    beginning(datagram.bytes)
-                );
-                self.intake.lose(DropCause::TooLarge);
-                continue;
-            }
-            let mut waits = None;
-            let mut waiting = || {
-                waits.get_or_insert_with(|| self.beat.begin(Operation::WaitingForRoom));
-                self.beat.step();
-            };
-            match self.intake.push(datagram.bytes, &mut waiting) {
-                Pushed::Queued | Pushed::Closed => {}
-                Pushed::Dropped => {
-                    let total = self.gauges.drops.add(DropCause::QueueFull, 1);
-                    log::error!("🚨 dropped an event: {} ({total} so far)", DropCause::QueueFull.text());
-                }
-            }
-        }
-    }
-
-    /// Whoever removed or replaced our file took all new senders from us; takes the path back as soon as it is free.
-    fn look_at_path(&mut self) {
+    /// Whoever removed or replaced our file took all new senders from us; takes the path back as soon as it is free. A file
+    /// system that hangs in here keeps nobody from receiving.
+    fn look_at_path(&mut self, receiver: &Mutex<Receiver>) {
+        let Some((socket, former)) = self.try_lock(receiver).map(|receiver| receiver.sockets()) else {
+            return;
+        };
         let _doing = self.beat.begin(Operation::CheckingPath);
         self.path_looked = Instant::now();
         let before = self.gauges.path_state();
-        let mut state = self.socket.path_state();
+        let mut state = socket.path_state();
         // Moved away and back: the file of a socket that we thought lost stands there again.
-        let back = self
-            .former
-            .iter()
-            .position(|former| former.path_state() == PathState::Ours);
+        let back = former.iter().position(|former| former.path_state() == PathState::Ours);
+        let path = socket.path().display();
         if let Some(index) = back {
-            std::mem::swap(&mut self.socket, &mut self.former[index]);
-            log::warn!(
-                "✅ the former file of event socket {} is back: ours again",
-                self.socket.path().display()
-            );
-            state = PathState::Ours;
+            if let Some(mut receiver) = self.try_lock(receiver) {
+                receiver.take_back(index);
+                log::warn!("✅ the former file of event socket {path} is back: ours again");
+                state = PathState::Ours;
+            }
         } else if state != PathState::Ours {
-            match self.socket.bind_again(self.mode) {
+            match socket.bind_again(self.mode) {
+                // Without the receiver it goes again, and is made anew in a second.
                 Ok(socket) => {
-                    self.adopt(socket, state);
-                    state = PathState::Ours;
+                    if let Some(mut receiver) = self.try_lock(receiver) {
+                        adopt(&mut receiver, socket, state);
+                        state = PathState::Ours;
+                    }
                 }
-                Err(error) => self.remind(state, &error),
+                Err(error) => self.remind(&socket, state, &error),
             }
         } else if before != PathState::Ours {
-            log::warn!("✅ event socket {} is ours again", self.socket.path().display());
+            log::warn!("✅ event socket {path} is ours again");
         }
         if state == PathState::Ours {
             self.reminded = None;
@@ -263,32 +218,12 @@ impl Ingest {
         self.gauges.path_state.store(state as u8, Ordering::Relaxed);
     }
 
-    fn adopt(&mut self, socket: EventSocket, was: PathState) {
-        let what = match was {
-            PathState::Gone => "was removed by somebody",
-            _ => "was replaced by a file that no server owns",
-        };
-        log::warn!(
-            "⚠️ event socket {} {what}; bound it again: new senders reach us, and those connected to the old one still do",
-            socket.path().display()
-        );
-        let former = std::mem::replace(&mut self.socket, socket);
-        self.former.push(former);
-        if self.former.len() > FORMER_SOCKETS_MAX {
-            self.former.remove(0);
-            log::warn!(
-                "⚠️ gave up the oldest of {} former event sockets; its senders must connect again",
-                FORMER_SOCKETS_MAX + 1
-            );
-        }
-    }
-
-    fn remind(&mut self, state: PathState, error: &BindError) {
+    fn remind(&mut self, socket: &EventSocket, state: PathState, error: &BindError) {
         if self.reminded.is_some_and(|at| at.elapsed() < REMIND) {
             return;
         }
         self.reminded = Some(Instant::now());
-        let path = self.socket.path().display();
+        let path = socket.path().display();
         match (state, error) {
             (PathState::Taken, BindError::Owned { .. }) => {
                 // Looking for its process takes tens of milliseconds in which senders would wait for us.
@@ -319,36 +254,66 @@ impl Ingest {
 
     /// From here on every send fails, so that no sender is told of a success that nobody takes from the kernel. Not so
     /// with a passed socket, which our successor takes from: shutting it down would end it for everybody.
-    fn close_the_door(&self) {
-        if self.socket.is_passed() {
+    fn close_the_door(&self, receiver: &Receiver) {
+        receiver.leave_all_to_ingest();
+        let (socket, former) = receiver.sockets();
+        if socket.is_passed() {
             return;
         }
-        self.socket.remove_file();
+        socket.remove_file();
         self.gauges.path_state.store(PathState::Gone as u8, Ordering::Relaxed);
-        for socket in std::iter::once(&self.socket).chain(&self.former) {
+        for socket in former.iter().chain([&socket]) {
             // It cannot fail for a socket that we hold; what is queued can still be received (unix(7)).
-            let _ = shutdown(socket, Shutdown::Read);
+            let _ = shutdown(&**socket, Shutdown::Read);
         }
     }
 
-    fn last_drain(&mut self) {
+    fn last_drain(&self, receiver: &mut Receiver) {
         let end = Instant::now() + LAST_DRAIN;
-        while !self.socket.is_passed() && self.receive(&|_| Instant::now() >= end) > 0 && Instant::now() < end {}
-        self.last_settle(|| pause(SETTLE_LOOK));
+        let late = || Instant::now() >= end;
+        let is_passed = receiver.sockets().0.is_passed();
+        while !is_passed && receiver.receive(self.beat, &late) > 0 && !late() {}
+        self.last_settle(receiver, || pause(SETTLE_LOOK));
     }
 
     /// Insists, because a queue that is too full now would leave it untold for ever what is missing at the end.
-    fn last_settle(&mut self, mut wait: impl FnMut()) {
+    fn last_settle(&self, receiver: &mut Receiver, mut wait: impl FnMut()) {
         let end = Instant::now() + LAST_SETTLE;
-        let mut untold = self.intake.settle();
+        let mut untold = receiver.settle();
         while untold > 0 && Instant::now() < end {
             let _doing = self.beat.begin(Operation::WaitingForRoom);
             wait();
-            untold = self.intake.settle();
+            untold = receiver.settle();
         }
         if untold > 0 {
             log::error!("🚨 {untold} events at the very end were dropped: the queue was full when the server stopped");
         }
+    }
+}
+
+impl Drop for Ingest {
+    /// Also of a thread that died: without an end of the queue, the fan-out would not end either.
+    fn drop(&mut self) {
+        if let Some(mut receiver) = try_lock(&self.receiver) {
+            receiver.close();
+        }
+    }
+}
+
+fn adopt(receiver: &mut Receiver, socket: EventSocket, was: PathState) {
+    let what = match was {
+        PathState::Gone => "was removed by somebody",
+        _ => "was replaced by a file that no server owns",
+    };
+    log::warn!(
+        "⚠️ event socket {} {what}; bound it again: new senders reach us, and those connected to the old one still do",
+        socket.path().display()
+    );
+    if receiver.adopt(socket, FORMER_SOCKETS_MAX) {
+        log::warn!(
+            "⚠️ gave up the oldest of {} former event sockets; its senders must connect again",
+            FORMER_SOCKETS_MAX + 1
+        );
     }
 }
 
@@ -367,26 +332,54 @@ pub fn beginning(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
     use crate::liveness::beat::tests::beats;
+    use crate::pipeline::event::DropCause;
     use crate::pipeline::event_socket::lock;
     use crate::pipeline::intake::{Entry, INTAKE_LEN_MAX, IntakeRx, intake};
+    use crate::pipeline::receiver::{AFTER_ERROR, FanoutSleep};
+    use crate::process::bell::Bell;
     use std::os::unix::net::UnixDatagram;
 
-    fn ready() -> (tempfile::TempDir, Ingest, IntakeRx, Stop) {
+    struct Ready {
+        _folder: tempfile::TempDir,
+        ingest: Ingest,
+        rx: IntakeRx,
+        stop: Stop,
+        fanout: FanoutSleep,
+        beats: &'static crate::liveness::beat::Beats,
+    }
+
+    fn ready() -> Ready {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("events.sock");
         let beats = beats();
         let stop = Stop::new().unwrap();
-        let patience = Duration::from_millis(1);
-        let (tx, rx, _gauge) = intake(beats.fanout, patience, stop.clone());
-        let sockets = (EventSocket::bind(&path, 0o600).unwrap(), lock(&path).unwrap(), 0o600);
+        let bell = Bell::new().unwrap();
+        let (tx, rx, _gauge) = intake((beats.fanout, bell.clone()), Duration::from_millis(1), stop.clone());
+        let mut fanout = FanoutSleep::new(bell).unwrap();
+        let socket = EventSocket::bind(&path, 0o600).unwrap();
         let gauges = Arc::new(IngestGauges::default());
-        let ingest = Ingest::new(sockets, 1024, tx, gauges, beats.ingest, stop.clone());
-        (folder, ingest, rx, stop)
+        let receiver = Receiver::new(socket, 1024, tx, Arc::clone(&gauges), &fanout).unwrap();
+        let receiver = Arc::new(Mutex::new(receiver));
+        fanout.receive_with(&receiver);
+        let sockets = (lock(&path).unwrap(), 0o600);
+        let ingest = Ingest::new(receiver, sockets, gauges, beats.ingest, stop.clone()).unwrap();
+        Ready {
+            _folder: folder,
+            ingest,
+            rx,
+            stop,
+            fanout,
+            beats,
+        }
     }
 
-    fn send(ingest: &Ingest, text: &str) {
+    fn send(path: &std::path::Path, text: &str) {
         let sender = UnixDatagram::unbound().unwrap();
-        sender.send_to(text.as_bytes(), ingest.socket.path()).unwrap();
+        sender.send_to(text.as_bytes(), path).unwrap();
+    }
+
+    fn path_of(ingest: &Ingest) -> std::path::PathBuf {
+        ingest.receiver.lock().unwrap().sockets().0.path().to_owned()
     }
 
     fn datagram(rx: &IntakeRx) -> String {
@@ -398,23 +391,34 @@ mod tests {
 
     #[test]
     fn a_flood_keeps_no_socket_and_no_duty_waiting() {
-        let (_folder, mut ingest, rx, stop) = ready();
-        send(&ingest, "former");
-        std::fs::remove_file(ingest.socket.path()).unwrap();
-        let socket = ingest.socket.bind_again(0o600).unwrap();
-        ingest.adopt(socket, PathState::Gone);
-        send(&ingest, "new");
+        let Ready {
+            _folder,
+            mut ingest,
+            rx,
+            stop,
+            ..
+        } = ready();
+        let shared = Arc::clone(&ingest.receiver);
+        let mut receiver = shared.lock().unwrap();
+        let socket = receiver.sockets().0;
+        let path = socket.path();
+        send(path, "former");
+        std::fs::remove_file(path).unwrap();
+        let socket = socket.bind_again(0o600).unwrap();
+        adopt(&mut receiver, socket, PathState::Gone);
+        send(path, "new");
 
         // As in a flood: interrupted after each system call, long before any socket is empty.
-        assert_eq!(ingest.receive(&|_| true), 1);
+        assert_eq!(receiver.receive(ingest.beat, &|| true), 1);
         assert_eq!(datagram(&rx), "new");
-        assert_eq!(ingest.receive(&|_| true), 1);
+        assert_eq!(receiver.receive(ingest.beat, &|| true), 1);
         assert_eq!(datagram(&rx), "former");
 
         assert!(!ingest.has_another_duty());
         ingest.path_looked -= PATH_LOOK;
         assert!(ingest.has_another_duty());
-        ingest.look_at_path();
+        drop(receiver);
+        ingest.look_at_path(&shared);
         assert!(!ingest.has_another_duty());
         stop.request();
         assert!(ingest.has_another_duty());
@@ -423,13 +427,17 @@ mod tests {
     #[test]
     fn a_socket_that_fails_is_not_asked_in_a_circle() {
         const TURNS: u32 = 5;
-        let (_folder, mut ingest, rx, _stop) = ready();
-        ingest.former.push(EventSocket::broken());
-        send(&ingest, "still received");
+        let Ready {
+            _folder, ingest, rx, ..
+        } = ready();
+        let shared = Arc::clone(&ingest.receiver);
+        let mut receiver = shared.lock().unwrap();
+        send(receiver.sockets().0.path(), "still received");
+        receiver.former_fails();
         let begun = Instant::now();
         for _ in 0..TURNS {
             ingest.wait();
-            ingest.receive(&Ingest::has_another_duty);
+            receiver.receive(ingest.beat, &|| ingest.has_another_duty());
         }
         assert!(begun.elapsed() >= TURNS * AFTER_ERROR);
         assert_eq!(datagram(&rx), "still received");
@@ -437,18 +445,126 @@ mod tests {
 
     #[test]
     fn what_is_dropped_at_the_very_end_is_still_told() {
-        let (_folder, mut ingest, rx, _stop) = ready();
-        for _ in 0..INTAKE_LEN_MAX {
-            assert_eq!(ingest.intake.push(b"x", &mut || ()), Pushed::Queued);
-        }
-        send(&ingest, "one too many");
-        assert_eq!(ingest.receive(&|_| true), 1);
+        let Ready {
+            _folder, ingest, rx, ..
+        } = ready();
+        let shared = Arc::clone(&ingest.receiver);
+        let mut receiver = shared.lock().unwrap();
+        receiver.fill();
+        send(receiver.sockets().0.path(), "one too many");
+        assert_eq!(receiver.receive(ingest.beat, &|| true), 1);
         assert_eq!(ingest.gauges.drops.count(DropCause::QueueFull), 1);
         let mut taken = Vec::new();
         // The queue is full until ingest waits.
-        ingest.last_settle(|| taken.extend(std::iter::from_fn(|| rx.try_recv().ok())));
+        ingest.last_settle(&mut receiver, || {
+            taken.extend(std::iter::from_fn(|| rx.try_recv().ok()))
+        });
         taken.extend(std::iter::from_fn(|| rx.try_recv().ok()));
         assert_eq!(taken.len(), INTAKE_LEN_MAX + 1);
         assert_eq!(taken.last(), Some(&Entry::Lost(1, DropCause::QueueFull)));
+    }
+
+    /// One wait of a fan-out that finds nothing in its queue.
+    fn wait_and_receive(ready: &mut Ready, most: Duration) {
+        let rx = &ready.rx;
+        ready.fanout.wait(most, || rx.is_idle());
+        ready.fanout.receive(ready.beats.fanout);
+    }
+
+    #[test]
+    fn whoever_of_the_two_receives_the_order_is_that_of_the_socket() {
+        const EVENTS: u32 = 50_000;
+        let Ready {
+            _folder,
+            ingest,
+            rx,
+            stop,
+            mut fanout,
+            beats,
+        } = ready();
+        let path = path_of(&ingest);
+        std::thread::scope(|scope| {
+            scope.spawn(|| ingest.run());
+            scope.spawn(move || {
+                let sender = UnixDatagram::unbound().unwrap();
+                sender.connect(path).unwrap();
+                for number in 0..EVENTS {
+                    sender.send(&number.to_ne_bytes()).unwrap();
+                }
+            });
+            let mut next = 0;
+            while next < EVENTS {
+                fanout.wait(TURN, || rx.is_idle());
+                fanout.receive(beats.fanout);
+                while let Ok(entry) = rx.try_recv() {
+                    assert_eq!(entry, Entry::Datagram(next.to_ne_bytes().into()));
+                    next += 1;
+                }
+            }
+            stop.request();
+        });
+    }
+
+    #[test]
+    fn an_idle_fanout_needs_no_ingest() {
+        let mut ready = ready();
+        let path = path_of(&ready.ingest);
+        for text in ["one", "two"] {
+            send(&path, text);
+            wait_and_receive(&mut ready, TURN);
+            assert_eq!(datagram(&ready.rx), text);
+        }
+    }
+
+    #[test]
+    fn while_ingest_receives_the_fanout_waits_for_its_bell() {
+        let mut ready = ready();
+        let shared = Arc::clone(&ready.ingest.receiver);
+        let mut receiver = shared.lock().unwrap();
+        send(receiver.sockets().0.path(), "one");
+        wait_and_receive(&mut ready, TURN);
+        assert!(ready.rx.is_idle(), "it had no lock to take it with");
+        std::thread::scope(|scope| {
+            scope.spawn(|| wait_and_receive(&mut ready, Duration::from_secs(60)));
+            // It does not go round in a circle although the socket is ready; the bell ends its wait.
+            assert_eq!(
+                receiver.receive(crate::liveness::beat::tests::beats().ingest, &|| true),
+                1
+            );
+        });
+        assert_eq!(datagram(&ready.rx), "one");
+    }
+
+    #[test]
+    fn the_fanout_takes_nothing_behind_what_waits_already() {
+        let mut ready = ready();
+        let shared = Arc::clone(&ready.ingest.receiver);
+        let path = path_of(&ready.ingest);
+        send(&path, "first");
+        assert_eq!(shared.lock().unwrap().receive(ready.beats.ingest, &|| true), 1);
+        send(&path, "second");
+        ready.fanout.wait(TURN, || true);
+        ready.fanout.receive(ready.beats.fanout);
+        assert_eq!(datagram(&ready.rx), "first");
+        assert!(ready.rx.is_idle());
+        assert_eq!(shared.lock().unwrap().receive(ready.beats.ingest, &|| true), 1);
+        assert_eq!(datagram(&ready.rx), "second");
+    }
+
+    #[test]
+    fn the_end_of_ingest_ends_the_queue_and_wakes_the_fanout() {
+        let Ready {
+            _folder,
+            ingest,
+            rx,
+            mut fanout,
+            ..
+        } = ready();
+        std::thread::scope(|scope| {
+            scope.spawn(|| drop(ingest));
+            while rx.try_recv() != Err(crossbeam_channel::TryRecvError::Disconnected) {
+                fanout.wait(Duration::from_secs(60), || rx.is_idle());
+            }
+        });
     }
 }

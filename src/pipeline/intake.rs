@@ -1,12 +1,13 @@
-//! The one queue between `ingest` and `fanout`, bounded by entries and by bytes.
+//! The one queue between receiving and `fanout`, bounded by entries and by bytes.
 
 use crate::liveness::beat::Beat;
 use crate::pipeline::event::DropCause;
+use crate::process::bell::Bell;
 use crate::process::clock::pause;
 use crate::process::stop::Stop;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Most entries. Full policy: wait while the fan-out moves, then drop, count, and say so in the stream's own order.
@@ -23,7 +24,7 @@ const STARVED_MAX: Duration = Duration::from_millis(100);
 /// When the server stops, at most this long is spent on waiting for room in all.
 const LAST_WAIT: Duration = Duration::from_millis(300);
 
-/// What `ingest` hands on.
+/// What was received.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Entry {
     /// A datagram as it came.
@@ -42,12 +43,13 @@ impl Entry {
     }
 }
 
-/// The end of `ingest`.
+/// The end of whoever receives.
 #[derive(Debug)]
 pub struct IntakeTx {
     tx: Sender<Entry>,
     room: Arc<Room>,
     consumer: &'static Beat,
+    bell: Bell,
     patience: Duration,
     stop: Stop,
     /// Set when the stop was noticed: from then on nothing is waited for.
@@ -72,6 +74,8 @@ pub struct IntakeGauge(Arc<Room>);
 struct Room {
     entries: AtomicUsize,
     bytes: AtomicUsize,
+    /// Nothing more will come.
+    closed: AtomicBool,
 }
 
 /// What became of a datagram.
@@ -83,14 +87,15 @@ pub enum Pushed {
     Closed,
 }
 
-/// Makes the queue. `consumer` is the beat of `fanout`, whose progress decides whether waiting makes sense.
-pub fn intake(consumer: &'static Beat, patience: Duration, stop: Stop) -> (IntakeTx, IntakeRx, IntakeGauge) {
+/// Makes the queue. `consumer` is the beat of `fanout`, whose progress decides whether waiting makes sense, and the bell
+/// that wakes it.
+pub fn intake(consumer: (&'static Beat, Bell), patience: Duration, stop: Stop) -> (IntakeTx, IntakeRx, IntakeGauge) {
     intake_of(INTAKE_LEN_MAX, consumer, patience, stop)
 }
 
 fn intake_of(
     len_max: usize,
-    consumer: &'static Beat,
+    (consumer, bell): (&'static Beat, Bell),
     patience: Duration,
     stop: Stop,
 ) -> (IntakeTx, IntakeRx, IntakeGauge) {
@@ -100,6 +105,7 @@ fn intake_of(
         tx,
         room: Arc::clone(&room),
         consumer,
+        bell,
         patience,
         stop,
         deadline: None,
@@ -210,7 +216,23 @@ impl IntakeTx {
             return Err(TrySendError::Full(entry));
         }
         self.room.add(bytes);
-        self.tx.try_send(entry).inspect_err(|_| self.room.sub(bytes))
+        self.tx.try_send(entry).inspect_err(|_| self.room.sub(bytes))?;
+        self.bell.ring();
+        Ok(())
+    }
+
+    /// Whether nothing waits in the queue.
+    pub fn is_empty(&self) -> bool {
+        self.tx.is_empty()
+    }
+
+    /// Nothing more will come.
+    pub fn close(self) {
+        let (room, bell) = (Arc::clone(&self.room), self.bell.clone());
+        drop(self);
+        // Its order to the sleeper's look is the bell's.
+        room.closed.store(true, Ordering::Relaxed);
+        bell.ring();
     }
 }
 
@@ -235,9 +257,14 @@ impl IntakeRx {
         self.rx.try_recv().inspect(|entry| self.room.sub(entry.bytes()))
     }
 
-    /// The channel itself, only to wait on with others; entries are taken with [`IntakeRx::try_recv`].
-    pub fn channel(&self) -> &Receiver<Entry> {
-        &self.rx
+    /// Entries that wait.
+    pub fn waiting(&self) -> usize {
+        self.rx.len()
+    }
+
+    /// Whether nothing waits, and more may come.
+    pub fn is_idle(&self) -> bool {
+        self.rx.is_empty() && !self.room.closed.load(Ordering::Relaxed)
     }
 }
 
@@ -267,7 +294,7 @@ mod tests {
 
     fn small(len: usize) -> (IntakeTx, IntakeRx, &'static Beat) {
         let beat = beats().fanout;
-        let (tx, rx, _gauge) = intake_of(len, beat, PATIENCE, Stop::new().unwrap());
+        let (tx, rx, _gauge) = intake_of(len, (beat, Bell::new().unwrap()), PATIENCE, Stop::new().unwrap());
         (tx, rx, beat)
     }
 

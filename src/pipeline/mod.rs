@@ -10,6 +10,8 @@ pub mod event_socket;
 
 pub mod intake;
 
+pub mod receiver;
+
 pub mod ingest;
 
 pub mod chunk;

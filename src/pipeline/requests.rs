@@ -7,6 +7,7 @@ use crate::pipeline::batch::Batch;
 use crate::pipeline::event::Seq;
 use crate::pipeline::machines::Snapshot;
 use crate::pipeline::position::{Epoch, Position};
+use crate::process::bell::Bell;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -179,16 +180,18 @@ impl std::error::Error for Unanswered {}
 pub struct FanoutHandle {
     requests: Sender<Request>,
     attention: Arc<AtomicBool>,
+    bell: Bell,
 }
 
 impl FanoutHandle {
-    /// Makes the handle and the fan-out's end.
-    pub fn new() -> (FanoutHandle, FanoutRequests) {
+    /// Makes the handle and the end of the fan-out, which `bell` wakes.
+    pub fn new(bell: Bell) -> (FanoutHandle, FanoutRequests) {
         let (requests, rx) = bounded(REQUESTS_QUEUE_LEN_MAX);
         let attention = Arc::new(AtomicBool::new(false));
         let handle = FanoutHandle {
             requests,
             attention: Arc::clone(&attention),
+            bell,
         };
         (handle, FanoutRequests { rx, attention })
     }
@@ -215,7 +218,10 @@ impl FanoutHandle {
     pub fn ask_missed(&self, client: u64) -> Result<Receiver<Missed>, Unanswered> {
         let (reply, answer) = bounded(1);
         match self.requests.try_send(Request::Missed { client, reply }) {
-            Ok(()) => Ok(answer),
+            Ok(()) => {
+                self.bell.ring();
+                Ok(answer)
+            }
             Err(TrySendError::Full(_)) => Err(Unanswered::Late),
             Err(TrySendError::Disconnected(_)) => Err(Unanswered::Over),
         }
@@ -245,6 +251,7 @@ impl FanoutHandle {
                 true => Unanswered::Late,
                 false => Unanswered::Over,
             })?;
+        self.bell.ring();
         answer
             .recv_timeout(ANSWER_TIMEOUT)
             .map_err(|error| match error.is_timeout() {
@@ -258,10 +265,9 @@ impl FanoutHandle {
     pub fn nudge(&self) {
         // Release: what the caller wrote to the client's link before comes with it.
         self.attention.store(true, Ordering::Release);
-        match self.requests.try_send(Request::Nudge) {
-            // With a full queue the fan-out is awake, and looks at the flag at its next turn.
-            Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
-        }
+        // With a full queue the fan-out is awake, and looks at the flag at its next turn.
+        let _ = self.requests.try_send(Request::Nudge);
+        self.bell.ring();
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod config;
 
+pub mod bell;
 pub mod clock;
 pub mod exit;
 pub mod files;

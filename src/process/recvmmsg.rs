@@ -42,15 +42,17 @@ impl DatagramBatch {
         }
     }
 
-    /// Receives what is waiting, without blocking. Gives the number of datagrams, 0 when none waits.
+    /// Receives what is waiting, at most `most` datagrams and what there is room for, without blocking. Gives the number of
+    /// datagrams, 0 when none waits.
     ///
     /// # Errors
     /// What recvmmsg(2) reports, except EAGAIN.
-    pub fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+    pub fn receive(&mut self, socket: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
         self.received.clear();
         let mut slices: Vec<libc::iovec> = self
             .bytes
             .chunks_exact_mut(self.room)
+            .take(most)
             .map(|room| libc::iovec {
                 iov_base: room.as_mut_ptr().cast(),
                 iov_len: room.len(),
@@ -114,11 +116,11 @@ mod tests {
     fn takes_what_waits_in_order_and_tells_what_was_cut() {
         let (sender, receiver) = UnixDatagram::pair().unwrap();
         let mut batch = DatagramBatch::new(4, 8);
-        assert_eq!(batch.receive(receiver.as_fd()).unwrap(), 0);
+        assert_eq!(batch.receive(receiver.as_fd(), usize::MAX).unwrap(), 0);
         for text in ["one", "", "12345678", "123456789"] {
             sender.send(text.as_bytes()).unwrap();
         }
-        assert_eq!(batch.receive(receiver.as_fd()).unwrap(), 4);
+        assert_eq!(batch.receive(receiver.as_fd(), usize::MAX).unwrap(), 4);
         let seen: Vec<_> = batch.datagrams().map(|d| (d.bytes.to_vec(), d.cut)).collect();
         let expected = [("one", false), ("", false), ("12345678", false), ("12345678", true)];
         let expected = expected.map(|(text, cut)| (text.as_bytes().to_vec(), cut));
@@ -129,11 +131,13 @@ mod tests {
     fn more_than_a_batch_is_left_for_the_next_call() {
         let (sender, receiver) = UnixDatagram::pair().unwrap();
         let mut batch = DatagramBatch::new(2, 8);
-        for text in ["a", "b", "c"] {
+        for text in ["a", "b", "c", "d"] {
             sender.send(text.as_bytes()).unwrap();
         }
-        assert_eq!(batch.receive(receiver.as_fd()).unwrap(), 2);
-        assert_eq!(batch.receive(receiver.as_fd()).unwrap(), 1);
+        assert_eq!(batch.receive(receiver.as_fd(), usize::MAX).unwrap(), 2);
+        assert_eq!(batch.receive(receiver.as_fd(), 1).unwrap(), 1);
         assert_eq!(batch.datagrams().next().unwrap().bytes, b"c");
+        assert_eq!(batch.receive(receiver.as_fd(), usize::MAX).unwrap(), 1);
+        assert_eq!(batch.datagrams().next().unwrap().bytes, b"d");
     }
 }
