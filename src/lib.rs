@@ -15,7 +15,7 @@
 //! |---|---|---|---|---|
 //! | `main` | 1 | start, signals, ordered stop | a signal, 250 ms | yes |
 //! | `ingest` | 1 | that the datagram socket's path is still ours; receiving, while the fan-out is busy | a datagram, 250 ms | core |
-//! | `fanout` | 1 | client list, machine table, numbering, history | an event or a request, 250 ms | core |
+//! | `fanout` | 1 | client list, machine table, numbering, history; receiving, while it is idle | an event or a request, 250 ms; the rest of a burst, 4 ms | core |
 //! | `accept` | 1 | the TCP listener | a connection, 250 ms | core |
 //! | `inbox` | 1 | reading from every client | readiness, 250 ms | core |
 //! | `client-N` | 1 per client | that client's handshake, backlog, keepalive, closing | its queue until the next ping; its socket 2 s | yes |

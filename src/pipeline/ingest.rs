@@ -41,7 +41,7 @@ const RECEIVER_TRIES: u32 = 64;
 /// and then after this time, because the host may have taken its processor away.
 const RECEIVER_LOOK: Duration = Duration::from_micros(200);
 /// When stopping, at most this long is waited for a fan-out that stands still with the receiver in hand,
-const LAST_TRIES: Duration = Duration::from_millis(100);
+const LAST_TRIES: Duration = Duration::from_millis(250);
 /// at most this long is spent on what the kernel still holds,
 const LAST_DRAIN: Duration = Duration::from_millis(300);
 /// and this long on telling the fan-out what was dropped at the very end; it is emptying the queue meanwhile.
@@ -80,6 +80,8 @@ impl IngestGauges {
 pub struct Ingest {
     receiver: Arc<Mutex<Receiver>>,
     sleep: Arc<OwnedFd>,
+    /// As the receiver has them, for when the fan-out stands still with it.
+    sockets: (Arc<EventSocket>, Vec<Arc<EventSocket>>),
     _lock: PathLock,
     mode: u32,
     gauges: Arc<IngestGauges>,
@@ -90,7 +92,7 @@ pub struct Ingest {
 }
 
 impl Ingest {
-    /// Ready to run with a receiver whose socket's file has permissions `mode`.
+    /// Ready to run with a receiver that nobody uses yet, whose socket's file has permissions `mode`.
     ///
     /// # Errors
     /// Out of memory.
@@ -101,11 +103,15 @@ impl Ingest {
         beat: &'static Beat,
         stop: Stop,
     ) -> io::Result<Ingest> {
-        let sleep = receiver.lock().unwrap_or_else(PoisonError::into_inner).sleep();
+        let (sleep, sockets) = {
+            let receiver = receiver.lock().unwrap_or_else(PoisonError::into_inner);
+            (receiver.sleep(), receiver.sockets())
+        };
         epoll::add(&sleep, &stop, EventData::new_u64(STOP_KEY), EventFlags::IN)?;
         Ok(Ingest {
             receiver,
             sleep,
+            sockets,
             _lock: lock,
             mode,
             gauges,
@@ -120,6 +126,9 @@ impl Ingest {
     pub fn run(mut self) {
         self.beat.adopt();
         let receiver = Arc::clone(&self.receiver);
+        if let Some(receiver) = self.try_lock(&receiver) {
+            receiver.start();
+        }
         while !self.stop.requested() {
             drill::obey(self.beat);
             self.wait();
@@ -131,9 +140,13 @@ impl Ingest {
                 self.look_at_path(&receiver);
             }
         }
-        match self.last_lock(&receiver) {
+        let last = self.last_lock(&receiver);
+        if let Some(receiver) = &last {
+            receiver.leave_all_to_ingest();
+        }
+        self.close_the_door();
+        match last {
             Some(mut receiver) => {
-                self.close_the_door(&receiver);
                 self.last_drain(&mut receiver);
                 receiver.close();
             }
@@ -182,9 +195,7 @@ impl Ingest {
     /// Whoever removed or replaced our file took all new senders from us; takes the path back as soon as it is free. A file
     /// system that hangs in here keeps nobody from receiving.
     fn look_at_path(&mut self, receiver: &Mutex<Receiver>) {
-        let Some((socket, former)) = self.try_lock(receiver).map(|receiver| receiver.sockets()) else {
-            return;
-        };
+        let (socket, former) = self.sockets.clone();
         let _doing = self.beat.begin(Operation::CheckingPath);
         self.path_looked = Instant::now();
         let before = self.gauges.path_state();
@@ -195,6 +206,7 @@ impl Ingest {
         if let Some(index) = back {
             if let Some(mut receiver) = self.try_lock(receiver) {
                 receiver.take_back(index);
+                self.sockets = receiver.sockets();
                 log::warn!("✅ the former file of event socket {path} is back: ours again");
                 state = PathState::Ours;
             }
@@ -204,6 +216,7 @@ impl Ingest {
                 Ok(socket) => {
                     if let Some(mut receiver) = self.try_lock(receiver) {
                         adopt(&mut receiver, socket, state);
+                        self.sockets = receiver.sockets();
                         state = PathState::Ours;
                     }
                 }
@@ -254,15 +267,14 @@ impl Ingest {
 
     /// From here on every send fails, so that no sender is told of a success that nobody takes from the kernel. Not so
     /// with a passed socket, which our successor takes from: shutting it down would end it for everybody.
-    fn close_the_door(&self, receiver: &Receiver) {
-        receiver.leave_all_to_ingest();
-        let (socket, former) = receiver.sockets();
+    fn close_the_door(&self) {
+        let (socket, former) = &self.sockets;
         if socket.is_passed() {
             return;
         }
         socket.remove_file();
         self.gauges.path_state.store(PathState::Gone as u8, Ordering::Relaxed);
-        for socket in former.iter().chain([&socket]) {
+        for socket in former.iter().chain([socket]) {
             // It cannot fail for a socket that we hold; what is queued can still be received (unix(7)).
             let _ = shutdown(&**socket, Shutdown::Read);
         }
@@ -271,7 +283,7 @@ impl Ingest {
     fn last_drain(&self, receiver: &mut Receiver) {
         let end = Instant::now() + LAST_DRAIN;
         let late = || Instant::now() >= end;
-        let is_passed = receiver.sockets().0.is_passed();
+        let is_passed = self.sockets.0.is_passed();
         while !is_passed && receiver.receive(self.beat, &late) > 0 && !late() {}
         self.last_settle(receiver, || pause(SETTLE_LOOK));
     }
@@ -348,7 +360,14 @@ mod tests {
         beats: &'static crate::liveness::beat::Beats,
     }
 
+    /// As [`unstarted`], and both wait for datagrams.
     fn ready() -> Ready {
+        let ready = unstarted();
+        ready.ingest.receiver.lock().unwrap().start();
+        ready
+    }
+
+    fn unstarted() -> Ready {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("events.sock");
         let beats = beats();
@@ -406,6 +425,7 @@ mod tests {
         std::fs::remove_file(path).unwrap();
         let socket = socket.bind_again(0o600).unwrap();
         adopt(&mut receiver, socket, PathState::Gone);
+        ingest.sockets = receiver.sockets();
         send(path, "new");
 
         // As in a flood: interrupted after each system call, long before any socket is empty.
@@ -481,7 +501,7 @@ mod tests {
             stop,
             mut fanout,
             beats,
-        } = ready();
+        } = unstarted();
         let path = path_of(&ingest);
         std::thread::scope(|scope| {
             scope.spawn(|| ingest.run());
@@ -532,6 +552,26 @@ mod tests {
                 1
             );
         });
+        assert_eq!(datagram(&ready.rx), "one");
+    }
+
+    /// The kernel tells one of the two of a datagram, and that one leaves it to the other, who has looked already.
+    #[test]
+    fn a_datagram_that_the_fanout_was_told_of_is_not_forgotten() {
+        let mut ready = ready();
+        let shared = Arc::clone(&ready.ingest.receiver);
+        let receiver = shared.lock().unwrap();
+        send(receiver.sockets().0.path(), "one");
+        wait_and_receive(&mut ready, TURN);
+        drop(receiver);
+        let (begun, bound) = (Instant::now(), Duration::from_secs(60));
+        while ready.rx.is_idle() {
+            wait_and_receive(&mut ready, bound);
+        }
+        assert!(
+            begun.elapsed() < bound,
+            "nobody would have looked but for the bound of the wait"
+        );
         assert_eq!(datagram(&ready.rx), "one");
     }
 

@@ -5,7 +5,8 @@
 //! (EPOLLEXCLUSIVE, epoll_ctl(2): one waiter per datagram, in the order in which they were added, and who does not wait in
 //! its epoll instance does not count). Whoever receives has the [`Receiver`] locked until all that it took is in the queue,
 //! so the queue has the order of the socket whoever it was. `fanout` only tries the lock, takes a handful, and only into an
-//! empty queue; `ingest` tries it again and again. Neither waits for the other, and either alone keeps the stream going.
+//! empty queue; `ingest` tries it again and again. Neither waits for the other longer than a look, and either alone keeps
+//! the stream going, unless the other one hangs with the lock in hand.
 
 use crate::liveness::beat::Beat;
 use crate::liveness::operation::Operation;
@@ -33,6 +34,9 @@ const FEW: usize = 8;
 const BATCHES_PER_TURN: usize = 64;
 /// After an error of a socket, which stays ready to be read: out of memory, this thread must not eat the processor too.
 pub(super) const AFTER_ERROR: Duration = Duration::from_millis(10);
+/// The kernel has told the idle fan-out alone of a datagram, and `ingest` has the lock: most likely it takes that datagram,
+/// but it may have looked before. So the fan-out waits for its bell for so long, and then looks itself.
+const LEFT_LOOK: Duration = Duration::from_millis(2);
 /// The epoll keys of what the fan-out waits for.
 const BELL_KEY: u64 = 0;
 const DATAGRAMS_KEY: u64 = 1;
@@ -56,8 +60,7 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Receives from `socket` into `intake`, with room for events of so many bytes. `fanout` waits for its datagrams from
-    /// here on.
+    /// Receives from `socket` into `intake`, with room for events of so many bytes, once it was told to start.
     ///
     /// # Errors
     /// Out of descriptors or memory.
@@ -68,7 +71,7 @@ impl Receiver {
         gauges: Arc<IngestGauges>,
         fanout: &FanoutSleep,
     ) -> io::Result<Receiver> {
-        let receiver = Receiver {
+        Ok(Receiver {
             socket: Arc::new(socket),
             former: Vec::new(),
             batch: DatagramBatch::new(BATCH_LEN, event_bytes_max),
@@ -77,9 +80,19 @@ impl Receiver {
             next_socket: 0,
             sleep: Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC)?),
             fanout_sleep: Arc::clone(&fanout.epoll),
-        };
-        receiver.wait_for(&receiver.socket)?;
-        Ok(receiver)
+        })
+    }
+
+    /// `ingest`, when everything else runs: from here on datagrams are waited for and taken.
+    pub(super) fn start(&self) {
+        self.wait_for_or_say(&self.socket);
+    }
+
+    fn wait_for_or_say(&self, socket: &EventSocket) {
+        // Without descriptors or memory for it, it is still looked at in every turn of `ingest`.
+        if let Err(error) = self.wait_for(socket) {
+            log::warn!("⚠️ events come in turns of 250 ms, because their socket cannot be waited for: {error}");
+        }
     }
 
     /// Both wait for the datagrams of `socket` from here on, `fanout` first.
@@ -110,10 +123,7 @@ impl Receiver {
     /// `socket` takes the place of the one at our path, which is received from as long as it is one of the last `most`.
     /// Whether one was given up for that.
     pub(super) fn adopt(&mut self, socket: EventSocket, most: usize) -> bool {
-        // Without descriptors or memory for it, it is still looked at in every turn of `ingest`.
-        if let Err(error) = self.wait_for(&socket) {
-            log::warn!("⚠️ events of the new socket come in turns of 250 ms: cannot wait for them: {error}");
-        }
+        self.wait_for_or_say(&socket);
         self.leave_to_ingest(&self.socket);
         self.former.push(std::mem::replace(&mut self.socket, Arc::new(socket)));
         let too_many = self.former.len() > most;
@@ -129,9 +139,7 @@ impl Receiver {
         std::mem::swap(&mut self.socket, &mut self.former[index]);
         // `ingest` waits for it already, so that the order of the two would be wrong.
         let _ = epoll::delete(&self.sleep, &self.socket);
-        if let Err(error) = self.wait_for(&self.socket) {
-            log::warn!("⚠️ events come in turns of 250 ms: cannot wait for them: {error}");
-        }
+        self.wait_for_or_say(&self.socket);
     }
 
     /// `ingest`: takes what waits until nothing does, every socket has had its share, or `interrupted` says so, which is
@@ -190,9 +198,11 @@ impl Receiver {
     /// `fanout`: takes a few datagrams into the queue if that is empty; whether there was no reason to leave this to
     /// `ingest`.
     fn receive_few(&mut self, beat: &'static Beat) -> bool {
-        // What waits there came before; and there is room for these few without waiting for it.
-        if !self.intake.as_ref().is_some_and(IntakeTx::is_empty) {
-            return false;
+        match &self.intake {
+            None => return false,
+            // What waits there came before, and is taken from it first; an empty one has room for these few.
+            Some(intake) if !intake.is_empty() => return true,
+            Some(_) => {}
         }
         let _doing = beat.begin(Operation::Receiving);
         match self.batch.receive(self.socket.as_fd(), FEW) {
@@ -277,7 +287,7 @@ pub struct FanoutSleep {
     datagrams: bool,
     /// It belongs to `ingest`, with which the queue ends.
     receiver: Weak<Mutex<Receiver>>,
-    /// `ingest` has the lock, or a fault of the socket is its to tell: until the bell rings, datagrams are its own.
+    /// `ingest` has the lock, or a fault of the socket is its to tell: the next wait is for the bell only, and short.
     left_to_ingest: bool,
 }
 
@@ -309,7 +319,7 @@ impl FanoutSleep {
         let (bell, epoll) = (&self.bell, &self.epoll);
         let mut ready = Vec::with_capacity(2);
         bell.sleep(is_idle, || {
-            let most = timespec(most);
+            let most = timespec(if alone { most.min(LEFT_LOOK) } else { most });
             // An interrupted or failed wait costs nothing: the next turn waits again.
             if alone {
                 let _ = poll(&mut [PollFd::new(bell, PollFlags::IN)], Some(&most));

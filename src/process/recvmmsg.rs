@@ -7,7 +7,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// Buffers for one call, allocated once and used for the life of the thread that receives.
+/// Buffers for one call, allocated once and used by whoever receives.
 #[derive(Debug)]
 pub struct DatagramBatch {
     bytes: Vec<u8>,
