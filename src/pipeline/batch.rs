@@ -33,6 +33,7 @@ enum Entry {
         machine: Name,
         kind: Name,
         names_key: u64,
+        recovered: bool,
     },
     Loss(Loss),
 }
@@ -81,6 +82,8 @@ pub struct Numbered<'a> {
     /// Stands for machine and type together; the same in every batch. Two pairs share one with a chance of 2^-64, which
     /// nobody outside can choose.
     pub names_key: u64,
+    /// Its engine could not send it: it comes from that one's database, later than what came after it.
+    pub recovered: bool,
     /// The bytes as they came: one JSON object in UTF-8.
     pub payload: &'a [u8],
 }
@@ -131,6 +134,7 @@ impl Batch {
                 machine,
                 kind,
                 names_key,
+                recovered,
             } => {
                 frame += 1;
                 Item::Event(Numbered {
@@ -138,6 +142,7 @@ impl Batch {
                     machine: self.name(machine),
                     kind: self.name(kind),
                     names_key,
+                    recovered,
                     payload: self.chunk.payload(frame - 1),
                 })
             }
@@ -209,6 +214,11 @@ impl BatchBuilder {
 
     /// Adds an event, which gets the next number. `payload` must be UTF-8.
     pub fn push(&mut self, payload: &[u8], machine: Option<&str>, kind: Option<&str>) {
+        self.push_as(false, payload, machine, kind);
+    }
+
+    /// The same, of one that may be `recovered`.
+    pub fn push_as(&mut self, recovered: bool, payload: &[u8], machine: Option<&str>, kind: Option<&str>) {
         self.frames.push(payload);
         let names_key = match self.entries.last() {
             Some(Entry::Event { names_key, .. }) if self.are_last(machine, kind) => *names_key,
@@ -222,6 +232,7 @@ impl BatchBuilder {
             machine,
             kind,
             names_key,
+            recovered,
         });
         self.next += 1;
     }

@@ -33,6 +33,7 @@ use crate::process::clock::{epoch_seconds, monotonic_us, pause};
 use crate::process::files::Slot;
 use crate::process::stop::Stop;
 use crossbeam_channel::TryRecvError;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -114,6 +115,8 @@ pub struct Fanout {
     journal: Option<JournalTx>,
     /// Taken from the queue but too large for the turn's chunk.
     carried: Option<Entry>,
+    /// Machines of which the last event in the stream is an older one than the table's.
+    turned_back: BTreeSet<Box<str>>,
     /// The last events that ended a wait were the first of a burst.
     bursts: bool,
     state_slot: Option<Slot>,
@@ -160,6 +163,7 @@ impl Fanout {
             journal,
             epoch,
             carried: None,
+            turned_back: BTreeSet::new(),
             bursts: false,
             state_slot,
             saved: (version, now),
@@ -226,7 +230,7 @@ impl Fanout {
         let (mut count, mut lost) = (0, Vec::new());
         for entry in carried.into_iter().chain(waiting) {
             match entry {
-                Entry::Datagram(_) => count += 1,
+                Entry::Datagram(_) | Entry::Recovered(..) => count += 1,
                 // Counted where it was lost.
                 Entry::Lost(..) => lost.push(entry),
             }
@@ -361,10 +365,15 @@ impl Fanout {
             self.beat.step();
             match entry {
                 Entry::Lost(count, cause) => lose(&mut builder, *count, *cause),
-                Entry::Datagram(datagram) => match event::check(datagram) {
+                Entry::Datagram(datagram) | Entry::Recovered(datagram, _) => match event::check(datagram) {
                     Ok(event) => {
-                        self.note(&event, builder.next_seq(), datagram.len(), (now, time));
-                        builder.push(datagram, event.machine.as_deref(), event.kind.as_deref());
+                        let recovered = match entry {
+                            Entry::Recovered(_, written) => Some(*written),
+                            _ => None,
+                        };
+                        self.note(&event, builder.next_seq(), datagram.len(), recovered, (now, time));
+                        let (machine, kind) = (event.machine.as_deref(), event.kind.as_deref());
+                        builder.push_as(recovered.is_some(), datagram, machine, kind);
                     }
                     Err(cause) => {
                         self.refuse(cause, datagram);
@@ -384,23 +393,24 @@ impl Fanout {
         Some(batch)
     }
 
-    fn note(&mut self, event: &Event<'_>, seq: Seq, len: usize, (now, time): (Instant, f64)) {
+    /// `recovered`: when it was written into the engine's database.
+    fn note(
+        &mut self,
+        event: &Event<'_>,
+        seq: Seq,
+        len: usize,
+        recovered: Option<f64>,
+        (now, time): (Instant, f64),
+    ) {
         let machine = event.machine.as_deref();
         log::debug!(
             "📥 event {seq}: {} of {}, {len} bytes",
             event.kind.as_deref().unwrap_or("(no type)"),
             machine.unwrap_or("(no machine)"),
         );
-        match self.machines.apply(event, now, time) {
-            Applied::Nothing => {}
-            Applied::Evicted(count) => log::warn!(
-                "⚠️ the snapshot would have passed 1 MiB, which clients do not take: {count} machines that were silent \
-                 longest left it; `threadcast forget NAME` removes what nobody needs"
-            ),
-            Applied::Untabled => log::warn!(
-                "⚠️ an event names a machine that is too large for the snapshot (name, state or config_type over 16 KiB); \
-                 it was forwarded, but is not in the table"
-            ),
+        match recovered {
+            None => say_applied(&self.machines.apply(event, now, time)),
+            Some(written) => self.apply_late(event, written, now),
         }
         if let Some(count) = machine.and_then(|machine| self.rates.count(machine, now)) {
             log::warn!(
@@ -408,6 +418,20 @@ impl Fanout {
                 machine.unwrap_or_default(),
                 count - 1
             );
+        }
+    }
+
+    fn apply_late(&mut self, event: &Event<'_>, written: f64, now: Instant) {
+        let late = self.machines.apply_late(event, written, now);
+        say_applied(&late.applied);
+        let has_state = event.state.is_some();
+        let Some(machine) = event.machine.as_deref() else {
+            return;
+        };
+        if late.turns_back {
+            self.turned_back.insert(machine.into());
+        } else if has_state {
+            self.turned_back.remove(machine);
         }
     }
 
@@ -511,6 +535,20 @@ impl Fanout {
 }
 
 /// Names a slow client in the log, if it is time to.
+fn say_applied(applied: &Applied) {
+    match applied {
+        Applied::Nothing => {}
+        Applied::Evicted(count) => log::warn!(
+            "⚠️ the snapshot would have passed 1 MiB, which clients do not take: {count} machines that were silent \
+             longest left it; `threadcast forget NAME` removes what nobody needs"
+        ),
+        Applied::Untabled => log::warn!(
+            "⚠️ an event or a row names a machine that is too large for the snapshot (name, state or config_type over \
+             16 KiB); an event is forwarded, but the machine is not in the table"
+        ),
+    }
+}
+
 fn name_if_slow(client: &mut Subscriber) {
     let Some((after, unsaid)) = client.name_in_log() else {
         return;

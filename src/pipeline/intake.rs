@@ -25,10 +25,12 @@ const STARVED_MAX: Duration = Duration::from_millis(100);
 const LAST_WAIT: Duration = Duration::from_millis(300);
 
 /// What was received.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub enum Entry {
     /// A datagram as it came.
     Datagram(Box<[u8]>),
+    /// An event that its engine could not send, and when it wrote it down instead. It does not come by the queue.
+    Recovered(Box<[u8]>, f64),
     /// At this place in the order so many datagrams are missing.
     Lost(u64, DropCause),
 }
@@ -37,7 +39,7 @@ impl Entry {
     /// Bytes of the event in it.
     pub fn bytes(&self) -> usize {
         match self {
-            Entry::Datagram(bytes) => bytes.len(),
+            Entry::Datagram(bytes) | Entry::Recovered(bytes, _) => bytes.len(),
             Entry::Lost(..) => 0,
         }
     }

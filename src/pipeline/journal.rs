@@ -355,7 +355,7 @@ impl Journal {
         for item in batch.items() {
             match item {
                 Item::Event(event) => {
-                    line::put_event(&mut self.lines.bytes, event.seq, &time, event.payload);
+                    line::put_event(&mut self.lines.bytes, event.seq, &time, event.recovered, event.payload);
                     self.lines.end(event.seq, true);
                 }
                 Item::Loss(loss) => self.lines.put_loss(&loss, batch.time()),

@@ -3,10 +3,13 @@
 //! Owned by thread `fanout`. Bounded by the size of its snapshot: clients such as Python's `websockets` end on a
 //! message over 1 MiB, so the machines that have been silent longest give way, and are counted.
 
+pub mod merge;
+
 use crate::pipeline::batch::Item;
 use crate::pipeline::chunk::Chunk;
 use crate::pipeline::event::{Event, Seq, check};
 use crate::pipeline::history::History;
+use crate::pipeline::machines::merge::{Ends, RecoveredTo};
 use crate::process::clock::json_seconds;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -35,6 +38,14 @@ struct Row {
     json: Vec<u8>,
     /// When it was last heard of; decides who gives way.
     heard: Instant,
+    /// Its state and `last_activity` come from an event, not from the engine's database.
+    by_event: bool,
+    /// The process of its row in the engine's database is gone.
+    stale: bool,
+    /// It has a row there, as far as was read last.
+    in_database: bool,
+    /// Nothing else was heard of it since the start.
+    from_database: bool,
 }
 
 /// The table.
@@ -46,6 +57,8 @@ pub struct Machines {
     version: u64,
     evicted: u64,
     untabled: u64,
+    ends: Ends,
+    recovered_to: Option<RecoveredTo>,
     /// When the state file was made that it comes from, in seconds since the epoch; 0 without one.
     saved: f64,
     cached: Option<(u64, Instant, Arc<Snapshot>)>,
@@ -144,13 +157,12 @@ impl Machines {
             return Applied::Nothing;
         };
         if event.kind.as_deref() == Some("machine_terminated") {
-            self.remove(machine);
+            let time = event.time.and_then(|time| time.parse().ok()).unwrap_or(epoch);
+            self.end(machine, time);
             return Applied::Nothing;
         }
         let Some(state) = event.state.as_deref() else {
-            if let Some(row) = self.rows.get_mut(machine) {
-                row.heard = now;
-            }
+            self.hear(machine, now);
             return Applied::Nothing;
         };
         let config_type = event.config_type.as_deref();
@@ -169,14 +181,7 @@ impl Machines {
     fn upsert(&mut self, machine: &str, state: &str, config_type: Option<&str>, time: Box<str>, now: Instant) {
         let row = match self.rows.get_mut(machine) {
             Some(row) => row,
-            None => self.rows.entry(machine.into()).or_insert_with(|| Row {
-                current_state: None,
-                config_type: None,
-                metadata: None,
-                last_activity: "null".into(),
-                json: Vec::new(),
-                heard: now,
-            }),
+            None => self.rows.entry(machine.into()).or_insert_with(|| Row::new(now)),
         };
         if row.current_state.as_deref() != Some(state) {
             row.current_state = Some(state.into());
@@ -185,11 +190,35 @@ impl Machines {
             row.config_type = config_type.map(Into::into);
         }
         row.last_activity = time;
+        row.by_event = true;
+        row.stale = false;
+        row.from_database = false;
         row.heard = now;
         let before = row.json.len();
         row.encode(machine);
         self.rows_bytes = self.rows_bytes - before + row.json.len() + usize::from(before == 0);
         self.version += 1;
+    }
+
+    /// An event without a state came from `machine`.
+    fn hear(&mut self, machine: &str, now: Instant) {
+        let Some(row) = self.rows.get_mut(machine) else {
+            return;
+        };
+        row.heard = now;
+        row.from_database = false;
+        if std::mem::take(&mut row.stale) {
+            let before = row.json.len();
+            row.encode(machine);
+            self.rows_bytes = self.rows_bytes - before + row.json.len();
+            self.version += 1;
+        }
+    }
+
+    /// Removes a machine that ended at `time`, seconds since the epoch; whether there was one of that name.
+    pub fn end(&mut self, machine: &str, time: f64) -> bool {
+        self.ends.note(machine, time);
+        self.remove(machine)
     }
 
     /// Removes a machine; whether there was one of that name.
@@ -261,7 +290,7 @@ impl Machines {
             "{{\"threadcast_state\":1,\"saved\":{},\"machines\":[",
             json_seconds(epoch)
         );
-        self.document(&start, "]}\n")
+        self.document(&start, &merge::saved_end(self))
     }
 
     fn document(&self, start: &str, end: &str) -> Vec<u8> {
@@ -292,6 +321,8 @@ impl Machines {
         let mut machines = Machines {
             // One that cannot be read only means that more is looked at again.
             saved: top.get("saved").and_then(|time| time.get().parse().ok()).unwrap_or(0.0),
+            // As if nothing had been recovered yet, which is bounded by other means too.
+            recovered_to: top.get("engine_db").and_then(|kept| merge::saved_position(kept)),
             ..Machines::default()
         };
         for row in rows {
@@ -303,12 +334,14 @@ impl Machines {
                 config_type: text("config_type"),
                 metadata: text("metadata"),
                 last_activity: time.into(),
-                json: Vec::new(),
-                heard: now,
+                ..Row::new(now)
             };
             restored.encode(&name);
             machines.rows_bytes += restored.json.len() + 1;
             machines.rows.insert(name, restored);
+        }
+        if let Some(kept) = top.get("engine_db") {
+            machines.restore_database_rows(kept);
         }
         machines.evict();
         Ok(machines)
@@ -328,9 +361,13 @@ impl Machines {
             let heard = now.checked_sub(age).unwrap_or(now);
             for item in batch.items() {
                 if let Item::Event(event) = item
-                    && let Ok(event) = check(event.payload)
+                    && let Ok(checked) = check(event.payload)
                 {
-                    self.apply(&event, heard, batch.time());
+                    if event.recovered {
+                        self.apply_late(&checked, batch.time(), heard);
+                    } else {
+                        self.apply(&checked, heard, batch.time());
+                    }
                 }
             }
         }
@@ -342,6 +379,26 @@ impl Machines {
 }
 
 impl Row {
+    fn new(heard: Instant) -> Row {
+        Row {
+            current_state: None,
+            config_type: None,
+            metadata: None,
+            last_activity: "null".into(),
+            json: Vec::new(),
+            heard,
+            by_event: false,
+            stale: false,
+            in_database: false,
+            from_database: false,
+        }
+    }
+
+    /// `last_activity`, seconds since the epoch; before everything where there is none.
+    fn seconds(&self) -> f64 {
+        merge::seconds(Some(&self.last_activity))
+    }
+
     /// Writes the row anew, keys in the original's order with `id` behind them.
     fn encode(&mut self, machine: &str) {
         let json = &mut self.json;
@@ -358,6 +415,9 @@ impl Row {
         put_string(json, self.config_type.as_deref());
         json.extend_from_slice(b",\"id\":");
         put_string(json, Some(machine));
+        if self.stale {
+            json.extend_from_slice(b",\"stale\":true");
+        }
         json.push(b'}');
     }
 }

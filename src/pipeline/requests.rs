@@ -6,6 +6,7 @@ use crate::client::outbox::{StateAsOf, Subscriber};
 use crate::pipeline::batch::Batch;
 use crate::pipeline::event::Seq;
 use crate::pipeline::machines::Snapshot;
+use crate::pipeline::machines::merge::{EngineRow, RecoveredTo};
 use crate::pipeline::position::{Epoch, Position};
 use crate::process::bell::Bell;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
@@ -125,8 +126,35 @@ pub(super) enum Request {
         machine: String,
         reply: Sender<bool>,
     },
+    TakeIn {
+        found: Found,
+        reply: Sender<()>,
+    },
     /// Some client has ended, wants a refresh or has room again; see [`FanoutHandle::nudge`].
     Nudge,
+}
+
+/// What thread `enginedb` found in the engine's database: a part of it, small enough for one turn.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Events that engines could not send, in their order.
+    pub events: Vec<Refused>,
+    /// How far that is.
+    pub recovered_to: Option<RecoveredTo>,
+    /// Nothing more of these comes for now.
+    pub all_recovered: bool,
+    pub rows: Vec<EngineRow>,
+    /// Machines whose rows are gone.
+    pub vanished: Vec<Box<str>>,
+}
+
+/// An event that its engine could not send.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refused {
+    /// The datagram that it could not send.
+    pub datagram: Box<[u8]>,
+    /// When it was written into the database, seconds since the epoch.
+    pub written: f64,
 }
 
 /// How a client was joined. What comes first is in its queue; whatever is published from then on comes behind it.
@@ -241,6 +269,14 @@ impl FanoutHandle {
     /// No answer.
     pub fn forget(&self, machine: String) -> Result<bool, Unanswered> {
         self.ask(|reply| Request::Forget { machine, reply })
+    }
+
+    /// Leaves what was found in the engine's database. Blocks as [`FanoutHandle::catch_up`], until it is taken in.
+    ///
+    /// # Errors
+    /// No answer; it may be taken in all the same.
+    pub fn take_in(&self, found: Found) -> Result<(), Unanswered> {
+        self.ask(|reply| Request::TakeIn { found, reply })
     }
 
     fn ask<T>(&self, request: impl FnOnce(Sender<T>) -> Request) -> Result<T, Unanswered> {

@@ -1,7 +1,8 @@
 //! What other threads ask of the fan-out, answered in its own turns.
 
-use super::{Fanout, REFRESH_EVERY, TURN_REQUESTS_MAX};
+use super::{Fanout, REFRESH_EVERY, TURN_REQUESTS_MAX, say_applied};
 use crate::client::outbox::{Offered, StateAsOf, Subscriber};
+use crate::client::protocol::Protocol;
 use crate::client::protocol::v1::{CAUSE_EPOCH, CAUSE_HISTORY, Gap};
 use crate::client::view::View;
 use crate::liveness::operation::{Operation, at_client};
@@ -9,7 +10,7 @@ use crate::pipeline::history::Past;
 use crate::pipeline::intake::Entry;
 use crate::pipeline::machines::Snapshot;
 use crate::pipeline::position::Position;
-use crate::pipeline::requests::{Joined, Missed, Request};
+use crate::pipeline::requests::{Found, Joined, Missed, Request};
 use crate::process::clock::{epoch_seconds, json_seconds};
 use crossbeam_channel::Sender;
 use std::sync::Arc;
@@ -33,6 +34,10 @@ impl Fanout {
                 Request::Missed { client, reply } => self.answer_missed(client, &reply),
                 Request::Snapshot { reply } => {
                     let _ = reply.try_send(self.snapshot());
+                }
+                Request::TakeIn { found, reply } => {
+                    self.take_in(found);
+                    let _ = reply.try_send(());
                 }
                 Request::Forget { machine, reply } => {
                     let _ = reply.try_send(self.forget(&machine));
@@ -148,6 +153,37 @@ impl Fanout {
         log::info!("🧹 machine {machine} forgotten by hand");
         self.publish(&[Entry::Datagram(told.into_bytes().into_boxed_slice())]);
         true
+    }
+
+    /// Takes in what was found in the engine's database.
+    fn take_in(&mut self, found: Found) {
+        let recovered = found.events.into_iter();
+        let entries: Vec<Entry> = recovered
+            .map(|event| Entry::Recovered(event.datagram, event.written))
+            .collect();
+        if !entries.is_empty() {
+            self.publish(&entries);
+        }
+        let (now, epoch) = (Instant::now(), epoch_seconds());
+        for row in &found.rows {
+            self.beat.step();
+            let applied = self.machines.merge(row, self.config.machine_ttl, now, epoch);
+            say_applied(&applied);
+        }
+        for machine in &found.vanished {
+            self.machines.vanish(machine);
+        }
+        if let Some(to) = found.recovered_to {
+            self.machines.set_recovered_to(to);
+        }
+        if found.all_recovered && !std::mem::take(&mut self.turned_back).is_empty() {
+            // Who goes by numbers sees that they came late; to anybody else an older state now looks like the newest.
+            for client in self.clients.iter().filter(|client| client.view().protocol == Protocol::Plain) {
+                client.link().want_refresh();
+            }
+            self.requests.attention.store(true, Ordering::Relaxed);
+        }
+        self.show_machines();
     }
 
     /// Looks through the clients, if somebody asked for it.

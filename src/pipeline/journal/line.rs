@@ -3,6 +3,7 @@
 //! ```text
 //! {"journal":1,"epoch":"0123456789abcdef","first":1,"time":1795393480.5}     a segment or a run of the server begins
 //! {"seq":1,"time":1795393480.6,"event":{"type":"x"}}                         an event, byte for byte
+//! {"seq":1,"time":1795393480.6,"recovered":true,"event":{"type":"x"}}        one from the engine's database
 //! {"seq":2,"to":4,"time":1795393480.7,"lost":3,"cause":"too_large"}          numbers without an event
 //! {"seq":4,"time":1795393480.8,"end":true}                                   the server stopped in order
 //! ```
@@ -24,6 +25,9 @@ pub const SEQ_MAX: Seq = 1 << 53;
 /// A time after this, in seconds since the epoch, is damage: the year 5138.
 const TIME_MAX: f64 = 1e11;
 
+/// What marks an event from the engine's database.
+const RECOVERED: &[u8] = br#""recovered":true,"#;
+
 /// Cause of a loss: the journal's queue was full.
 pub const QUEUE_FULL: &str = "journal_queue_full";
 /// Cause of a loss: the journal could not be written.
@@ -42,6 +46,7 @@ pub enum Line<'a> {
     Event {
         seq: Seq,
         time: f64,
+        recovered: bool,
         payload: &'a [u8],
         event: Event<'a>,
     },
@@ -64,9 +69,13 @@ pub fn put_head(out: &mut Vec<u8>, epoch: Epoch, first: Seq, time: f64) {
 
 /// Appends an event. Line ends between its tokens become spaces; JSON has none elsewhere (RFC 8259 section 2), so it
 /// stays the same document.
-pub fn put_event(out: &mut Vec<u8>, seq: Seq, time: &str, payload: &[u8]) {
+pub fn put_event(out: &mut Vec<u8>, seq: Seq, time: &str, recovered: bool, payload: &[u8]) {
     // Writing to a Vec cannot fail, here and below.
-    let _ = write!(out, r#"{{"seq":{seq},"time":{time},"event":"#);
+    let _ = write!(out, r#"{{"seq":{seq},"time":{time},"#);
+    if recovered {
+        out.extend_from_slice(RECOVERED);
+    }
+    out.extend_from_slice(br#""event":"#);
     let start = out.len();
     out.extend_from_slice(payload);
     for byte in out[start..].iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')) {
@@ -99,11 +108,12 @@ fn put(out: &mut Vec<u8>, line: std::fmt::Arguments<'_>) {
 /// Reads a line, without its end; `None` when it is damaged. An event is found only in the spelling in which it was
 /// written (which `jq -c` keeps), because its bytes are the promise.
 pub fn parse(line: &[u8]) -> Option<Line<'_>> {
-    if let Some((seq, time, payload)) = event_parts(line) {
+    if let Some((seq, time, recovered, payload)) = event_parts(line) {
         let event = event::check(payload).ok()?;
         return Some(Line::Event {
             seq,
             time,
+            recovered,
             payload,
             event,
         });
@@ -140,13 +150,14 @@ pub fn parse(line: &[u8]) -> Option<Line<'_>> {
     (value.is_object() && value.get("event").is_none()).then_some(Line::Other)
 }
 
-/// Number, time and bytes of an event.
-fn event_parts(line: &[u8]) -> Option<(Seq, f64, &[u8])> {
+/// Number, time, mark and bytes of an event.
+fn event_parts(line: &[u8]) -> Option<(Seq, f64, bool, &[u8])> {
     let (seq, rest) = until_comma(line.strip_prefix(br#"{"seq":"#)?)?;
     let (time, rest) = until_comma(rest.strip_prefix(br#""time":"#)?)?;
+    let (recovered, rest) = rest.strip_prefix(RECOVERED).map_or((false, rest), |rest| (true, rest));
     let payload = rest.strip_prefix(br#""event":"#)?.strip_suffix(b"}")?;
     let seq = seq.parse().ok().filter(|seq| (1..=SEQ_MAX).contains(seq))?;
-    Some((seq, time.parse().ok().filter(is_time)?, payload))
+    Some((seq, time.parse().ok().filter(is_time)?, recovered, payload))
 }
 
 fn is_time(time: &f64) -> bool {
@@ -215,19 +226,25 @@ mod tests {
             ("{\r\n\t\"a\":\n1}\n", "{  \t\"a\": 1} "),
             ("{}", "{}"),
         ] {
-            let line = written(|out| put_event(out, 5, "1.5", payload.as_bytes()));
-            match parse(&line) {
-                Some(Line::Event { seq, time, payload, .. }) => {
-                    assert_eq!((seq, time, payload), (5, 1.5, expected.as_bytes()));
+            for mark in [false, true] {
+                let line = written(|out| put_event(out, 5, "1.5", mark, payload.as_bytes()));
+                match parse(&line) {
+                    Some(Line::Event {
+                        seq,
+                        time,
+                        recovered,
+                        payload,
+                        ..
+                    }) => assert_eq!((seq, time, recovered, payload), (5, 1.5, mark, expected.as_bytes())),
+                    other => panic!("{other:?}"),
                 }
-                other => panic!("{other:?}"),
             }
         }
     }
 
     #[test]
     fn damage_is_seen() {
-        let event = written(|out| put_event(out, 5, "1.5", br#"{"type":"a"}"#));
+        let event = written(|out| put_event(out, 5, "1.5", false, br#"{"type":"a"}"#));
         for len in 0..event.len() {
             assert_eq!(parse(&event[..len]), None, "{}", String::from_utf8_lossy(&event[..len]));
         }

@@ -162,6 +162,7 @@ impl Tail {
             Line::Event {
                 seq,
                 time,
+                recovered,
                 payload,
                 event,
             } => {
@@ -169,7 +170,7 @@ impl Tail {
                     return false;
                 }
                 self.time = time;
-                self.add(time, payload, &event);
+                self.add(time, recovered, payload, &event);
             }
             Line::Loss { loss, time } => {
                 if !self.reach(loss.from) {
@@ -223,7 +224,7 @@ impl Tail {
         self.lose(&loss);
     }
 
-    fn add(&mut self, time: f64, payload: &[u8], event: &Event<'_>) {
+    fn add(&mut self, time: f64, recovered: bool, payload: &[u8], event: &Event<'_>) {
         let is_full = |(builder, begun, bytes): &(BatchBuilder, f64, usize)| {
             *begun != time
                 || *bytes >= BATCH_BYTES_MAX
@@ -235,7 +236,7 @@ impl Tail {
         let next = self.next;
         let begin = || (BatchBuilder::new(next, 1, payload.len()), time, 0);
         let (builder, _, bytes) = self.batch.get_or_insert_with(begin);
-        builder.push(payload, event.machine.as_deref(), event.kind.as_deref());
+        builder.push_as(recovered, payload, event.machine.as_deref(), event.kind.as_deref());
         *bytes += payload.len();
         self.next += 1;
     }
