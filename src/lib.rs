@@ -22,6 +22,7 @@
 //! | `heartbeat` | 1 | the line every 5 s, the content of the status file | the clock, 250 ms | yes |
 //! | `journal` | 0-1 | the event journal | a batch of events, 250 ms | yes |
 //! | `journal-sync` | 0-1 | nothing | something to flush, 250 ms | yes |
+//! | `enginedb` | 0-1 | reading the engine's database | the clock, 250 ms; a locked database, 250 ms | yes |
 //! | `files` | 0-1 | the state file and the status file | content, 250 ms | yes |
 //! | `watchdog` | 1 | what it remembers of every beat; the emergency file | the clock, 250 ms | by `/health` |
 //! | `log` | 1 | simplelog and its sinks | a line, 250 ms | yes |

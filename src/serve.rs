@@ -3,7 +3,7 @@
 //! Start: what the service manager passes, settings, log, TCP port, then the datagram socket's path, so that a taken port
 //! leaves no trace of us; then the journal, and only then that socket, because engines wait for who does not receive yet;
 //! then the threads from the last of the path to the first. Stop: `accept`, `ingest`, `fanout`,
-//! clients, `inbox`, `heartbeat`, `journal`, `journal-sync`, `files`, `watchdog`, `log`.
+//! clients, `inbox`, `heartbeat`, `journal`, `journal-sync`, `enginedb`, `files`, `watchdog`, `log`.
 
 mod beside;
 
@@ -23,6 +23,7 @@ use crate::liveness::demand::Demand;
 use crate::liveness::drill;
 use crate::liveness::heartbeat::{Heartbeat, HeartbeatConfig};
 use crate::liveness::operation::{Operation, SlowLimits};
+use crate::pipeline::engine_db::EngineDbGauges;
 use crate::pipeline::event_socket::BindError;
 use crate::pipeline::fanout::{Beginning, Fanout, FanoutConfig};
 use crate::pipeline::ingest::{Ingest, IngestGauges};
@@ -65,6 +66,8 @@ const INGEST_WAIT: Duration = Duration::from_millis(750);
 const FANOUT_WAIT: Duration = Duration::from_millis(1250);
 /// `heartbeat` wakes at once, and makes one line and one content.
 const HEARTBEAT_WAIT: Duration = Duration::from_millis(250);
+/// `enginedb` wakes at once, or when SQLite has waited 250 ms for a lock.
+const ENGINE_DB_WAIT: Duration = Duration::from_millis(500);
 /// `watchdog` wakes at once; in the middle of a report it is left behind.
 const WATCHDOG_WAIT: Duration = Duration::from_millis(250);
 /// Even when all time is gone, whoever has ended is still seen to have ended.
@@ -217,6 +220,7 @@ pub struct Server {
     clients: InboxHandle,
     heartbeat: (Stop, ThreadHandle<()>),
     journal: Option<beside::JournalThreads>,
+    engine_db: Option<(Stop, ThreadHandle<()>)>,
     files: Option<(Stop, ThreadHandle<()>)>,
     watchdog: (Stop, ThreadHandle<()>),
     ended: Receiver<String>,
@@ -293,6 +297,7 @@ impl Server {
             fanout: Arc::clone(&fanout_gauges),
             clients: Arc::clone(&client_gauges),
             journal: journal_gauges,
+            engine_db: config.db.as_deref().map(|path| Arc::new(EngineDbGauges::new(path))),
             log,
             event_socket_path: config.event_socket_path.clone(),
             started: epoch_seconds(),
@@ -306,6 +311,7 @@ impl Server {
         let vitals = Arc::new(vitals);
         let (mut machines, state_lock, state_path) = state_file::restore(config.state_path());
         let caught_up = machines.catch_up(&record.history, config.machine_ttl, Instant::now());
+        let engine_db = beside::EngineDbBeginning::new(&config, &record.history, &machines);
         let (status_lock, status_path) = beside::claim_status_file(config.status_file.clone());
         let ([state_slot, status_slot], files) = beside::start_files([state_path, status_path], beats)?;
         if let Some(slot) = state_slot.as_ref().filter(|_| caught_up) {
@@ -332,6 +338,7 @@ impl Server {
         let (inbox, inbox_handle) = queues.inbox;
         let inbox = start("inbox", &obituaries, move || inbox.run())?;
         let fanout_handle = queues.requests.0;
+        let engine_db = beside::start_engine_db(engine_db, fanout_handle.clone(), vitals.engine_db.clone(), beats)?;
         let clients = inbox_handle.clone();
         let registry = Arc::new(Registry::default());
         let reception = Reception {
@@ -348,12 +355,13 @@ impl Server {
             gauges: client_gauges,
             registry: Arc::clone(&registry),
             site: Site {
-                vitals,
                 status: Status {
                     clients: registry,
                     fanout: fanout_gauges,
                     history_bytes_max: config.history_bytes,
+                    engine_db: vitals.engine_db.clone(),
                 },
+                vitals,
                 fanout: fanout_handle,
                 beats,
                 demand,
@@ -387,6 +395,7 @@ impl Server {
             clients,
             heartbeat,
             journal,
+            engine_db,
             files,
             watchdog,
             ended,
@@ -436,6 +445,11 @@ impl Server {
             for thread in threads {
                 keep_faults(thread.join_within(left(STOP_DEADLINE)), &mut faults);
             }
+        }
+        if let Some((stop, reader)) = self.engine_db {
+            stop.request();
+            // In the middle of a read it is left behind: it changes nothing.
+            keep_faults(reader.join_within(left(ENGINE_DB_WAIT)), &mut faults);
         }
         if let Some((stop, files)) = self.files {
             // Without the end of `fanout` its slot stays open, so that this thread must be told that nothing more comes.

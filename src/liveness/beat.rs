@@ -380,6 +380,7 @@ pub struct Beats {
     pub files: &'static Beat,
     pub journal: &'static Beat,
     pub journal_sync: &'static Beat,
+    pub enginedb: &'static Beat,
     pub log: &'static Beat,
     pub watchdog: &'static Beat,
     pub clients: ClientBeats,
@@ -403,6 +404,7 @@ impl Beats {
             files: beat("files", Role::Helper),
             journal: beat("journal", Role::Helper),
             journal_sync: beat("journal-sync", Role::Helper),
+            enginedb: beat("enginedb", Role::Helper),
             log: beat("log", Role::Helper),
             watchdog: beat("watchdog", Role::Helper),
             clients: ClientBeats::new(connections_max, move || Beat::new("client", Role::Client, slow)),
@@ -424,7 +426,7 @@ impl Beats {
     }
 
     /// The beats of all threads that live as long as the server, the data path first.
-    pub fn permanent(&self) -> [&'static Beat; 11] {
+    pub fn permanent(&self) -> [&'static Beat; 12] {
         [
             self.ingest,
             self.fanout,
@@ -435,6 +437,7 @@ impl Beats {
             self.files,
             self.journal,
             self.journal_sync,
+            self.enginedb,
             self.log,
             self.watchdog,
         ]

@@ -36,6 +36,10 @@ pub enum Operation {
     Journaling,
     /// Having the disk keep what was written of the journal.
     Flushing,
+    /// Reading the engine's database.
+    ReadingDatabase,
+    /// Waiting until the fan-out has taken in what was found there.
+    HandingOver,
     /// Composing the heartbeat.
     Composing,
     /// Giving memory that nobody uses back to the system.
@@ -123,6 +127,8 @@ const TABLE: [Row; COUNT] = {
         (Writing, "write", Slow::Other, About::Nothing),
         (Journaling, "journal write", Slow::Other, About::Events),
         (Flushing, "journal flush", Slow::Other, About::Nothing),
+        (ReadingDatabase, "a database read", Slow::Never, About::Nothing),
+        (HandingOver, "a wait for the fan-out", Slow::Never, About::Nothing),
         (Composing, "heartbeat line", Slow::Other, About::Nothing),
         (GivingBack, "giving memory back", Slow::Other, About::Nothing),
         (Watching, "watch", Slow::Never, About::Nothing),
@@ -161,7 +167,7 @@ impl Operation {
     pub fn wait_bound(self) -> Option<Duration> {
         use Operation::*;
         match self {
-            Waiting | WaitingForRoom | WaitingForSocket => Some(Duration::from_secs(1)),
+            Waiting | WaitingForRoom | WaitingForSocket | HandingOver => Some(Duration::from_secs(1)),
             Closing => Some(Duration::from_secs(3)),
             Stopping | WaitingForRequest => Some(Duration::from_secs(6)),
             // Twice the fan-out, and the inbox, 2 s each, and the peer, 2 s.

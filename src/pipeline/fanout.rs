@@ -394,14 +394,7 @@ impl Fanout {
     }
 
     /// `recovered`: when it was written into the engine's database.
-    fn note(
-        &mut self,
-        event: &Event<'_>,
-        seq: Seq,
-        len: usize,
-        recovered: Option<f64>,
-        (now, time): (Instant, f64),
-    ) {
+    fn note(&mut self, event: &Event<'_>, seq: Seq, len: usize, recovered: Option<f64>, (now, time): (Instant, f64)) {
         let machine = event.machine.as_deref();
         log::debug!(
             "📥 event {seq}: {} of {}, {len} bytes",

@@ -32,4 +32,6 @@ pub mod rates;
 
 pub mod requests;
 
+pub mod engine_db;
+
 pub mod fanout;

@@ -9,7 +9,7 @@ use crate::pipeline::machines::Snapshot;
 use crate::pipeline::machines::merge::{EngineRow, RecoveredTo};
 use crate::pipeline::position::{Epoch, Position};
 use crate::process::bell::Bell;
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, TryLockError};
@@ -146,13 +146,15 @@ pub struct Found {
     pub rows: Vec<EngineRow>,
     /// Machines whose rows are gone.
     pub vanished: Vec<Box<str>>,
+    /// All rows of a database that could not be read when the server started are in: who has come since has not seen them.
+    pub came_late: bool,
 }
 
 /// An event that its engine could not send.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refused {
-    /// The datagram that it could not send.
-    pub datagram: Box<[u8]>,
+    /// The datagram that it could not send; `None`: it is larger than `--max-event-bytes`.
+    pub datagram: Option<Box<[u8]>>,
     /// When it was written into the database, seconds since the epoch.
     pub written: f64,
 }
@@ -271,12 +273,30 @@ impl FanoutHandle {
         self.ask(|reply| Request::Forget { machine, reply })
     }
 
-    /// Leaves what was found in the engine's database. Blocks as [`FanoutHandle::catch_up`], until it is taken in.
-    ///
-    /// # Errors
-    /// No answer; it may be taken in all the same.
-    pub fn take_in(&self, found: Found) -> Result<(), Unanswered> {
-        self.ask(|reply| Request::TakeIn { found, reply })
+    /// Leaves what was found in the engine's database, once; calls `wait` again and again until it is taken in, with a
+    /// channel that is ready then. Whether it was: not if `wait` gave up, or the fan-out is over.
+    pub fn take_in(&self, found: Found, mut wait: impl FnMut(Option<&Receiver<()>>) -> bool) -> bool {
+        let (reply, answer) = bounded(1);
+        let mut request = Request::TakeIn { found, reply };
+        loop {
+            match self.requests.try_send(request) {
+                Ok(()) => break,
+                Err(TrySendError::Full(back)) => request = back,
+                Err(TrySendError::Disconnected(_)) => return false,
+            }
+            if !wait(None) {
+                return false;
+            }
+        }
+        self.bell.ring();
+        loop {
+            match answer.try_recv() {
+                Ok(()) => return true,
+                Err(TryRecvError::Disconnected) => return false,
+                Err(TryRecvError::Empty) if wait(Some(&answer)) => {}
+                Err(TryRecvError::Empty) => return false,
+            }
+        }
     }
 
     fn ask<T>(&self, request: impl FnOnce(Sender<T>) -> Request) -> Result<T, Unanswered> {

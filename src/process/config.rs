@@ -62,6 +62,8 @@ pub struct Config {
     pub journal_segment_age: Duration,
     pub journal_keep_bytes: usize,
     pub journal_keep_age: Duration,
+    /// The original engine's database; `None`: it is not read.
+    pub db: Option<PathBuf>,
     /// `None`: a machine stays until it terminates or is forgotten.
     pub machine_ttl: Option<Duration>,
     pub allow_origin: Vec<String>,
@@ -107,6 +109,7 @@ impl Default for Config {
             journal_segment_age: HOUR,
             journal_keep_bytes: GIB,
             journal_keep_age: 7 * DAY,
+            db: cfg!(feature = "engine-db").then(|| PathBuf::from("data/pipeline.db")),
             machine_ttl: None,
             allow_origin: Vec::new(),
             heartbeat_interval: Duration::from_secs(5),
@@ -240,7 +243,7 @@ macro_rules! setting {
 }
 
 /// Every setting, in the order of `--help`.
-pub static SETTINGS: [Setting; 31] = [
+pub static SETTINGS: [Setting; 32] = [
     setting!(
         "host",
         "ADDRESS",
@@ -480,6 +483,19 @@ pub static SETTINGS: [Setting; 31] = [
         |c| show_duration(c.journal_keep_age)
     ),
     setting!(
+        "db",
+        "FILE",
+        "the engines' database: machines started before the server, and events that could not be sent; never written; none: not read",
+        |c, v| {
+            c.db = engine_db(v)?;
+            Ok(())
+        },
+        |c| match &c.db {
+            Some(path) => path.display().to_string(),
+            None => "none".to_owned(),
+        }
+    ),
+    setting!(
         "machine-ttl",
         "TIME",
         "a machine silent for this long leaves the snapshot; never: it stays until it ends",
@@ -606,6 +622,14 @@ fn is_same_path(one: &Path, other: &Path) -> bool {
     match (std::path::absolute(one), std::path::absolute(other)) {
         (Ok(one), Ok(other)) => one == other,
         _ => one == other,
+    }
+}
+
+fn engine_db(text: &str) -> Result<Option<PathBuf>, String> {
+    match not_empty(text)?.as_str() {
+        "none" => Ok(None),
+        path if cfg!(feature = "engine-db") => Ok(Some(path.into())),
+        _ => Err("this is the minimal build, which reads no database; write none".to_owned()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Facts about other processes from /proc: who has a Unix socket open, and what a process is called.
 
+use crate::process::clock::epoch_seconds;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -110,6 +111,50 @@ fn any_descriptor(pid: u32, is_meant: impl Fn(&Path) -> bool) -> bool {
         .is_ok_and(|descriptors| descriptors.flatten().any(|entry| is_meant(&entry.path())))
 }
 
+/// Whether the process is gone that had id `pid` at `since` (seconds since the epoch): there is none, or one that began
+/// later. Takes 20 µs.
+pub fn is_process_gone(pid: i32, since: f64) -> bool {
+    let Some(id) = rustix::process::Pid::from_raw(pid) else {
+        return true;
+    };
+    if rustix::process::test_kill_process(id) == Err(rustix::io::Errno::SRCH) {
+        return true;
+    }
+    // Who may not see it takes it for the one that is meant.
+    begun(pid).is_some_and(|begun| begun > since + BEGUN_SLACK_S)
+}
+
+/// A process may write its id down in the moment in which it begins, by clocks that are read with 10 ms and rounded.
+const BEGUN_SLACK_S: f64 = 2.0;
+
+/// When process `pid` began, seconds since the epoch.
+fn begun(pid: i32) -> Option<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The 22nd field (proc_pid_stat(5)), counted behind the name, which may itself contain parentheses and spaces.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let ticks: f64 = fields.split_whitespace().nth(19)?.parse().ok()?;
+    let uptime = fs::read_to_string("/proc/uptime").ok()?;
+    let uptime: f64 = uptime.split_whitespace().next()?.parse().ok()?;
+    let age = uptime - ticks / rustix::param::clock_ticks_per_second() as f64;
+    Some(epoch_seconds() - age)
+}
+
+/// A process that holds a lock for writing on the file that `file` describes (fcntl(2), as SQLite does); `None` when nobody
+/// does, or when the kernel does not tell (proc_locks(5)).
+pub fn lock_holder(file: &fs::Metadata) -> Option<ProcessName> {
+    let (major, minor) = (rustix::fs::major(file.dev()), rustix::fs::minor(file.dev()));
+    let meant = format!("{major:02x}:{minor:02x}:{}", file.ino());
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    let holder = locks.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        match fields[..] {
+            [_, "POSIX", _, "WRITE", pid, which, ..] if which == meant => pid.parse().ok(),
+            _ => None,
+        }
+    })?;
+    process_name(holder)
+}
+
 /// How many threads this process has now; `None` where /proc does not tell.
 pub fn own_threads() -> Option<usize> {
     // One line of it (proc_pid_status(5)), whereas a walk through /proc/self/task takes longer with every thread.
@@ -148,6 +193,15 @@ mod tests {
         assert!(!has_file_open(std::os::unix::process::parent_id(), &metadata));
         drop(file);
         assert!(!has_file_open(std::process::id(), &metadata));
+    }
+
+    #[test]
+    fn a_process_is_known_by_its_beginning() {
+        let own = std::process::id() as i32;
+        assert!(!is_process_gone(own, epoch_seconds()));
+        assert!(is_process_gone(own, epoch_seconds() - 1e6), "that was another one");
+        assert!(is_process_gone(i32::MAX, epoch_seconds()));
+        assert!(is_process_gone(0, 0.0));
     }
 
     #[test]

@@ -8,10 +8,16 @@ use crate::liveness::operation::Operation;
 use crate::liveness::report::Reporter;
 use crate::liveness::voice::Voice;
 use crate::liveness::watchdog::{Backlog, Watchdog, WatchdogConfig};
+use crate::pipeline::engine_db::EngineDbGauges;
+use crate::pipeline::history::History;
 use crate::pipeline::intake::IntakeGauge;
 use crate::pipeline::journal::queue::JournalGauges;
 use crate::pipeline::journal::segments::Limits;
 use crate::pipeline::journal::{Journal, Opened, Record};
+use crate::pipeline::machines::Machines;
+use crate::pipeline::machines::merge::RecoveredTo;
+use crate::pipeline::requests::FanoutHandle;
+use crate::process::clock::epoch_seconds;
 use crate::process::config::Config;
 use crate::process::files::{self, Durability, KeptFile, LockError, LockFile, Phase, Slot, lock_path};
 use crate::process::logging::{self, LogControl};
@@ -171,6 +177,79 @@ pub(super) fn start_files(paths: [Option<PathBuf>; 2], beats: &'static Beats) ->
     };
     let handle = threads::spawn("files", CORE_STACK_BYTES, None, body).map_err(resource("thread files"))?;
     Ok((slots, Some((stop, handle))))
+}
+
+/// What `enginedb` goes on from.
+#[derive(Debug)]
+#[cfg_attr(not(feature = "engine-db"), expect(dead_code, reason = "there is no such thread"))]
+pub(super) struct EngineDbBeginning {
+    path: Option<PathBuf>,
+    event_bytes_max: usize,
+    has_ttl: bool,
+    /// Events that were refused after this count, seconds since the epoch.
+    since: f64,
+    /// That is when the journal ended.
+    resumes: bool,
+    recovered_to: Option<RecoveredTo>,
+    known: Vec<Box<str>>,
+}
+
+impl EngineDbBeginning {
+    pub(super) fn new(config: &Config, history: &History, machines: &Machines) -> EngineDbBeginning {
+        let journal_end = history.all().back().map(|batch| batch.time());
+        EngineDbBeginning {
+            path: config.db.clone(),
+            event_bytes_max: config.max_event_bytes,
+            has_ttl: config.machine_ttl.is_some(),
+            since: journal_end.unwrap_or_else(epoch_seconds),
+            resumes: journal_end.is_some(),
+            recovered_to: machines.recovered_to().cloned(),
+            known: machines.in_database().map(Into::into).collect(),
+        }
+    }
+}
+
+/// Starts `enginedb`, and waits a moment for its first look. Blocks 500 ms at most.
+#[cfg(feature = "engine-db")]
+pub(super) fn start_engine_db(
+    beginning: EngineDbBeginning,
+    fanout: FanoutHandle,
+    gauges: Option<Arc<EngineDbGauges>>,
+    beats: &'static Beats,
+) -> Result<Option<(Stop, ThreadHandle<()>)>, StartError> {
+    use crate::pipeline::engine_db::reader::{Reader, ReaderConfig, START_WAIT};
+    let (Some(path), Some(gauges)) = (beginning.path, gauges) else {
+        beats.enginedb.turn_to(Operation::Ended);
+        return Ok(None);
+    };
+    let config = ReaderConfig {
+        path,
+        event_bytes_max: beginning.event_bytes_max,
+        has_ttl: beginning.has_ttl,
+        since: beginning.since,
+        recovered_to: beginning.recovered_to,
+        resumes: beginning.resumes,
+        known: beginning.known,
+    };
+    let stop = new_stop()?;
+    let (looked, first_look) = crossbeam_channel::bounded(1);
+    let reader = Reader::new(config, fanout, gauges, (beats.enginedb, stop.clone()), looked);
+    let handle = threads::spawn("enginedb", CORE_STACK_BYTES, None, move || reader.run())
+        .map_err(resource("thread enginedb"))?;
+    // Without it in time, whoever connects now is told when it is there.
+    let _ = first_look.recv_timeout(START_WAIT);
+    Ok(Some((stop, handle)))
+}
+
+#[cfg(not(feature = "engine-db"))]
+pub(super) fn start_engine_db(
+    _: EngineDbBeginning,
+    _: FanoutHandle,
+    _: Option<Arc<EngineDbGauges>>,
+    beats: &'static Beats,
+) -> Result<Option<(Stop, ThreadHandle<()>)>, StartError> {
+    beats.enginedb.turn_to(Operation::Ended);
+    Ok(None)
 }
 
 pub(super) fn start_watchdog(

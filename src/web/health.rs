@@ -6,6 +6,7 @@
 use crate::client::gauges::ClientGauges;
 use crate::client::http::Answer;
 use crate::liveness::beat::{Beat, Beats, Verdict};
+use crate::pipeline::engine_db::EngineDbGauges;
 use crate::pipeline::event_socket::PathState;
 use crate::pipeline::ingest::IngestGauges;
 use crate::pipeline::intake::IntakeGauge;
@@ -38,6 +39,7 @@ pub struct Vitals {
     pub fanout: Arc<FanoutGauges>,
     pub clients: Arc<ClientGauges>,
     pub journal: Option<Arc<JournalGauges>>,
+    pub engine_db: Option<Arc<EngineDbGauges>>,
     pub log: Option<LogControl>,
     pub event_socket_path: PathBuf,
     /// Seconds since the epoch.
@@ -223,6 +225,7 @@ impl Vitals {
                 "journal",
                 self.journal.as_ref().map_or(Value::Null, |journal| journal.json()),
             ),
+            ("engine_db", self.engine_db.as_ref().map_or(Value::Null, |db| db.json())),
             (
                 "log_lines_lost",
                 self.log.as_ref().map_or(0, LogControl::lines_lost).into(),

@@ -6,6 +6,7 @@ use crate::client::figures::{Latencies, Seen};
 use crate::client::http::Answer;
 use crate::client::outbox::Link;
 use crate::client::registry::Registry;
+use crate::pipeline::engine_db::EngineDbGauges;
 use crate::pipeline::event::Seq;
 use crate::pipeline::position::Epoch;
 use crate::pipeline::requests::FanoutGauges;
@@ -22,6 +23,7 @@ pub struct Status {
     pub fanout: Arc<FanoutGauges>,
     /// `--history-bytes`.
     pub history_bytes_max: usize,
+    pub engine_db: Option<Arc<EngineDbGauges>>,
 }
 
 /// One client at one moment.
@@ -64,6 +66,12 @@ impl Status {
             ("history", history),
             ("delivery_bounds_ms", bounds.into()),
             ("totals", totals.value(rows.len())),
+            (
+                "stale_machines",
+                self.engine_db
+                    .as_ref()
+                    .map_or(Value::Array(Vec::new()), |db| db.stale_json()),
+            ),
         ]);
         // The list comes last, because it is the long one.
         let open = &head[..head.len() - 1];

@@ -17,7 +17,7 @@ const DRILL: Duration = Duration::from_secs(60);
 /// For drills that cannot be ended, because nobody is there to take the order.
 const ENDLESS: Duration = Duration::from_secs(8);
 /// Every thread that lives as long as the server and is watched by the watchdog.
-const COMPONENTS: [&str; 10] = [
+const COMPONENTS: &[&str] = &[
     "ingest",
     "fanout",
     "accept",
@@ -26,6 +26,8 @@ const COMPONENTS: [&str; 10] = [
     "heartbeat",
     "journal",
     "journal-sync",
+    #[cfg(feature = "engine-db")]
+    "enginedb",
     "files",
     "log",
 ];

@@ -6,11 +6,12 @@ use crate::client::protocol::Protocol;
 use crate::client::protocol::v1::{CAUSE_EPOCH, CAUSE_HISTORY, Gap};
 use crate::client::view::View;
 use crate::liveness::operation::{Operation, at_client};
+use crate::pipeline::event::DropCause;
 use crate::pipeline::history::Past;
 use crate::pipeline::intake::Entry;
 use crate::pipeline::machines::Snapshot;
 use crate::pipeline::position::Position;
-use crate::pipeline::requests::{Found, Joined, Missed, Request};
+use crate::pipeline::requests::{Found, Joined, Missed, Refused, Request};
 use crate::process::clock::{epoch_seconds, json_seconds};
 use crossbeam_channel::Sender;
 use std::sync::Arc;
@@ -158,9 +159,7 @@ impl Fanout {
     /// Takes in what was found in the engine's database.
     fn take_in(&mut self, found: Found) {
         let recovered = found.events.into_iter();
-        let entries: Vec<Entry> = recovered
-            .map(|event| Entry::Recovered(event.datagram, event.written))
-            .collect();
+        let entries: Vec<Entry> = recovered.map(|event| self.late_entry(event)).collect();
         if !entries.is_empty() {
             self.publish(&entries);
         }
@@ -178,12 +177,35 @@ impl Fanout {
         }
         if found.all_recovered && !std::mem::take(&mut self.turned_back).is_empty() {
             // Who goes by numbers sees that they came late; to anybody else an older state now looks like the newest.
-            for client in self.clients.iter().filter(|client| client.view().protocol == Protocol::Plain) {
-                client.link().want_refresh();
-            }
-            self.requests.attention.store(true, Ordering::Relaxed);
+            self.refresh(|client| client.view().protocol == Protocol::Plain);
+        }
+        if found.came_late {
+            self.refresh(|_| true);
         }
         self.show_machines();
+    }
+
+    /// A refused event as an entry of a turn.
+    fn late_entry(&self, event: Refused) -> Entry {
+        match event.datagram {
+            Some(datagram) => Entry::Recovered(datagram, event.written),
+            None => {
+                let total = self.ingest.drops.add(DropCause::TooLarge, 1);
+                log::warn!(
+                    "⚠️ dropped an event that an engine could not send: {} ({total} so far)",
+                    DropCause::TooLarge.text()
+                );
+                Entry::Lost(1, DropCause::TooLarge)
+            }
+        }
+    }
+
+    /// Those get the state as of now, as if they had asked for it.
+    fn refresh(&self, whom: impl Fn(&Subscriber) -> bool) {
+        for client in self.clients.iter().filter(|client| whom(client)) {
+            client.link().want_refresh();
+        }
+        self.requests.attention.store(true, Ordering::Relaxed);
     }
 
     /// Looks through the clients, if somebody asked for it.

@@ -366,17 +366,27 @@ mod tests {
             ..row("m", "a", 10.0)
         };
         merge(&mut machines, &stale);
-        assert_eq!((machines.stale(), &*shown(&mut machines)), (1, r#""m" "a" 10 "conf" true"#));
+        assert_eq!(
+            (machines.stale(), &*shown(&mut machines)),
+            (1, r#""m" "a" 10 "conf" true"#)
+        );
         apply(&mut machines, "b", 50.0);
         merge(&mut machines, &stale);
-        assert_eq!((machines.stale(), &*shown(&mut machines)), (0, r#""m" "b" 50 "conf" null"#));
+        assert_eq!(
+            (machines.stale(), &*shown(&mut machines)),
+            (0, r#""m" "b" 50 "conf" null"#)
+        );
     }
 
     #[test]
     fn what_is_stale_for_longer_than_the_bound_is_left_out() {
         let mut machines = Machines::default();
         let ttl = Some(Duration::from_secs(60));
-        for (machine, time, stale) in [("old", NOW - 61.0, true), ("fresh", NOW - 59.0, true), ("alive", 1.0, false)] {
+        for (machine, time, stale) in [
+            ("old", NOW - 61.0, true),
+            ("fresh", NOW - 59.0, true),
+            ("alive", 1.0, false),
+        ] {
             let row = EngineRow {
                 stale,
                 ..row(machine, "a", time)
@@ -384,7 +394,10 @@ mod tests {
             machines.merge(&row, ttl, Instant::now(), NOW);
         }
         machines.expire(Duration::from_secs(60), Instant::now());
-        assert_eq!(shown(&mut machines), "\"alive\" \"a\" 1 \"conf\" null\n\"fresh\" \"a\" 941 \"conf\" true");
+        assert_eq!(
+            shown(&mut machines),
+            "\"alive\" \"a\" 1 \"conf\" null\n\"fresh\" \"a\" 941 \"conf\" true"
+        );
     }
 
     #[test]

@@ -1,0 +1,251 @@
+//! The database file: opened read-only, asked with bounds, and never changed.
+//!
+//! Reading takes SQLite's shared lock for one statement at a time, so that engines, which wait 5 s for it, are held for
+//! milliseconds.
+
+use crate::liveness::beat::Beat;
+use crate::pipeline::engine_db::fault::Fault;
+use crate::pipeline::engine_db::values;
+use crate::pipeline::machines::merge::EngineRow;
+use crate::pipeline::requests::Refused;
+use crate::process::clock::monotonic_ms;
+use rusqlite::{Connection, OpenFlags, Row, params};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// How long SQLite waits for a lock.
+const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
+/// Longest statement: engines cannot write while it runs.
+const STATEMENT_MAX: Duration = Duration::from_secs(1);
+/// SQLite's steps between two looks at the clock, some 20 µs.
+const STEPS_PER_LOOK: i32 = 1000;
+/// SQLite's own memory for pages, KiB.
+const CACHE_KIB: i32 = 512;
+/// More rows than a snapshot of 1 MiB can hold; the newest count.
+pub(super) const ROWS_MAX: usize = 8192;
+/// A longer text is no sensible value: it counts as none, and a machine with such a name as not there.
+const TEXT_BYTES_MAX: i64 = 16 * 1024;
+
+/// The file that a connection belongs to: device and inode.
+pub(super) type FileId = (u64, u64);
+
+/// What a look at the file found.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// No file, or an empty one.
+    Absent,
+    /// What was read is what is there.
+    Nothing,
+    /// There is something new.
+    Something,
+}
+
+/// A row with the process that wrote it.
+#[derive(Clone, Debug)]
+pub(super) struct Written {
+    pub(super) row: EngineRow,
+    pub(super) pid: Option<i32>,
+}
+
+/// A refused event with its id.
+pub(super) type Numbered = (i64, Refused);
+
+/// The database.
+#[derive(Debug)]
+pub(super) struct Source {
+    path: PathBuf,
+    open: Option<(Connection, FileId)>,
+    was_open: bool,
+    /// `PRAGMA data_version` when it was last read whole.
+    seen: Option<i64>,
+    version: Option<i64>,
+    /// When the statement that runs is interrupted, milliseconds of the monotonic clock.
+    deadline_ms: Arc<AtomicU64>,
+    beat: &'static Beat,
+    event_bytes_max: usize,
+}
+
+impl Source {
+    /// Opens nothing yet. `beat` steps while statements run.
+    pub(super) fn new(path: PathBuf, event_bytes_max: usize, beat: &'static Beat) -> Source {
+        Source {
+            path,
+            open: None,
+            was_open: false,
+            seen: None,
+            version: None,
+            deadline_ms: Arc::default(),
+            beat,
+            event_bytes_max,
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file that is open.
+    pub(super) fn file(&self) -> Option<FileId> {
+        self.open.as_ref().map(|(_, id)| *id)
+    }
+
+    /// Looks whether there is something to read. Blocks 250 ms if the database is locked.
+    pub(super) fn look(&mut self) -> Result<Change, Fault> {
+        let file = match fs::metadata(&self.path) {
+            Ok(file) if file.len() > 0 || file.is_dir() => file,
+            Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Err(Fault::io(&error));
+            }
+            _ => {
+                self.close();
+                return match self.was_open {
+                    true => Err(Fault::Gone),
+                    false => Ok(Change::Absent),
+                };
+            }
+        };
+        let id = (file.dev(), file.ino());
+        if self.file() != Some(id) {
+            self.close();
+            self.open = Some((self.connect()?, id));
+            self.was_open = true;
+        }
+        let version = self.ask(|db| db.pragma_query_value(None, "data_version", |row| row.get(0)))?;
+        self.version = Some(version);
+        Ok(match self.seen == self.version {
+            true => Change::Nothing,
+            false => Change::Something,
+        })
+    }
+
+    /// Everything was read as of the last look.
+    pub(super) fn note_read(&mut self) {
+        self.seen = self.version;
+    }
+
+    /// Opens the file anew at the next look.
+    pub(super) fn close(&mut self) {
+        self.open = None;
+        self.seen = None;
+    }
+
+    fn connect(&self) -> Result<Connection, Fault> {
+        let fault = |error| Fault::of(&error, STATEMENT_MAX);
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut db = Connection::open_with_flags(&self.path, flags).map_err(fault)?;
+        db.busy_timeout(BUSY_TIMEOUT).map_err(fault)?;
+        let (deadline, beat) = (Arc::clone(&self.deadline_ms), self.beat);
+        let interrupt = move || {
+            beat.step();
+            monotonic_ms() >= deadline.load(Ordering::Relaxed)
+        };
+        db.progress_handler(STEPS_PER_LOOK, Some(interrupt)).map_err(fault)?;
+        // Neither looks at the file.
+        db.pragma_update(None, "cache_size", -CACHE_KIB).map_err(fault)?;
+        db.pragma_update(None, "temp_store", "memory").map_err(fault)?;
+        Ok(db)
+    }
+
+    /// Runs one statement, within its bound.
+    fn ask<T>(&self, statement: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Fault> {
+        let Some((db, _)) = &self.open else {
+            return Err(Fault::Gone);
+        };
+        let most = BUSY_TIMEOUT + STATEMENT_MAX;
+        self.deadline_ms
+            .store(monotonic_ms() + most.as_millis() as u64, Ordering::Relaxed);
+        self.beat.step();
+        statement(db).map_err(|error| Fault::of(&error, STATEMENT_MAX))
+    }
+
+    /// The rows of all machines, the newest [`ROWS_MAX`] of them.
+    pub(super) fn machines(&self) -> Result<Vec<Written>, Fault> {
+        // Without an index on the time this sorts all rows, in memory, keeping the newest only.
+        const SQL: &str = "SELECT machine_name, \
+            CASE WHEN octet_length(current_state) <= ?1 THEN current_state END, last_activity, pid, \
+            CASE WHEN octet_length(metadata) <= ?1 THEN metadata END, \
+            CASE WHEN octet_length(config_type) <= ?1 THEN config_type END \
+            FROM machine_state WHERE octet_length(machine_name) <= ?1 ORDER BY last_activity DESC LIMIT ?2";
+        self.ask(|db| {
+            let mut statement = db.prepare(SQL)?;
+            let mut rows = statement.query(params![TEXT_BYTES_MAX, ROWS_MAX as i64])?;
+            let mut machines = Vec::new();
+            while let Some(row) = rows.next()? {
+                machines.extend(written(row)?);
+            }
+            Ok(machines)
+        })
+    }
+
+    /// The id after which the events begin that were refused at or after `since` (seconds since the epoch), as far as they
+    /// are there now.
+    pub(super) fn position_at(&self, since: &str) -> Result<i64, Fault> {
+        // One statement, so that none is written in between.
+        const SQL: &str = "SELECT coalesce(\
+            (SELECT min(id) - 1 FROM realtime_events WHERE consumed = 0 AND created_at >= ?1), \
+            (SELECT max(id) FROM realtime_events), 0)";
+        self.ask(|db| db.query_row(SQL, params![since], |row| row.get(0)))
+    }
+
+    /// The highest id of a refused event; 0 without any.
+    pub(super) fn newest_event(&self) -> Result<i64, Fault> {
+        self.ask(|db| db.query_row("SELECT coalesce(max(id), 0) FROM realtime_events", [], |row| row.get(0)))
+    }
+
+    /// At most `most` refused events with ids after `after` up to `to`, in their order.
+    pub(super) fn events(&self, (after, to): (i64, i64), most: usize) -> Result<Vec<Numbered>, Fault> {
+        // The plus keeps SQLite from using the index on `consumed`, by which it would have to sort.
+        const SQL: &str = "SELECT id, machine_name, event_type, \
+            CASE WHEN octet_length(payload) <= ?4 THEN payload END, created_at \
+            FROM realtime_events WHERE id > ?1 AND id <= ?2 AND +consumed = 0 ORDER BY id LIMIT ?3";
+        let bytes_max = i64::try_from(self.event_bytes_max).unwrap_or(i64::MAX);
+        self.ask(|db| {
+            let mut statement = db.prepare(SQL)?;
+            let mut rows = statement.query(params![after, to, most as i64, bytes_max])?;
+            let mut events = Vec::new();
+            while let Some(row) = rows.next()? {
+                events.push((row.get(0)?, refused(row)?));
+            }
+            Ok(events)
+        })
+    }
+}
+
+/// A machine's row; `None` without a usable name.
+fn written(row: &Row<'_>) -> rusqlite::Result<Option<Written>> {
+    let Some(machine) = values::text(row.get_ref(0)?) else {
+        return Ok(None);
+    };
+    let row_of_engine = EngineRow {
+        machine,
+        state: values::text(row.get_ref(1)?),
+        time: values::time(row.get_ref(2)?),
+        metadata: values::text(row.get_ref(4)?),
+        config_type: values::text(row.get_ref(5)?),
+        stale: false,
+    };
+    let pid = row.get_ref(3)?.as_i64_or_null().unwrap_or_default();
+    Ok(Some(Written {
+        row: row_of_engine,
+        pid: pid.and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0),
+    }))
+}
+
+fn refused(row: &Row<'_>) -> rusqlite::Result<Refused> {
+    let text = |index| row.get_ref(index).map(values::text);
+    let (machine, kind, payload) = (text(1)?, text(2)?, text(3)?);
+    let datagram = payload.map(|payload| {
+        let name = |name: Option<Box<str>>| name.unwrap_or_default();
+        values::datagram(&name(machine), &name(kind), &payload)
+    });
+    let written = values::time(row.get_ref(4)?).and_then(|time| time.parse().ok());
+    Ok(Refused {
+        datagram,
+        written: written.unwrap_or_default(),
+    })
+}
