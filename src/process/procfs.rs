@@ -1,6 +1,9 @@
 //! Facts about other processes from /proc: who has a Unix socket open, and what a process is called.
 
 use crate::process::clock::epoch_seconds;
+use rustix::param::clock_ticks_per_second;
+use rustix::process::Pid;
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -111,32 +114,69 @@ fn any_descriptor(pid: u32, is_meant: impl Fn(&Path) -> bool) -> bool {
         .is_ok_and(|descriptors| descriptors.flatten().any(|entry| is_meant(&entry.path())))
 }
 
-/// Whether the process is gone that had id `pid` at `since` (seconds since the epoch): there is none, or one that began
-/// later. Takes 20 µs.
-pub fn is_process_gone(pid: i32, since: f64) -> bool {
-    let Some(id) = rustix::process::Pid::from_raw(pid) else {
-        return true;
-    };
-    if rustix::process::test_kill_process(id) == Err(rustix::io::Errno::SRCH) {
-        return true;
-    }
-    // Who may not see it takes it for the one that is meant.
-    begun(pid).is_some_and(|begun| begun > since + BEGUN_SLACK_S)
+/// Which processes there are, as each is first asked for; made anew for every moment.
+#[derive(Debug)]
+pub struct Processes {
+    /// When the host began, seconds since the epoch.
+    host_begun: Option<f64>,
+    seen: BTreeMap<i32, Life>,
+}
+
+/// What is known of a process id.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Life {
+    Gone,
+    /// Seconds since the epoch.
+    Since(f64),
+    /// Somebody has it, but we may not see who.
+    Hidden,
 }
 
 /// A process may write its id down in the moment in which it begins, by clocks that are read with 10 ms and rounded.
 const BEGUN_SLACK_S: f64 = 2.0;
 
-/// When process `pid` began, seconds since the epoch.
-fn begun(pid: i32) -> Option<f64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The 22nd field (proc_pid_stat(5)), counted behind the name, which may itself contain parentheses and spaces.
+impl Processes {
+    /// Of this moment.
+    pub fn now() -> Processes {
+        let uptime = fs::read_to_string("/proc/uptime").ok();
+        let uptime: Option<f64> = uptime.and_then(|text| text.split_whitespace().next()?.parse().ok());
+        Processes {
+            host_begun: uptime.map(|uptime| epoch_seconds() - uptime),
+            seen: BTreeMap::new(),
+        }
+    }
+
+    /// Whether the process is gone that had id `pid` at `at` (seconds since the epoch): there is none, or one that began
+    /// later. Takes some 10 µs for an id that was not asked for before.
+    pub fn is_gone(&mut self, pid: i32, at: f64) -> bool {
+        let host_begun = self.host_begun;
+        match self.seen.entry(pid).or_insert_with(|| life(pid, host_begun)) {
+            Life::Gone => true,
+            Life::Since(begun) => *begun > at + BEGUN_SLACK_S,
+            Life::Hidden => false,
+        }
+    }
+}
+
+fn life(pid: i32, host_begun: Option<f64>) -> Life {
+    let is_there = |id| rustix::process::test_kill_process(id) != Err(rustix::io::Errno::SRCH);
+    if !Pid::from_raw(pid).is_some_and(is_there) {
+        return Life::Gone;
+    }
+    let ticks = fs::read_to_string(format!("/proc/{pid}/stat"))
+        .ok()
+        .and_then(|stat| begun_ticks(&stat));
+    match (host_begun, ticks) {
+        (Some(host), Some(ticks)) => Life::Since(host + ticks / clock_ticks_per_second() as f64),
+        _ => Life::Hidden,
+    }
+}
+
+/// When the process of a line of proc_pid_stat(5) began, in ticks since the host did: the 22nd field, counted behind the
+/// name, which may itself contain parentheses and spaces.
+fn begun_ticks(stat: &str) -> Option<f64> {
     let (_, fields) = stat.rsplit_once(')')?;
-    let ticks: f64 = fields.split_whitespace().nth(19)?.parse().ok()?;
-    let uptime = fs::read_to_string("/proc/uptime").ok()?;
-    let uptime: f64 = uptime.split_whitespace().next()?.parse().ok()?;
-    let age = uptime - ticks / rustix::param::clock_ticks_per_second() as f64;
-    Some(epoch_seconds() - age)
+    fields.split_whitespace().nth(19)?.parse().ok()
 }
 
 /// A process that holds a lock for writing on the file that `file` describes (fcntl(2), as SQLite does); `None` when nobody
@@ -198,10 +238,15 @@ mod tests {
     #[test]
     fn a_process_is_known_by_its_beginning() {
         let own = std::process::id() as i32;
-        assert!(!is_process_gone(own, epoch_seconds()));
-        assert!(is_process_gone(own, epoch_seconds() - 1e6), "that was another one");
-        assert!(is_process_gone(i32::MAX, epoch_seconds()));
-        assert!(is_process_gone(0, 0.0));
+        let mut processes = Processes::now();
+        assert!(!processes.is_gone(own, epoch_seconds()));
+        assert!(processes.is_gone(own, epoch_seconds() - 1e6), "that was another one");
+        assert!(processes.is_gone(i32::MAX, epoch_seconds()));
+        assert!(processes.is_gone(0, 0.0));
+        assert_eq!(
+            begun_ticks("7 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4200 20"),
+            Some(4200.0)
+        );
     }
 
     #[test]

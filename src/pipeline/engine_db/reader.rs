@@ -17,7 +17,7 @@ use crate::pipeline::engine_db::{Condition, EngineDbGauges, STALE_LISTED_MAX, St
 use crate::pipeline::machines::merge::{EngineRow, RecoveredTo};
 use crate::pipeline::requests::{FanoutHandle, Found};
 use crate::process::clock::{pause, rfc3339, timespec};
-use crate::process::procfs::is_process_gone;
+use crate::process::procfs::Processes;
 use crate::process::stop::Stop;
 use crossbeam_channel::{Receiver, Select, Sender};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -231,8 +231,9 @@ impl Reader {
         let written = self.source.machines()?;
         drop(doing);
         let mut before = std::mem::take(&mut self.machines);
+        let mut processes = Processes::now();
         for Written { mut row, pid } in written {
-            row.stale = pid.is_some_and(|pid| is_process_gone(pid, row.seconds()));
+            row.stale = pid.is_some_and(|pid| processes.is_gone(pid, row.seconds()));
             self.beat.step();
             self.machines.insert(row.machine.clone(), (row, pid));
         }
@@ -272,9 +273,10 @@ impl Reader {
     fn tell_of_processes(&mut self) -> Result<(), Interrupted> {
         let doing = self.beat.begin(Operation::ReadingDatabase);
         let mut rows = Vec::new();
+        let mut processes = Processes::now();
         for (row, pid) in self.machines.values_mut() {
             self.beat.step();
-            let stale = pid.is_some_and(|pid| is_process_gone(pid, row.seconds()));
+            let stale = pid.is_some_and(|pid| processes.is_gone(pid, row.seconds()));
             if std::mem::replace(&mut row.stale, stale) != stale || self.config.has_ttl {
                 rows.push(row.clone());
             }
