@@ -4,6 +4,7 @@
 use crate::pipeline::chunk::{Chunk, ChunkBuilder};
 use crate::pipeline::event::Seq;
 use std::hash::{BuildHasher, RandomState};
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
@@ -21,6 +22,7 @@ pub struct Batch {
     seqs: Range<Seq>,
     /// Nobody knows how many of some of the numbers were used.
     uncertain: bool,
+    has_recovered: bool,
     published_us: u64,
     time: f64,
 }
@@ -33,7 +35,7 @@ enum Entry {
         machine: Name,
         kind: Name,
         names_key: u64,
-        recovered: bool,
+        recovered: Option<NonZeroU64>,
     },
     Loss(Loss),
 }
@@ -82,8 +84,8 @@ pub struct Numbered<'a> {
     /// Stands for machine and type together; the same in every batch. Two pairs share one with a chance of 2^-64, which
     /// nobody outside can choose.
     pub names_key: u64,
-    /// Its engine could not send it: it comes from that one's database, later than what came after it.
-    pub recovered: bool,
+    /// Its engine could not send it: it comes from this row of that one's database, later than what came after it.
+    pub recovered: Option<NonZeroU64>,
     /// The bytes as they came: one JSON object in UTF-8.
     pub payload: &'a [u8],
 }
@@ -117,6 +119,11 @@ impl Batch {
     /// Memory that it holds, in bytes.
     pub fn memory_bytes(&self) -> usize {
         BATCH_OVERHEAD_BYTES + self.chunk.memory_bytes() + std::mem::size_of_val(&*self.entries) + self.names.len()
+    }
+
+    /// Whether an event in it was recovered from the engine's database.
+    pub fn has_recovered(&self) -> bool {
+        self.has_recovered
     }
 
     /// Number of events.
@@ -191,6 +198,7 @@ pub struct BatchBuilder {
     first: Seq,
     next: Seq,
     uncertain: bool,
+    has_recovered: bool,
 }
 
 impl BatchBuilder {
@@ -204,6 +212,7 @@ impl BatchBuilder {
             first,
             next: first,
             uncertain: false,
+            has_recovered: false,
         }
     }
 
@@ -214,11 +223,18 @@ impl BatchBuilder {
 
     /// Adds an event, which gets the next number. `payload` must be UTF-8.
     pub fn push(&mut self, payload: &[u8], machine: Option<&str>, kind: Option<&str>) {
-        self.push_as(false, payload, machine, kind);
+        self.push_as(None, payload, machine, kind);
     }
 
-    /// The same, of one that may be `recovered`.
-    pub fn push_as(&mut self, recovered: bool, payload: &[u8], machine: Option<&str>, kind: Option<&str>) {
+    /// The same, of one that may be `recovered` from a row of the engine's database.
+    pub fn push_as(
+        &mut self,
+        recovered: Option<NonZeroU64>,
+        payload: &[u8],
+        machine: Option<&str>,
+        kind: Option<&str>,
+    ) {
+        self.has_recovered |= recovered.is_some();
         self.frames.push(payload);
         let names_key = match self.entries.last() {
             Some(Entry::Event { names_key, .. }) if self.are_last(machine, kind) => *names_key,
@@ -305,6 +321,7 @@ impl BatchBuilder {
             names: self.names.into_boxed_str(),
             seqs: self.first..self.next,
             uncertain: self.uncertain,
+            has_recovered: self.has_recovered,
             published_us,
             time,
         })

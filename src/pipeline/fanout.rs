@@ -28,7 +28,7 @@ use crate::pipeline::machines::{Applied, Machines};
 use crate::pipeline::position::Epoch;
 use crate::pipeline::rates::Rates;
 use crate::pipeline::receiver::FanoutSleep;
-use crate::pipeline::requests::{FanoutGauges, FanoutRequests};
+use crate::pipeline::requests::{FanoutGauges, FanoutRequests, Refused};
 use crate::process::clock::{epoch_seconds, monotonic_us, pause};
 use crate::process::files::Slot;
 use crate::process::stop::Stop;
@@ -365,24 +365,10 @@ impl Fanout {
             self.beat.step();
             match entry {
                 Entry::Lost(count, cause) => lose(&mut builder, *count, *cause),
-                Entry::Datagram(datagram) | Entry::Recovered(datagram, _) => match event::check(datagram) {
-                    Ok(event) => {
-                        let recovered = match entry {
-                            Entry::Recovered(_, written) => Some(*written),
-                            _ => None,
-                        };
-                        self.note(&event, builder.next_seq(), datagram.len(), recovered, (now, time));
-                        let (machine, kind) = (event.machine.as_deref(), event.kind.as_deref());
-                        builder.push_as(recovered.is_some(), datagram, machine, kind);
-                    }
-                    Err(cause) => {
-                        self.refuse(cause, datagram);
-                        // Nothing at all was sent, so nothing is missing.
-                        if cause != DropCause::Empty {
-                            builder.lose(1, cause.name());
-                        }
-                    }
-                },
+                Entry::Datagram(datagram) => self.encode_event(&mut builder, datagram, None, (now, time)),
+                Entry::Recovered(event) => {
+                    self.encode_event(&mut builder, &event.datagram, Some(event), (now, time));
+                }
             }
         }
         let batch = builder.finish(monotonic_us(), time)?;
@@ -393,18 +379,38 @@ impl Fanout {
         Some(batch)
     }
 
-    /// `recovered`: when it was written into the engine's database.
-    fn note(&mut self, event: &Event<'_>, seq: Seq, len: usize, recovered: Option<f64>, (now, time): (Instant, f64)) {
-        let machine = event.machine.as_deref();
-        log::debug!(
-            "📥 event {seq}: {} of {}, {len} bytes",
-            event.kind.as_deref().unwrap_or("(no type)"),
-            machine.unwrap_or("(no machine)"),
-        );
-        match recovered {
-            None => say_applied(&self.machines.apply(event, now, time)),
-            Some(written) => self.apply_late(event, written, now),
+    /// One event; `recovered` is where it comes from if not from the socket.
+    fn encode_event(
+        &mut self,
+        builder: &mut BatchBuilder,
+        datagram: &[u8],
+        recovered: Option<&Refused>,
+        now: (Instant, f64),
+    ) {
+        match event::check(datagram) {
+            Ok(event) => {
+                note(&event, builder.next_seq(), datagram.len());
+                match recovered {
+                    None => say_applied(&self.machines.apply(&event, now.0, now.1)),
+                    Some(recovered) => self.apply_late(&event, recovered.written, now.0),
+                }
+                let (machine, kind) = (event.machine.as_deref(), event.kind.as_deref());
+                if recovered.is_none() {
+                    self.count_rate(machine, now.0);
+                }
+                builder.push_as(recovered.map(|event| event.row), datagram, machine, kind);
+            }
+            Err(cause) => {
+                self.refuse(cause, datagram);
+                // Nothing at all was sent, so nothing is missing.
+                if cause != DropCause::Empty {
+                    builder.lose(1, cause.name());
+                }
+            }
         }
+    }
+
+    fn count_rate(&mut self, machine: Option<&str>, now: Instant) {
         if let Some(count) = machine.and_then(|machine| self.rates.count(machine, now)) {
             log::warn!(
                 "⚠️ machine {} sends over {} events/s; is it in a loop? (said once a minute)",
@@ -528,6 +534,14 @@ impl Fanout {
 }
 
 /// Names a slow client in the log, if it is time to.
+fn note(event: &Event<'_>, seq: Seq, len: usize) {
+    log::debug!(
+        "📥 event {seq}: {} of {}, {len} bytes",
+        event.kind.as_deref().unwrap_or("(no type)"),
+        event.machine.as_deref().unwrap_or("(no machine)"),
+    );
+}
+
 fn say_applied(applied: &Applied) {
     match applied {
         Applied::Nothing => {}

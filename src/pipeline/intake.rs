@@ -2,6 +2,7 @@
 
 use crate::liveness::beat::Beat;
 use crate::pipeline::event::DropCause;
+use crate::pipeline::requests::Refused;
 use crate::process::bell::Bell;
 use crate::process::clock::pause;
 use crate::process::stop::Stop;
@@ -29,8 +30,8 @@ const LAST_WAIT: Duration = Duration::from_millis(300);
 pub enum Entry {
     /// A datagram as it came.
     Datagram(Box<[u8]>),
-    /// An event that its engine could not send, and when it wrote it down instead. It does not come by the queue.
-    Recovered(Box<[u8]>, f64),
+    /// An event that its engine could not send. It does not come by the queue.
+    Recovered(Refused),
     /// At this place in the order so many datagrams are missing.
     Lost(u64, DropCause),
 }
@@ -39,7 +40,8 @@ impl Entry {
     /// Bytes of the event in it.
     pub fn bytes(&self) -> usize {
         match self {
-            Entry::Datagram(bytes) | Entry::Recovered(bytes, _) => bytes.len(),
+            Entry::Datagram(bytes) => bytes.len(),
+            Entry::Recovered(event) => event.datagram.len(),
             Entry::Lost(..) => 0,
         }
     }

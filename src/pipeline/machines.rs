@@ -9,7 +9,7 @@ use crate::pipeline::batch::Item;
 use crate::pipeline::chunk::Chunk;
 use crate::pipeline::event::{Event, Seq, check};
 use crate::pipeline::history::History;
-use crate::pipeline::machines::merge::{Ends, RecoveredTo};
+use crate::pipeline::machines::merge::{Ends, Origin, RecoveredTo};
 use crate::process::clock::json_seconds;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -38,8 +38,8 @@ struct Row {
     json: Vec<u8>,
     /// When it was last heard of; decides who gives way.
     heard: Instant,
-    /// Its state and `last_activity` come from an event, not from the engine's database.
-    by_event: bool,
+    /// Where its state and `last_activity` come from.
+    origin: Origin,
     /// The process of its row in the engine's database is gone.
     stale: bool,
     /// It has a row there, as far as was read last.
@@ -166,6 +166,13 @@ impl Machines {
             return Applied::Nothing;
         };
         let config_type = event.config_type.as_deref();
+        if event
+            .time
+            .is_some_and(|time| self.is_overtaken(machine, merge::seconds(Some(time))))
+        {
+            self.hear(machine, now);
+            return Applied::Nothing;
+        }
         if [machine, state, config_type.unwrap_or("")]
             .iter()
             .any(|text| text.len() > FIELD_BYTES_MAX)
@@ -190,7 +197,7 @@ impl Machines {
             row.config_type = config_type.map(Into::into);
         }
         row.last_activity = time;
-        row.by_event = true;
+        row.origin = Origin::Event;
         row.stale = false;
         row.from_database = false;
         row.heard = now;
@@ -217,7 +224,8 @@ impl Machines {
 
     /// Removes a machine that ended at `time`, seconds since the epoch; whether there was one of that name.
     pub fn end(&mut self, machine: &str, time: f64) -> bool {
-        self.ends.note(machine, time);
+        let had_row = self.rows.get(machine).is_some_and(|row| row.in_database);
+        self.ends.note(machine, time, had_row);
         self.remove(machine)
     }
 
@@ -321,8 +329,6 @@ impl Machines {
         let mut machines = Machines {
             // One that cannot be read only means that more is looked at again.
             saved: top.get("saved").and_then(|time| time.get().parse().ok()).unwrap_or(0.0),
-            // As if nothing had been recovered yet, which is bounded by other means too.
-            recovered_to: top.get("engine_db").and_then(|kept| merge::saved_position(kept)),
             ..Machines::default()
         };
         for row in rows {
@@ -334,6 +340,8 @@ impl Machines {
                 config_type: text("config_type"),
                 metadata: text("metadata"),
                 last_activity: time.into(),
+                // So that a row counts only if it is newer.
+                origin: Origin::Event,
                 ..Row::new(now)
             };
             restored.encode(&name);
@@ -341,7 +349,7 @@ impl Machines {
             machines.rows.insert(name, restored);
         }
         if let Some(kept) = top.get("engine_db") {
-            machines.restore_database_rows(kept);
+            machines.restore_kept(kept);
         }
         machines.evict();
         Ok(machines)
@@ -363,7 +371,7 @@ impl Machines {
                 if let Item::Event(event) = item
                     && let Ok(checked) = check(event.payload)
                 {
-                    if event.recovered {
+                    if event.recovered.is_some() {
                         self.apply_late(&checked, batch.time(), heard);
                     } else {
                         self.apply(&checked, heard, batch.time());
@@ -387,7 +395,7 @@ impl Row {
             last_activity: "null".into(),
             json: Vec::new(),
             heard,
-            by_event: false,
+            origin: Origin::Database,
             stale: false,
             in_database: false,
             from_database: false,

@@ -11,6 +11,7 @@ use crate::pipeline::position::{Epoch, Position};
 use crate::process::bell::Bell;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, TryLockError};
 use std::time::Duration;
@@ -144,6 +145,8 @@ pub struct Found {
     /// Nothing more of these comes for now.
     pub all_recovered: bool,
     pub rows: Vec<EngineRow>,
+    /// Machines whose rows are as before, and whose processes live.
+    pub alive: Vec<Box<str>>,
     /// Machines whose rows are gone.
     pub vanished: Vec<Box<str>>,
     /// All rows of a database that could not be read when the server started are in: who has come since has not seen them.
@@ -153,8 +156,10 @@ pub struct Found {
 /// An event that its engine could not send.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refused {
-    /// The datagram that it could not send; `None`: it is larger than `--max-event-bytes`.
-    pub datagram: Option<Box<[u8]>>,
+    /// Its row in the database.
+    pub row: NonZeroU64,
+    /// The datagram that it could not send; empty if it is larger than `--max-event-bytes`.
+    pub datagram: Box<[u8]>,
     /// When it was written into the database, seconds since the epoch.
     pub written: f64,
 }

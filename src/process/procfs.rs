@@ -118,7 +118,7 @@ fn any_descriptor(pid: u32, is_meant: impl Fn(&Path) -> bool) -> bool {
 #[derive(Debug)]
 pub struct Processes {
     /// When the host began, seconds since the epoch.
-    host_begun: Option<f64>,
+    host_begun: f64,
     seen: BTreeMap<i32, Life>,
 }
 
@@ -138,45 +138,47 @@ const BEGUN_SLACK_S: f64 = 2.0;
 impl Processes {
     /// Of this moment.
     pub fn now() -> Processes {
-        let uptime = fs::read_to_string("/proc/uptime").ok();
-        let uptime: Option<f64> = uptime.and_then(|text| text.split_whitespace().next()?.parse().ok());
+        // Not /proc/uptime, which in a container can be that one's own.
+        let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         Processes {
-            host_begun: uptime.map(|uptime| epoch_seconds() - uptime),
+            host_begun: epoch_seconds() - (up.tv_sec as f64 + up.tv_nsec as f64 / 1e9),
             seen: BTreeMap::new(),
         }
     }
 
-    /// Whether the process is gone that had id `pid` at `at` (seconds since the epoch): there is none, or one that began
-    /// later. Takes some 10 µs for an id that was not asked for before.
-    pub fn is_gone(&mut self, pid: i32, at: f64) -> bool {
+    /// Whether the process is gone that had id `pid` at `at` (seconds since the epoch; `None`: nobody knows when): there is
+    /// none, or one that began later. Takes some 10 µs for an id that was not asked for before.
+    pub fn is_gone(&mut self, pid: i32, at: Option<f64>) -> bool {
         let host_begun = self.host_begun;
         match self.seen.entry(pid).or_insert_with(|| life(pid, host_begun)) {
             Life::Gone => true,
-            Life::Since(begun) => *begun > at + BEGUN_SLACK_S,
+            Life::Since(begun) => at.is_some_and(|at| *begun > at + BEGUN_SLACK_S),
             Life::Hidden => false,
         }
     }
 }
 
-fn life(pid: i32, host_begun: Option<f64>) -> Life {
+fn life(pid: i32, host_begun: f64) -> Life {
     let is_there = |id| rustix::process::test_kill_process(id) != Err(rustix::io::Errno::SRCH);
     if !Pid::from_raw(pid).is_some_and(is_there) {
         return Life::Gone;
     }
-    let ticks = fs::read_to_string(format!("/proc/{pid}/stat"))
-        .ok()
-        .and_then(|stat| begun_ticks(&stat));
-    match (host_begun, ticks) {
-        (Some(host), Some(ticks)) => Life::Since(host + ticks / clock_ticks_per_second() as f64),
-        _ => Life::Hidden,
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok();
+    match stat.as_deref().and_then(state_and_begin) {
+        // It has ended, and nobody has asked how.
+        Some(("Z" | "X", _)) => Life::Gone,
+        Some((_, ticks)) => Life::Since(host_begun + ticks / clock_ticks_per_second() as f64),
+        None => Life::Hidden,
     }
 }
 
-/// When the process of a line of proc_pid_stat(5) began, in ticks since the host did: the 22nd field, counted behind the
-/// name, which may itself contain parentheses and spaces.
-fn begun_ticks(stat: &str) -> Option<f64> {
+/// Of a line of proc_pid_stat(5) the state, and when the process began, in ticks since the host did: the third and the 22nd
+/// field, counted behind the name, which may itself contain parentheses and spaces.
+fn state_and_begin(stat: &str) -> Option<(&str, f64)> {
     let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_whitespace().nth(19)?.parse().ok()
+    let mut fields = fields.split_whitespace();
+    let state = fields.next()?;
+    Some((state, fields.nth(18)?.parse().ok()?))
 }
 
 /// A process that holds a lock for writing on the file that `file` describes (fcntl(2), as SQLite does); `None` when nobody
@@ -239,14 +241,14 @@ mod tests {
     fn a_process_is_known_by_its_beginning() {
         let own = std::process::id() as i32;
         let mut processes = Processes::now();
-        assert!(!processes.is_gone(own, epoch_seconds()));
-        assert!(processes.is_gone(own, epoch_seconds() - 1e6), "that was another one");
-        assert!(processes.is_gone(i32::MAX, epoch_seconds()));
-        assert!(processes.is_gone(0, 0.0));
-        assert_eq!(
-            begun_ticks("7 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4200 20"),
-            Some(4200.0)
-        );
+        assert!(!processes.is_gone(own, Some(epoch_seconds())));
+        assert!(!processes.is_gone(own, None));
+        let long_ago = Some(epoch_seconds() - 1e6);
+        assert!(processes.is_gone(own, long_ago), "that was another one");
+        assert!(processes.is_gone(i32::MAX, Some(epoch_seconds())));
+        assert!(processes.is_gone(0, None));
+        let line = "7 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4200 20";
+        assert_eq!(state_and_begin(line), Some(("S", 4200.0)));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::liveness::operation::Operation;
 use crate::liveness::report::Reporter;
 use crate::liveness::voice::Voice;
 use crate::liveness::watchdog::{Backlog, Watchdog, WatchdogConfig};
+use crate::pipeline::batch::Item;
 use crate::pipeline::engine_db::EngineDbGauges;
 use crate::pipeline::history::History;
 use crate::pipeline::intake::IntakeGauge;
@@ -15,7 +16,7 @@ use crate::pipeline::journal::queue::JournalGauges;
 use crate::pipeline::journal::segments::Limits;
 use crate::pipeline::journal::{Journal, Opened, Record};
 use crate::pipeline::machines::Machines;
-use crate::pipeline::machines::merge::RecoveredTo;
+use crate::pipeline::machines::merge::{RecoveredTo, mark};
 use crate::pipeline::requests::FanoutHandle;
 use crate::process::clock::epoch_seconds;
 use crate::process::config::Config;
@@ -203,9 +204,29 @@ impl EngineDbBeginning {
             has_ttl: config.machine_ttl.is_some(),
             since: journal_end.unwrap_or_else(epoch_seconds),
             resumes: journal_end.is_some(),
-            recovered_to: machines.recovered_to().cloned(),
+            recovered_to: recovered_to(history, machines),
             known: machines.in_database().map(Into::into).collect(),
         }
+    }
+}
+
+/// How far refused events were recovered: a server that was killed has journaled more than it has saved.
+fn recovered_to(history: &History, machines: &Machines) -> Option<RecoveredTo> {
+    let saved = machines.recovered_to();
+    let journaled = history.all().iter().rev().find_map(|batch| {
+        let events = batch.items().filter_map(|item| match item {
+            Item::Event(event) => event.recovered.map(|row| (row.get(), mark(event.payload))),
+            Item::Loss(_) => None,
+        });
+        events.last()
+    });
+    match journaled {
+        Some((id, mark)) if saved.is_none_or(|saved| saved.id < id) => Some(RecoveredTo {
+            file: saved.map(|saved| saved.file.clone()).unwrap_or_default(),
+            id,
+            mark,
+        }),
+        _ => saved.cloned(),
     }
 }
 

@@ -21,7 +21,7 @@ pub fn put_event(out: &mut Vec<u8>, event: &Numbered<'_>) {
     put_string(out, event.machine);
     out.extend_from_slice(b",\"type\":");
     put_string(out, event.kind);
-    if event.recovered {
+    if event.recovered.is_some() {
         out.extend_from_slice(b",\"recovered\":true");
     }
     out.extend_from_slice(b",\"event\":");

@@ -23,16 +23,20 @@ pub(super) enum Fault {
     Schema(String),
     /// A writer was killed in the middle of a change, which only another writer can undo.
     HotJournal,
+    /// It has a write-ahead log, which cannot be read without writing beside it.
+    WriteAhead,
     Slow(Duration),
     Other(String),
 }
 
 impl Fault {
     pub(super) fn of(error: &rusqlite::Error, slow: Duration) -> Fault {
-        let rusqlite::Error::SqliteFailure(failure, text) = error else {
-            return Fault::Other(error.to_string());
+        let (failure, text) = match error {
+            rusqlite::Error::SqliteFailure(failure, text) => (failure, text.as_deref()),
+            rusqlite::Error::SqlInputError { error, msg, .. } => (error, Some(&**msg)),
+            _ => return Fault::Other(error.to_string()),
         };
-        let text = text.clone().unwrap_or_else(|| failure.to_string());
+        let text = text.map_or_else(|| failure.to_string(), str::to_owned);
         match failure.code {
             ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Fault::Locked,
             ErrorCode::DatabaseCorrupt => Fault::Damaged,
@@ -63,6 +67,7 @@ impl Fault {
                 "a writer was killed in the middle of a change ({})",
                 journal_of(path).display()
             ),
+            Fault::WriteAhead => "it has a write-ahead log, which nobody can read without writing beside it".to_owned(),
             Fault::Slow(most) => format!("reading it takes longer than {most:?}"),
             Fault::Other(what) => what.clone(),
         }
@@ -84,6 +89,9 @@ impl Fault {
             }
             Fault::HotJournal => {
                 "any engine, or `statemachine-db status`, undoes it when it opens the database".to_owned()
+            }
+            Fault::WriteAhead => {
+                format!("`sqlite3 {path} 'PRAGMA journal_mode=DELETE'` gives it the engines' own kind of journal again")
             }
             Fault::Slow(_) => "delete what is old from machine_state and realtime_events, or give --db none".to_owned(),
             Fault::Other(_) => {

@@ -14,8 +14,8 @@ use crate::liveness::operation::Operation;
 use crate::pipeline::engine_db::fault::Fault;
 use crate::pipeline::engine_db::source::{Change, FileId, Source, Written};
 use crate::pipeline::engine_db::{Condition, EngineDbGauges, STALE_LISTED_MAX, StaleMachine};
-use crate::pipeline::machines::merge::{EngineRow, RecoveredTo};
-use crate::pipeline::requests::{FanoutHandle, Found};
+use crate::pipeline::machines::merge::{EngineRow, Process, RecoveredTo, mark};
+use crate::pipeline::requests::{FanoutHandle, Found, Refused};
 use crate::process::clock::{pause, rfc3339, timespec};
 use crate::process::procfs::Processes;
 use crate::process::stop::Stop;
@@ -26,19 +26,23 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How often the database is looked at.
+/// How often the database is looked at; and how often if that takes so long that engines would notice.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+const SLOW_LOOK_EVERY: Duration = Duration::from_secs(30);
 /// How long the thread waits before it shows that it is alive.
 const TURN: Duration = Duration::from_millis(250);
 /// So many looks in a row must see a fault before it is said: a writer may be in the middle of something.
 const LOOKS_BEFORE_WORD: u32 = 2;
-/// Rows in one turn of the fan-out, some 2 µs each.
+/// Rows in one turn of the fan-out, some 2 µs each; and names only, some 0.2 µs each.
 const ROWS_PER_TURN: usize = 256;
+const NAMES_PER_TURN: usize = 2048;
 /// Events in one turn of the fan-out, and their bytes; one event may be larger.
 const EVENTS_PER_TURN: usize = 64;
 const EVENT_BYTES_PER_TURN: usize = 64 * 1024;
 /// The start of the server waits so long for the first look, so that whoever comes first sees what was there before.
 pub const START_WAIT: Duration = Duration::from_millis(500);
+/// If a process that seems gone has written its row so often, we only cannot see it: it is in a container.
+const ROWS_OF_THE_UNSEEN: u32 = 2;
 
 /// What the thread begins with.
 #[derive(Debug)]
@@ -46,15 +50,42 @@ pub struct ReaderConfig {
     pub path: PathBuf,
     /// `--max-event-bytes`.
     pub event_bytes_max: usize,
-    /// Rows are told again with every look, because a living process is a sign of life.
+    /// `--machine-ttl` is given, so that it matters whether a silent process lives.
     pub has_ttl: bool,
     /// Refused events count from here on, seconds since the epoch.
     pub since: f64,
-    /// How far they were recovered before, and whether that is exact for the time in which no server ran.
+    /// How far a former server has recovered them.
     pub recovered_to: Option<RecoveredTo>,
+    /// Those that came while no server ran count too.
     pub resumes: bool,
     /// Machines that had a row when a former server read the database last.
     pub known: Vec<Box<str>>,
+}
+
+/// A row as it was told to the fan-out, and the process that wrote it.
+#[derive(Debug)]
+struct Told {
+    row: EngineRow,
+    pid: Option<i32>,
+    /// How often that process has written while it seemed to be gone.
+    written_by_unseen: u32,
+}
+
+impl Told {
+    fn judge(&mut self, processes: &mut Processes) {
+        self.row.process = match self.pid {
+            None => Process::Unknown,
+            Some(_) if self.written_by_unseen >= ROWS_OF_THE_UNSEEN => Process::Unknown,
+            Some(pid) => {
+                let at = self.row.time.is_some().then(|| self.row.seconds());
+                if processes.is_gone(pid, at) {
+                    Process::Gone
+                } else {
+                    Process::Lives
+                }
+            }
+        };
+    }
 }
 
 /// The thread's own things.
@@ -68,13 +99,14 @@ pub struct Reader {
     stop: Stop,
     /// The first look is told to whoever starts us.
     looked: Option<Sender<()>>,
-    /// The rows as they were told to the fan-out, with the ids of their processes.
-    machines: BTreeMap<Box<str>, (EngineRow, Option<i32>)>,
+    machines: BTreeMap<Box<str>, Told>,
     /// Rows of a former server that were not read yet.
     known: BTreeSet<Box<str>>,
-    position: Option<(FileId, i64)>,
-    /// How often it was seen in a row.
-    fault: Option<(Fault, u32)>,
+    position: Option<RecoveredTo>,
+    /// It is a former server's.
+    is_former: bool,
+    /// Looks in a row that found a fault, and those that were said.
+    faults: (u32, Vec<Fault>),
     /// The file whose rows were said last.
     said: Option<FileId>,
     begun: Instant,
@@ -83,9 +115,10 @@ pub struct Reader {
     has_read: bool,
 }
 
-/// The thread is to end: asked to, or the fan-out is over.
+/// Why a look did not come to its end.
 #[derive(Debug)]
 enum Interrupted {
+    /// The thread is to end: asked to, or the fan-out is over.
     Ending,
     By(Fault),
 }
@@ -99,7 +132,7 @@ impl From<Fault> for Interrupted {
 impl Reader {
     /// Ready to run. `looked` gets word of the first look.
     pub fn new(
-        config: ReaderConfig,
+        mut config: ReaderConfig,
         fanout: FanoutHandle,
         gauges: Arc<EngineDbGauges>,
         (beat, stop): (&'static Beat, Stop),
@@ -107,7 +140,9 @@ impl Reader {
     ) -> Reader {
         Reader {
             source: Source::new(config.path.clone(), config.event_bytes_max, beat),
-            known: config.known.iter().cloned().collect(),
+            known: std::mem::take(&mut config.known).into_iter().collect(),
+            position: config.recovered_to.take(),
+            is_former: true,
             config,
             fanout,
             gauges,
@@ -115,8 +150,7 @@ impl Reader {
             stop,
             looked: Some(looked),
             machines: BTreeMap::new(),
-            position: None,
-            fault: None,
+            faults: (0, Vec::new()),
             said: None,
             begun: Instant::now(),
             was_absent: false,
@@ -128,17 +162,16 @@ impl Reader {
     pub fn run(mut self) {
         self.beat.adopt();
         loop {
-            let due = Instant::now() + LOOK_EVERY;
-            let outcome = self.look();
-            if let Err(Interrupted::Ending) = outcome {
-                break;
-            }
-            self.judge(outcome.err());
+            let begun = Instant::now();
+            let every = match self.look_and_judge() {
+                Err(()) => break,
+                Ok(every) => every,
+            };
             if let Some(looked) = self.looked.take() {
                 // Whoever started us may have given up.
                 let _ = looked.try_send(());
             }
-            if !self.wait_until(due) {
+            if !self.wait_until(begun + every) {
                 break;
             }
         }
@@ -160,6 +193,24 @@ impl Reader {
             let mut fds = [PollFd::new(&self.stop, PollFlags::IN)];
             // Interrupted or not, the clock tells.
             let _ = poll(&mut fds, Some(&timespec(left.min(TURN))));
+        }
+    }
+
+    /// One look; when the next one is due, or an error to end.
+    fn look_and_judge(&mut self) -> Result<Duration, ()> {
+        match self.look() {
+            Ok(()) => {
+                self.judge_good();
+                Ok(LOOK_EVERY)
+            }
+            Err(Interrupted::Ending) => Err(()),
+            Err(Interrupted::By(fault)) => {
+                // Processes end, and live, all the same.
+                if let Err(Interrupted::Ending) = self.tell_of_processes() {
+                    return Err(());
+                }
+                Ok(self.judge(fault))
+            }
         }
     }
 
@@ -188,78 +239,72 @@ impl Reader {
         Ok(())
     }
 
-    /// Says a fault once it lasts, and its end.
-    fn judge(&mut self, outcome: Option<Interrupted>) {
+    fn judge_good(&mut self) {
+        let (_, said) = std::mem::take(&mut self.faults);
+        if !said.is_empty() {
+            let (path, machines) = (self.source.path().display(), self.machines.len());
+            log::info!("✅ engine database {path} can be read again: {machines} machines");
+        }
+    }
+
+    /// Says a fault once it lasts, each kind once until all is well again; when the next look is due.
+    fn judge(&mut self, fault: Fault) -> Duration {
         let path = self.source.path().to_owned();
-        let fault = match outcome {
-            Some(Interrupted::By(fault)) => fault,
-            Some(Interrupted::Ending) => return,
-            None => {
-                if let Some((_, looks)) = self.fault.take()
-                    && looks >= LOOKS_BEFORE_WORD
-                {
-                    let machines = self.machines.len();
-                    log::info!(
-                        "✅ engine database {} can be read again: {machines} machines",
-                        path.display()
-                    );
-                }
-                return;
-            }
-        };
-        // Whatever it was, the next look begins anew; of a lock and a lost file the connection knows itself.
-        if fault == Fault::Gone {
-            self.position = None;
-        } else if fault != Fault::Locked {
+        // Of a lock and a lost file the connection knows itself; for anything else the next look begins anew.
+        if !matches!(fault, Fault::Locked | Fault::Gone) {
             self.source.close();
         }
-        self.gauges.looked(fault.condition(&path));
-        let looks = match self.fault.take() {
-            Some((before, looks)) if before == fault => looks.saturating_add(1),
-            Some((_, looks)) if looks < LOOKS_BEFORE_WORD => looks + 1,
-            _ => 1,
+        let every = match fault {
+            Fault::Slow(_) => SLOW_LOOK_EVERY,
+            _ => LOOK_EVERY,
         };
-        if looks == LOOKS_BEFORE_WORD {
-            log::warn!("{}", fault.line(&path, LOOK_EVERY));
+        self.gauges.looked(fault.condition(&path));
+        self.faults.0 = self.faults.0.saturating_add(1);
+        if self.faults.0 >= LOOKS_BEFORE_WORD && !self.faults.1.contains(&fault) {
+            log::warn!("{}", fault.line(&path, every));
+            self.faults.1.push(fault);
         }
-        self.fault = Some((fault, looks));
+        every
     }
 
     /// Reads all rows and tells the fan-out what is new.
     fn read_machines(&mut self) -> Result<(), Interrupted> {
         let doing = self.beat.begin(Operation::ReadingDatabase);
-        let written = self.source.machines()?;
-        drop(doing);
+        let (written, is_whole) = self.source.machines()?;
         let mut before = std::mem::take(&mut self.machines);
         let mut processes = Processes::now();
-        for Written { mut row, pid } in written {
-            row.stale = pid.is_some_and(|pid| processes.is_gone(pid, row.seconds()));
+        let (mut rows, mut alive) = (Vec::new(), Vec::new());
+        for Written { row, pid } in written {
             self.beat.step();
-            self.machines.insert(row.machine.clone(), (row, pid));
+            let old = before.remove(&row.machine);
+            let mut told = Told {
+                written_by_unseen: old.as_ref().map_or(0, |old| unseen_writes(old, &row, pid)),
+                row,
+                pid,
+            };
+            told.judge(&mut processes);
+            if old.is_none_or(|old| old.row != told.row) {
+                rows.push(told.row.clone());
+            } else if self.config.has_ttl && told.row.process == Process::Lives {
+                alive.push(told.row.machine.clone());
+            }
+            self.machines.insert(told.row.machine.clone(), told);
         }
-        let told = |row: &EngineRow, before: &BTreeMap<Box<str>, (EngineRow, Option<i32>)>| {
-            before.get(&row.machine).is_some_and(|(told, _)| told == row)
-        };
-        let again = self.config.has_ttl;
-        let rows: Vec<EngineRow> = self.machines.values().map(|(row, _)| row.clone()).collect();
-        let rows = rows.into_iter().filter(|row| again || !told(row, &before)).collect();
-        let is_whole = self.machines.len() < super::source::ROWS_MAX;
-        before.retain(|machine, _| !self.machines.contains_key(machine));
+        drop(doing);
         self.known.retain(|machine| !self.machines.contains_key(machine));
         let mut vanished = Vec::new();
         if is_whole {
             vanished.extend(before.into_keys());
             vanished.extend(std::mem::take(&mut self.known));
         }
-        self.tell(rows, vanished)?;
+        self.tell(rows, alive, vanished)?;
         let stale = self.show();
         if self.said != self.source.file() {
             self.said = self.source.file();
             let machines = self.machines.len();
-            let stale = if stale > 0 {
-                format!(", {stale} of them stale")
-            } else {
-                String::new()
+            let stale = match stale {
+                0 => String::new(),
+                stale => format!(", {stale} of them stale"),
             };
             log::info!(
                 "🗄️ engine database {}: {machines} machines{stale}",
@@ -269,44 +314,49 @@ impl Reader {
         Ok(())
     }
 
-    /// The database has not changed, but processes may have ended.
+    /// The database has not changed, or cannot be read, but processes may have ended.
     fn tell_of_processes(&mut self) -> Result<(), Interrupted> {
         let doing = self.beat.begin(Operation::ReadingDatabase);
-        let mut rows = Vec::new();
+        let (mut rows, mut alive) = (Vec::new(), Vec::new());
         let mut processes = Processes::now();
-        for (row, pid) in self.machines.values_mut() {
+        for told in self.machines.values_mut() {
             self.beat.step();
-            let stale = pid.is_some_and(|pid| processes.is_gone(pid, row.seconds()));
-            if std::mem::replace(&mut row.stale, stale) != stale || self.config.has_ttl {
-                rows.push(row.clone());
+            let before = told.row.process;
+            told.judge(&mut processes);
+            if told.row.process != before {
+                rows.push(told.row.clone());
+            } else if self.config.has_ttl && told.row.process == Process::Lives {
+                alive.push(told.row.machine.clone());
             }
         }
         drop(doing);
-        if !rows.is_empty() {
-            self.tell(rows, Vec::new())?;
+        let is_new = !rows.is_empty();
+        if is_new || !alive.is_empty() {
+            self.tell(rows, alive, Vec::new())?;
+        }
+        if is_new {
             self.show();
         }
         Ok(())
     }
 
     /// Leaves rows with the fan-out, as much at a time as a turn should take.
-    fn tell(&mut self, rows: Vec<EngineRow>, vanished: Vec<Box<str>>) -> Result<(), Interrupted> {
+    fn tell(&mut self, rows: Vec<EngineRow>, alive: Vec<Box<str>>, vanished: Vec<Box<str>>) -> Result<(), Interrupted> {
         let mut rows = rows.into_iter();
-        let mut vanished = vanished.into_iter();
+        let (mut alive, mut vanished) = (alive.into_iter(), vanished.into_iter());
         loop {
             let mut found = Found {
                 rows: rows.by_ref().take(ROWS_PER_TURN).collect(),
-                vanished: vanished.by_ref().take(ROWS_PER_TURN).collect(),
+                alive: alive.by_ref().take(NAMES_PER_TURN).collect(),
+                vanished: vanished.by_ref().take(NAMES_PER_TURN).collect(),
                 ..Found::default()
             };
-            let is_last = rows.len() == 0 && vanished.len() == 0;
-            if is_last {
-                found.came_late = !self.has_read && !self.was_absent && self.begun.elapsed() > START_WAIT;
+            let is_last = rows.len() + alive.len() + vanished.len() == 0;
+            if is_last && !self.has_read && !self.machines.is_empty() {
+                found.came_late = !self.was_absent && self.begun.elapsed() > START_WAIT;
                 self.has_read = true;
             }
-            if !found.rows.is_empty() || !found.vanished.is_empty() || found.came_late {
-                self.hand_over(found)?;
-            }
+            self.hand_over(found)?;
             if is_last {
                 return Ok(());
             }
@@ -315,11 +365,12 @@ impl Reader {
 
     /// Shows what was read; gives how many rows are stale.
     fn show(&self) -> usize {
-        let stale = || self.machines.values().filter(|(row, _)| row.stale);
-        let listed = stale().take(STALE_LISTED_MAX).map(|(row, pid)| StaleMachine {
-            machine: row.machine.clone(),
-            pid: pid.unwrap_or_default(),
-            last_activity: row.time.clone(),
+        let is_stale = |told: &&Told| told.row.process == Process::Gone;
+        let stale = || self.machines.values().filter(is_stale);
+        let listed = stale().take(STALE_LISTED_MAX).map(|told| StaleMachine {
+            machine: told.row.machine.clone(),
+            pid: told.pid.unwrap_or_default(),
+            last_activity: told.row.time.clone(),
         });
         let count = stale().count();
         self.gauges.read(self.machines.len(), (count, listed.collect()));
@@ -330,7 +381,7 @@ impl Reader {
     fn recover(&mut self) -> Result<(), Interrupted> {
         let doing = self.beat.begin(Operation::ReadingDatabase);
         let newest = self.source.newest_event()?;
-        let (file, mut position) = self.position(newest)?;
+        let mut position = self.position(newest)?;
         drop(doing);
         let mut count = 0;
         while position < newest {
@@ -338,34 +389,31 @@ impl Reader {
             let events = self.source.events((position, newest), EVENTS_PER_TURN)?;
             drop(doing);
             let is_last_page = events.len() < EVENTS_PER_TURN;
-            let mut events = events.into_iter().peekable();
-            while events.peek().is_some() {
-                let mut found = Found::default();
-                let mut bytes = 0;
-                while let Some((_, event)) = events.peek() {
-                    bytes += event.datagram.as_ref().map_or(0, |datagram| datagram.len());
-                    if !found.events.is_empty() && bytes > EVENT_BYTES_PER_TURN {
-                        break;
-                    }
-                    // It was just seen.
-                    let Some((id, event)) = events.next() else { break };
-                    position = id;
-                    found.events.push(event);
-                }
-                count += found.events.len() as u64;
-                self.recovered(found, (file, position))?;
+            count += events.len();
+            for part in parts(events) {
+                position = self.hand_over_events(part, position)?;
             }
             if is_last_page {
                 position = newest;
             }
         }
-        let found = Found {
-            all_recovered: true,
-            ..Found::default()
+        let doing = self.beat.begin(Operation::ReadingDatabase);
+        let to = RecoveredTo {
+            file: self.named_file()?,
+            id: position,
+            mark: self.source.mark_of(position)?.unwrap_or_default(),
         };
-        if self.position != Some((file, position)) || count > 0 {
-            self.recovered(found, (file, position))?;
+        drop(doing);
+        if count > 0 || self.position.as_ref() != Some(&to) {
+            let found = Found {
+                recovered_to: Some(to.clone()),
+                all_recovered: true,
+                ..Found::default()
+            };
+            self.hand_over(found)?;
         }
+        self.position = Some(to);
+        self.is_former = false;
         if count > 0 {
             log::info!(
                 "↩️ {count} events that engines could not send were recovered from {}",
@@ -375,40 +423,55 @@ impl Reader {
         Ok(())
     }
 
-    /// Hands over events up to `position`, which is then ours.
-    fn recovered(&mut self, mut found: Found, position: (FileId, i64)) -> Result<(), Interrupted> {
-        let ((device, inode), id) = position;
-        found.recovered_to = Some(RecoveredTo {
-            file: format!("{device}:{inode}"),
-            id,
+    /// Hands over events, which are not empty; gives the row of the last.
+    fn hand_over_events(&mut self, events: Vec<Refused>, before: u64) -> Result<u64, Interrupted> {
+        let (count, file) = (events.len() as u64, self.named_file()?);
+        let to = events.last().map(|last| RecoveredTo {
+            file,
+            id: last.row.get(),
+            mark: mark(&last.datagram),
         });
-        let count = found.events.len() as u64;
+        let found = Found {
+            events,
+            recovered_to: to.clone(),
+            ..Found::default()
+        };
         self.hand_over(found)?;
         self.gauges.recovered(count);
-        self.position = Some(position);
-        Ok(())
+        let id = to.as_ref().map_or(before, |to| to.id);
+        // From here on they are ours, also if the next statement fails.
+        self.position = to;
+        self.is_former = false;
+        Ok(id)
     }
 
-    /// From where on events are recovered: where we were, where a former server was, or by the time.
-    fn position(&mut self, newest: i64) -> Result<(FileId, i64), Fault> {
-        let file = self.source.file().ok_or(Fault::Gone)?;
-        match self.position {
-            // Ids grow; a table that has only smaller ones is another one.
-            Some((of, id)) if of == file && id <= newest => return Ok((file, id)),
-            _ => {}
-        }
-        let kept = self.config.recovered_to.as_ref().filter(|kept| {
-            let is_same = kept.file == format!("{}:{}", file.0, file.1);
-            is_same && kept.id <= newest && self.position.is_none()
-        });
-        if let Some(kept) = kept.filter(|_| self.config.resumes) {
-            return Ok((file, kept.id));
+    fn named_file(&self) -> Result<String, Fault> {
+        let (device, inode) = self.source.file().ok_or(Fault::Gone)?;
+        Ok(format!("{device}:{inode}"))
+    }
+
+    /// After which row events are to be recovered: where we were, where a former server was, or by the time.
+    fn position(&self, newest: u64) -> Result<u64, Fault> {
+        let before = match &self.position {
+            Some(before) if self.is_known(before, newest)? => Some(before.id),
+            _ => None,
+        };
+        if let Some(id) = before.filter(|_| !self.is_former || self.config.resumes) {
+            return Ok(id);
         }
         let since = rfc3339(self.config.since);
         // As SQLite writes it, in whole seconds.
-        let since = since[..19].replace('T', " ");
-        let by_time = self.source.position_at(&since)?;
-        Ok((file, kept.map_or(by_time, |kept| by_time.max(kept.id))))
+        let by_time = self.source.position_at(&since[..19].replace('T', " "))?;
+        Ok(by_time.max(before.unwrap_or(0)))
+    }
+
+    /// Whether the table is the one in which that row was, or a copy of it.
+    fn is_known(&self, before: &RecoveredTo, newest: u64) -> Result<bool, Fault> {
+        match self.source.mark_of(before.id)? {
+            Some(mark) => Ok(mark == before.mark),
+            // Somebody has deleted it, if the table has ever given such an id.
+            None => Ok(before.file == self.named_file()? && before.id <= newest.max(self.source.last_given()?)),
+        }
     }
 
     /// Waits until the fan-out has taken it in.
@@ -433,4 +496,30 @@ impl Reader {
             false => Err(Interrupted::Ending),
         }
     }
+}
+
+/// How often the process of `old` has written while it seemed to be gone, the row that is there now included.
+fn unseen_writes(old: &Told, row: &EngineRow, pid: Option<i32>) -> u32 {
+    let seems_gone = old.row.process == Process::Gone && old.row.time != row.time;
+    match old.pid == pid {
+        true => old.written_by_unseen + u32::from(seems_gone),
+        false => 0,
+    }
+}
+
+/// Events in parts that a turn of the fan-out takes.
+fn parts(events: Vec<Refused>) -> Vec<Vec<Refused>> {
+    let mut parts: Vec<Vec<Refused>> = Vec::new();
+    let mut bytes = 0;
+    for event in events {
+        bytes += event.datagram.len();
+        match parts.last_mut() {
+            Some(part) if bytes <= EVENT_BYTES_PER_TURN => part.push(event),
+            _ => {
+                bytes = event.datagram.len();
+                parts.push(vec![event]);
+            }
+        }
+    }
+    parts
 }

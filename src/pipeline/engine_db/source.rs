@@ -6,12 +6,14 @@
 use crate::liveness::beat::Beat;
 use crate::pipeline::engine_db::fault::Fault;
 use crate::pipeline::engine_db::values;
-use crate::pipeline::machines::merge::EngineRow;
+use crate::pipeline::machines::merge::{EngineRow, Process, mark};
 use crate::pipeline::requests::Refused;
 use crate::process::clock::monotonic_ms;
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, Row, params};
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::num::NonZeroU64;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,6 +30,8 @@ const STEPS_PER_LOOK: i32 = 1000;
 const CACHE_KIB: i32 = 512;
 /// More rows than a snapshot of 1 MiB can hold; the newest count.
 pub(super) const ROWS_MAX: usize = 8192;
+/// Texts of all rows together; of more, the newest count.
+const ROWS_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// A longer text is no sensible value: it counts as none, and a machine with such a name as not there.
 const TEXT_BYTES_MAX: i64 = 16 * 1024;
 
@@ -51,9 +55,6 @@ pub(super) struct Written {
     pub(super) row: EngineRow,
     pub(super) pid: Option<i32>,
 }
-
-/// A refused event with its id.
-pub(super) type Numbered = (i64, Refused);
 
 /// The database.
 #[derive(Debug)]
@@ -110,6 +111,10 @@ impl Source {
             }
         };
         let id = (file.dev(), file.ino());
+        if file.is_file() && is_write_ahead(&self.path) {
+            self.close();
+            return Err(Fault::WriteAhead);
+        }
         if self.file() != Some(id) {
             self.close();
             self.open = Some((self.connect()?, id));
@@ -163,8 +168,8 @@ impl Source {
         statement(db).map_err(|error| Fault::of(&error, STATEMENT_MAX))
     }
 
-    /// The rows of all machines, the newest [`ROWS_MAX`] of them.
-    pub(super) fn machines(&self) -> Result<Vec<Written>, Fault> {
+    /// The rows of all machines, or the newest [`ROWS_MAX`] of them; and whether these are all.
+    pub(super) fn machines(&self) -> Result<(Vec<Written>, bool), Fault> {
         // Without an index on the time this sorts all rows, in memory, keeping the newest only.
         const SQL: &str = "SELECT machine_name, \
             CASE WHEN octet_length(current_state) <= ?1 THEN current_state END, last_activity, pid, \
@@ -174,46 +179,98 @@ impl Source {
         self.ask(|db| {
             let mut statement = db.prepare(SQL)?;
             let mut rows = statement.query(params![TEXT_BYTES_MAX, ROWS_MAX as i64])?;
-            let mut machines = Vec::new();
+            let (mut machines, mut count, mut bytes) = (Vec::new(), 0, 0);
             while let Some(row) = rows.next()? {
-                machines.extend(written(row)?);
+                count += 1;
+                let written = written(row)?;
+                bytes += written.as_ref().map_or(0, |written| written.row.bytes());
+                if bytes > ROWS_BYTES_MAX {
+                    return Ok((machines, false));
+                }
+                machines.extend(written);
             }
-            Ok(machines)
+            Ok((machines, count < ROWS_MAX))
         })
     }
 
     /// The id after which the events begin that were refused at or after `since` (seconds since the epoch), as far as they
     /// are there now.
-    pub(super) fn position_at(&self, since: &str) -> Result<i64, Fault> {
-        // One statement, so that none is written in between.
+    pub(super) fn position_at(&self, since: &str) -> Result<u64, Fault> {
+        // One statement, so that none is written in between. The plus keeps SQLite from walking through all ids.
         const SQL: &str = "SELECT coalesce(\
-            (SELECT min(id) - 1 FROM realtime_events WHERE consumed = 0 AND created_at >= ?1), \
+            (SELECT min(+id) - 1 FROM realtime_events WHERE consumed = 0 AND created_at >= ?1), \
             (SELECT max(id) FROM realtime_events), 0)";
         self.ask(|db| db.query_row(SQL, params![since], |row| row.get(0)))
+            .map(id)
     }
 
     /// The highest id of a refused event; 0 without any.
-    pub(super) fn newest_event(&self) -> Result<i64, Fault> {
-        self.ask(|db| db.query_row("SELECT coalesce(max(id), 0) FROM realtime_events", [], |row| row.get(0)))
+    pub(super) fn newest_event(&self) -> Result<u64, Fault> {
+        const SQL: &str = "SELECT coalesce(max(id), 0) FROM realtime_events";
+        self.ask(|db| db.query_row(SQL, [], |row| row.get(0))).map(id)
+    }
+
+    /// The highest id that was ever given to a refused event, whether it is still there or not; 0 where the table does not
+    /// keep it.
+    pub(super) fn last_given(&self) -> Result<u64, Fault> {
+        const SQL: &str = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'realtime_events'";
+        match self.ask(|db| db.query_row(SQL, [], |row| row.get(0))) {
+            Err(Fault::Schema(_)) => Ok(0),
+            given => given.map(id),
+        }
+    }
+
+    /// [`mark`] of the refused event in row `row`, if there is one.
+    pub(super) fn mark_of(&self, row: u64) -> Result<Option<String>, Fault> {
+        let events = self.query("id = ?1 AND id <= ?2", (row, row), 1)?;
+        Ok(events.first().map(|event| mark(&event.datagram)))
     }
 
     /// At most `most` refused events with ids after `after` up to `to`, in their order.
-    pub(super) fn events(&self, (after, to): (i64, i64), most: usize) -> Result<Vec<Numbered>, Fault> {
+    pub(super) fn events(&self, (after, to): (u64, u64), most: usize) -> Result<Vec<Refused>, Fault> {
         // The plus keeps SQLite from using the index on `consumed`, by which it would have to sort.
-        const SQL: &str = "SELECT id, machine_name, event_type, \
-            CASE WHEN octet_length(payload) <= ?4 THEN payload END, created_at \
-            FROM realtime_events WHERE id > ?1 AND id <= ?2 AND +consumed = 0 ORDER BY id LIMIT ?3";
-        let bytes_max = i64::try_from(self.event_bytes_max).unwrap_or(i64::MAX);
+        self.query("id > ?1 AND id <= ?2 AND +consumed = 0", (after, to), most)
+    }
+
+    fn query(&self, which: &str, (from, to): (u64, u64), most: usize) -> Result<Vec<Refused>, Fault> {
+        let sql = format!(
+            "SELECT id, CASE WHEN octet_length(machine_name) <= ?5 THEN machine_name END, \
+             CASE WHEN octet_length(event_type) <= ?5 THEN event_type END, \
+             CASE WHEN octet_length(payload) <= ?4 THEN payload END, created_at \
+             FROM realtime_events WHERE {which} ORDER BY id LIMIT ?3"
+        );
+        let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        let values = params![
+            number(from),
+            number(to),
+            number(most as u64),
+            number(self.event_bytes_max as u64),
+            TEXT_BYTES_MAX
+        ];
         self.ask(|db| {
-            let mut statement = db.prepare(SQL)?;
-            let mut rows = statement.query(params![after, to, most as i64, bytes_max])?;
+            let mut statement = db.prepare(&sql)?;
+            let mut rows = statement.query(values)?;
             let mut events = Vec::new();
             while let Some(row) = rows.next()? {
-                events.push((row.get(0)?, refused(row)?));
+                events.extend(refused(row)?);
             }
             Ok(events)
         })
     }
+}
+
+/// Ids are above 0, unless somebody has given them by hand.
+fn id(id: i64) -> u64 {
+    u64::try_from(id).unwrap_or(0)
+}
+
+/// Whether the file has a write-ahead log (its format's section 1.3.4): SQLite cannot read such a one without making two
+/// files beside it, which engines of another user then could not write to.
+fn is_write_ahead(path: &Path) -> bool {
+    let mut head = [0; 20];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut head));
+    // Whatever is wrong with the file, SQLite says it better.
+    read.is_ok() && head.starts_with(b"SQLite format 3\0") && head[18..20].contains(&2)
 }
 
 /// A machine's row; `None` without a usable name.
@@ -227,7 +284,7 @@ fn written(row: &Row<'_>) -> rusqlite::Result<Option<Written>> {
         time: values::time(row.get_ref(2)?),
         metadata: values::text(row.get_ref(4)?),
         config_type: values::text(row.get_ref(5)?),
-        stale: false,
+        process: Process::Unknown,
     };
     let pid = row.get_ref(3)?.as_i64_or_null().unwrap_or_default();
     Ok(Some(Written {
@@ -236,16 +293,22 @@ fn written(row: &Row<'_>) -> rusqlite::Result<Option<Written>> {
     }))
 }
 
-fn refused(row: &Row<'_>) -> rusqlite::Result<Refused> {
-    let text = |index| row.get_ref(index).map(values::text);
-    let (machine, kind, payload) = (text(1)?, text(2)?, text(3)?);
-    let datagram = payload.map(|payload| {
-        let name = |name: Option<Box<str>>| name.unwrap_or_default();
-        values::datagram(&name(machine), &name(kind), &payload)
-    });
+fn refused(row: &Row<'_>) -> rusqlite::Result<Option<Refused>> {
+    let Some(id) = row.get(0).map(id).map(NonZeroU64::new)? else {
+        return Ok(None);
+    };
+    let name = |index| row.get_ref(index).map(values::text);
+    let datagram = match (name(1)?, name(2)?, row.get_ref(3)?) {
+        // A blob is judged as a datagram is.
+        (Some(machine), Some(kind), ValueRef::Text(payload) | ValueRef::Blob(payload)) => {
+            values::datagram(&machine, &kind, payload)
+        }
+        _ => Box::default(),
+    };
     let written = values::time(row.get_ref(4)?).and_then(|time| time.parse().ok());
-    Ok(Refused {
+    Ok(Some(Refused {
+        row: id,
         datagram,
         written: written.unwrap_or_default(),
-    })
+    }))
 }

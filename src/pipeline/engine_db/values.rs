@@ -44,16 +44,17 @@ pub(super) fn seconds_of_text(text: &str) -> Option<f64> {
 
 /// The datagram that an engine would have sent, byte for byte: Python's `json.dumps` with its default separators.
 /// `payload` is such a text already.
-pub(super) fn datagram(machine: &str, kind: &str, payload: &str) -> Box<[u8]> {
+pub(super) fn datagram(machine: &str, kind: &str, payload: &[u8]) -> Box<[u8]> {
     let mut out = String::with_capacity(48 + machine.len() + kind.len() + payload.len());
     out.push_str("{\"machine_name\": ");
     put_python_string(&mut out, machine);
     out.push_str(", \"type\": ");
     put_python_string(&mut out, kind);
     out.push_str(", \"payload\": ");
-    out.push_str(payload);
-    out.push('}');
-    out.into_bytes().into()
+    let mut out = out.into_bytes();
+    out.extend_from_slice(payload);
+    out.push(b'}');
+    out.into()
 }
 
 /// As Python's `json.dumps` spells a string: ASCII only.
@@ -104,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_datagram_is_spelled_as_python_does() {
-        let spelled = datagram("pä\"\\\u{7f}\u{1f680}\n", "state_change", r#"{"a": 1.50}"#);
+        let spelled = datagram("pä\"\\\u{7f}\u{1f680}\n", "state_change", br#"{"a": 1.50}"#);
         assert_eq!(
             std::str::from_utf8(&spelled).unwrap(),
             r#"{"machine_name": "p\u00e4\"\\\u007f\ud83d\ude80\n", "type": "state_change", "payload": {"a": 1.50}}"#

@@ -109,6 +109,13 @@ impl Fanout {
             }
         };
         let client = &mut self.clients[index];
+        if let Missed::Batches { batches, .. } = &missed
+            && client.view().protocol == Protocol::Plain
+            && batches.iter().any(|batch| batch.has_recovered())
+        {
+            // As in `take_in`; it comes when the client is live.
+            client.link().want_refresh();
+        }
         match &missed {
             Missed::Batches {
                 batches,
@@ -169,6 +176,9 @@ impl Fanout {
             let applied = self.machines.merge(row, self.config.machine_ttl, now, epoch);
             say_applied(&applied);
         }
+        for machine in &found.alive {
+            self.machines.renew(machine, now);
+        }
         for machine in &found.vanished {
             self.machines.vanish(machine);
         }
@@ -187,17 +197,16 @@ impl Fanout {
 
     /// A refused event as an entry of a turn.
     fn late_entry(&self, event: Refused) -> Entry {
-        match event.datagram {
-            Some(datagram) => Entry::Recovered(datagram, event.written),
-            None => {
-                let total = self.ingest.drops.add(DropCause::TooLarge, 1);
-                log::warn!(
-                    "⚠️ dropped an event that an engine could not send: {} ({total} so far)",
-                    DropCause::TooLarge.text()
-                );
-                Entry::Lost(1, DropCause::TooLarge)
-            }
+        if !event.datagram.is_empty() {
+            return Entry::Recovered(event);
         }
+        let cause = DropCause::TooLarge;
+        let total = self.ingest.drops.add(cause, 1);
+        log::warn!(
+            "⚠️ dropped an event that an engine could not send: {} ({total} so far)",
+            cause.text()
+        );
+        Entry::Lost(1, cause)
     }
 
     /// Those get the state as of now, as if they had asked for it.

@@ -3,7 +3,7 @@
 //! ```text
 //! {"journal":1,"epoch":"0123456789abcdef","first":1,"time":1795393480.5}     a segment or a run of the server begins
 //! {"seq":1,"time":1795393480.6,"event":{"type":"x"}}                         an event, byte for byte
-//! {"seq":1,"time":1795393480.6,"recovered":true,"event":{"type":"x"}}        one from the engine's database
+//! {"seq":1,"time":1795393480.6,"recovered":7,"event":{"type":"x"}}           one from row 7 of the engine's database
 //! {"seq":2,"to":4,"time":1795393480.7,"lost":3,"cause":"too_large"}          numbers without an event
 //! {"seq":4,"time":1795393480.8,"end":true}                                   the server stopped in order
 //! ```
@@ -14,6 +14,7 @@ use crate::pipeline::position::Epoch;
 use crate::process::clock::json_seconds;
 use serde_json::Value;
 use std::io::Write;
+use std::num::NonZeroU64;
 
 /// The version of the format, in the first line of every segment.
 const FORMAT: u64 = 1;
@@ -24,9 +25,6 @@ pub const LINE_BYTES_MAX: usize = 1024 * 1024;
 pub const SEQ_MAX: Seq = 1 << 53;
 /// A time after this, in seconds since the epoch, is damage: the year 5138.
 const TIME_MAX: f64 = 1e11;
-
-/// What marks an event from the engine's database.
-const RECOVERED: &[u8] = br#""recovered":true,"#;
 
 /// Cause of a loss: the journal's queue was full.
 pub const QUEUE_FULL: &str = "journal_queue_full";
@@ -46,7 +44,7 @@ pub enum Line<'a> {
     Event {
         seq: Seq,
         time: f64,
-        recovered: bool,
+        recovered: Option<NonZeroU64>,
         payload: &'a [u8],
         event: Event<'a>,
     },
@@ -69,11 +67,11 @@ pub fn put_head(out: &mut Vec<u8>, epoch: Epoch, first: Seq, time: f64) {
 
 /// Appends an event. Line ends between its tokens become spaces; JSON has none elsewhere (RFC 8259 section 2), so it
 /// stays the same document.
-pub fn put_event(out: &mut Vec<u8>, seq: Seq, time: &str, recovered: bool, payload: &[u8]) {
+pub fn put_event(out: &mut Vec<u8>, seq: Seq, time: &str, recovered: Option<NonZeroU64>, payload: &[u8]) {
     // Writing to a Vec cannot fail, here and below.
     let _ = write!(out, r#"{{"seq":{seq},"time":{time},"#);
-    if recovered {
-        out.extend_from_slice(RECOVERED);
+    if let Some(row) = recovered {
+        let _ = write!(out, r#""recovered":{row},"#);
     }
     out.extend_from_slice(br#""event":"#);
     let start = out.len();
@@ -151,10 +149,16 @@ pub fn parse(line: &[u8]) -> Option<Line<'_>> {
 }
 
 /// Number, time, mark and bytes of an event.
-fn event_parts(line: &[u8]) -> Option<(Seq, f64, bool, &[u8])> {
+fn event_parts(line: &[u8]) -> Option<(Seq, f64, Option<NonZeroU64>, &[u8])> {
     let (seq, rest) = until_comma(line.strip_prefix(br#"{"seq":"#)?)?;
     let (time, rest) = until_comma(rest.strip_prefix(br#""time":"#)?)?;
-    let (recovered, rest) = rest.strip_prefix(RECOVERED).map_or((false, rest), |rest| (true, rest));
+    let (recovered, rest) = match rest.strip_prefix(br#""recovered":"#) {
+        None => (None, rest),
+        Some(rest) => {
+            let (row, rest) = until_comma(rest)?;
+            (Some(row.parse().ok()?), rest)
+        }
+    };
     let payload = rest.strip_prefix(br#""event":"#)?.strip_suffix(b"}")?;
     let seq = seq.parse().ok().filter(|seq| (1..=SEQ_MAX).contains(seq))?;
     Some((seq, time.parse().ok().filter(is_time)?, recovered, payload))
@@ -226,7 +230,7 @@ mod tests {
             ("{\r\n\t\"a\":\n1}\n", "{  \t\"a\": 1} "),
             ("{}", "{}"),
         ] {
-            for mark in [false, true] {
+            for mark in [None, NonZeroU64::new(7)] {
                 let line = written(|out| put_event(out, 5, "1.5", mark, payload.as_bytes()));
                 match parse(&line) {
                     Some(Line::Event {
@@ -244,7 +248,7 @@ mod tests {
 
     #[test]
     fn damage_is_seen() {
-        let event = written(|out| put_event(out, 5, "1.5", false, br#"{"type":"a"}"#));
+        let event = written(|out| put_event(out, 5, "1.5", None, br#"{"type":"a"}"#));
         for len in 0..event.len() {
             assert_eq!(parse(&event[..len]), None, "{}", String::from_utf8_lossy(&event[..len]));
         }
@@ -254,6 +258,7 @@ mod tests {
             "[]",
             r#"{"seq":0,"time":1.5,"event":{}}"#,
             r#"{"seq":5,"time":1.5,"event":[]}"#,
+            r#"{"seq":5,"time":1.5,"recovered":0,"event":{}}"#,
             r#"{"seq":5,"time":1.5,"event":{}}{"seq":6,"time":1.5,"event":{}}"#,
             r#"{"seq": 5, "time": 1.5, "event": {}}"#,
             r#"{"seq":5,"to":4,"time":1.5,"lost":1,"cause":"too_large"}"#,

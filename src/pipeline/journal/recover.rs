@@ -13,6 +13,7 @@ use crate::pipeline::position::Epoch;
 use crate::process::clock::monotonic_us;
 use std::fs::{self, OpenOptions};
 use std::io;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -224,7 +225,7 @@ impl Tail {
         self.lose(&loss);
     }
 
-    fn add(&mut self, time: f64, recovered: bool, payload: &[u8], event: &Event<'_>) {
+    fn add(&mut self, time: f64, recovered: Option<NonZeroU64>, payload: &[u8], event: &Event<'_>) {
         let is_full = |(builder, begun, bytes): &(BatchBuilder, f64, usize)| {
             *begun != time
                 || *bytes >= BATCH_BYTES_MAX

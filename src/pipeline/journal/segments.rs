@@ -434,7 +434,7 @@ mod tests {
     fn fill(store: &mut Store, numbers: std::ops::Range<Seq>) {
         for seq in numbers {
             let mut line = Vec::new();
-            line::put_event(&mut line, seq, "1.5", false, br#"{"type":"x"}"#);
+            line::put_event(&mut line, seq, "1.5", None, br#"{"type":"x"}"#);
             store.append(seq, &line).unwrap();
         }
         store.sync().unwrap();

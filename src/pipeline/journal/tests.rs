@@ -40,7 +40,7 @@ impl Text {
     fn events(mut self, numbers: Range<Seq>) -> Text {
         for seq in numbers {
             let payload = format!("{{\"type\":\"t\",\"machine_name\":\"m\",\"n\":{seq}}}");
-            line::put_event(&mut self.0, seq, &json_seconds(TIME), false, payload.as_bytes());
+            line::put_event(&mut self.0, seq, &json_seconds(TIME), None, payload.as_bytes());
         }
         self
     }

@@ -14,6 +14,17 @@ const SAME_STEP_S: f64 = 2.0;
 /// Ends that are remembered, so that an older row does not bring the machine back; the oldest goes.
 const ENDS_MAX: usize = 4096;
 
+/// Where a state comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// An event as it happened: a row counts only if it is newer.
+    Event,
+    /// An event that came late: of both, rows and events that were on their way, only newer ones count.
+    LateEvent,
+    /// A row: what the database says now counts, and events that are not older.
+    Database,
+}
+
 /// A row of the engine's `machine_state`, its values as `initial` has them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EngineRow {
@@ -23,14 +34,30 @@ pub struct EngineRow {
     pub time: Option<Box<str>>,
     pub metadata: Option<Box<str>>,
     pub config_type: Option<Box<str>>,
-    /// The process that wrote it is gone.
-    pub stale: bool,
+    pub process: Process,
+}
+
+/// The process that wrote a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Process {
+    Lives,
+    /// The row is stale.
+    Gone,
+    /// The row does not say which it was, or we cannot see it.
+    Unknown,
 }
 
 impl EngineRow {
     /// `last_activity`, seconds since the epoch; before everything where there is none.
     pub fn seconds(&self) -> f64 {
         seconds(self.time.as_deref())
+    }
+
+    /// Bytes of its texts, and of what holds them.
+    pub fn bytes(&self) -> usize {
+        let texts = [&self.state, &self.time, &self.metadata, &self.config_type];
+        let bytes: usize = texts.into_iter().flatten().map(|text| text.len()).sum();
+        size_of::<EngineRow>() + self.machine.len() + bytes
     }
 
     fn is_too_large(&self) -> bool {
@@ -43,30 +70,54 @@ impl EngineRow {
 /// How far the engine's refused events have been taken from its database. Kept in the state file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecoveredTo {
-    /// Device and inode of the database, in a text.
+    /// Device and inode of the database, in a text; empty where only the journal knows of it.
     pub file: String,
-    /// The last id.
-    pub id: i64,
+    /// The last row.
+    pub id: u64,
+    /// Stands for the event in that row, by which a copy of the table is known, and another one in its place;
+    /// [`mark`] of its datagram, or empty when there was no such row.
+    pub mark: String,
 }
 
-/// When machines ended, in seconds since the epoch.
+/// What stands for an event: FNV-1a of its datagram.
+pub fn mark(datagram: &[u8]) -> String {
+    let hash = datagram.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{hash:016x}")
+}
+
+/// When machines ended, in seconds since the epoch, and whether the engine's database still has a row of each.
 #[derive(Debug, Default)]
-pub(super) struct Ends(BTreeMap<Box<str>, f64>);
+pub(super) struct Ends(BTreeMap<Box<str>, (f64, bool)>);
 
 impl Ends {
     /// `machine` ended at `time`.
-    pub(super) fn note(&mut self, machine: &str, time: f64) {
-        if self.0.len() >= ENDS_MAX {
-            let oldest = self.0.iter().min_by(|a, b| a.1.total_cmp(b.1));
+    pub(super) fn note(&mut self, machine: &str, time: f64, has_row: bool) {
+        if self.0.len() >= ENDS_MAX && !self.0.contains_key(machine) {
+            let oldest = self.0.iter().min_by(|a, b| a.1.0.total_cmp(&b.1.0));
             let oldest = oldest.map(|(name, _)| name.clone());
             oldest.and_then(|name| self.0.remove(&name));
         }
-        self.0.insert(machine.into(), time);
+        self.0.insert(machine.into(), (time, has_row));
     }
 
     /// Whether `machine` ended at `time` or after it.
     fn is_over(&self, machine: &str, time: f64) -> bool {
-        self.0.get(machine).is_some_and(|ended| *ended >= time)
+        self.0.get(machine).is_some_and(|(ended, _)| *ended >= time)
+    }
+
+    /// Notes whether `machine` has a row; whether that is new.
+    fn set_row(&mut self, machine: &str, has_row: bool) -> bool {
+        let end = self.0.get_mut(machine);
+        end.is_some_and(|(_, had_row)| std::mem::replace(had_row, has_row) != has_row)
+    }
+
+    /// Those that a row would bring back after a restart.
+    fn with_rows(&self) -> serde_json::Map<String, Value> {
+        let ends = self.0.iter().filter(|(_, (_, has_row))| *has_row);
+        ends.map(|(machine, (time, _))| (machine.to_string(), Value::from(*time)))
+            .collect()
     }
 }
 
@@ -83,41 +134,39 @@ impl Machines {
     pub fn merge(&mut self, seen: &EngineRow, ttl: Option<Duration>, now: Instant, epoch: f64) -> Applied {
         let time = seen.seconds();
         if self.ends.is_over(&seen.machine, time) {
+            // So that it is saved.
+            self.version += u64::from(self.ends.set_row(&seen.machine, true));
             return Applied::Nothing;
         }
         if seen.is_too_large() {
             self.untabled += 1;
             return Applied::Untabled;
         }
-        let age = Duration::try_from_secs_f64(epoch - time).unwrap_or_default();
-        // The process lives, which is a sign of life without an event.
-        let lives = ttl.is_some() && !seen.stale;
-        let heard = if lives { Some(now) } else { now.checked_sub(age) };
         let Some(row) = self.rows.get_mut(&*seen.machine) else {
-            if seen.stale && ttl.is_some_and(|ttl| age > ttl) {
-                return Applied::Nothing;
-            }
-            self.insert(seen, heard.unwrap_or(now));
-            return self.evict();
+            return self.merge_new(seen, ttl, now, epoch);
         };
         let before = row.json.len();
         let mut changed = false;
-        if time > row.seconds() {
+        let counts = match row.origin {
+            Origin::Database => true,
+            Origin::Event | Origin::LateEvent => time > row.seconds(),
+        };
+        if counts {
             changed |= replace(&mut row.current_state, &seen.state);
             changed |= replace(&mut row.metadata, &seen.metadata);
             changed |= seen.config_type.is_some() && replace(&mut row.config_type, &seen.config_type);
             changed |= replace_time(&mut row.last_activity, seen.time.as_deref());
-            row.by_event = false;
+            row.origin = Origin::Database;
         } else {
             changed |= row.config_type.is_none() && replace(&mut row.config_type, &seen.config_type);
             changed |= row.metadata.is_none() && replace(&mut row.metadata, &seen.metadata);
         }
         // So that it is saved.
         changed |= !std::mem::replace(&mut row.in_database, true);
-        let heard_since = row.by_event && row.seconds() > time + SAME_STEP_S;
-        let stale = seen.stale && !heard_since;
+        let heard_since = row.origin == Origin::Event && row.seconds() > time + SAME_STEP_S;
+        let stale = seen.process == Process::Gone && !heard_since;
         changed |= std::mem::replace(&mut row.stale, stale) != stale;
-        if lives {
+        if seen.process == Process::Lives {
             row.heard = now;
         }
         if !changed {
@@ -129,19 +178,46 @@ impl Machines {
         self.evict()
     }
 
-    fn insert(&mut self, seen: &EngineRow, heard: Instant) {
-        let mut row = Row::new(heard);
+    /// Of a machine that is not in the table.
+    fn merge_new(&mut self, seen: &EngineRow, ttl: Option<Duration>, now: Instant, epoch: f64) -> Applied {
+        let age = match seen.time {
+            Some(_) => Duration::try_from_secs_f64(epoch - seen.seconds()).unwrap_or_default(),
+            // Nobody knows; if its process lives, that does not matter.
+            None => Duration::MAX,
+        };
+        // A process that lives is a sign of life without an event.
+        let lives = seen.process == Process::Lives;
+        if !lives && ttl.is_some_and(|ttl| age > ttl) {
+            return Applied::Nothing;
+        }
+        let heard = if lives { None } else { now.checked_sub(age) };
+        let mut row = Row::new(heard.unwrap_or(now));
         row.current_state.clone_from(&seen.state);
         row.metadata.clone_from(&seen.metadata);
         row.config_type.clone_from(&seen.config_type);
         replace_time(&mut row.last_activity, seen.time.as_deref());
-        row.stale = seen.stale;
+        row.stale = seen.process == Process::Gone;
         row.in_database = true;
         row.from_database = true;
         row.encode(&seen.machine);
         self.rows_bytes += row.json.len() + 1;
         self.rows.insert(seen.machine.clone(), row);
         self.version += 1;
+        self.evict()
+    }
+
+    /// The row of `machine` is as before, and its process lives.
+    pub fn renew(&mut self, machine: &str, now: Instant) {
+        if let Some(row) = self.rows.get_mut(machine) {
+            row.heard = now;
+        }
+    }
+
+    /// Whether the table has something of `machine` that is newer than an event of `time` that comes as it happened: it was
+    /// on its way while its engine could not send the next one.
+    pub(super) fn is_overtaken(&self, machine: &str, time: f64) -> bool {
+        let overtaken = |row: &Row| row.origin != Origin::Event && row.seconds() > time;
+        self.rows.get(machine).is_some_and(overtaken)
     }
 
     /// The engine's database has no row of `machine` any more. One that was heard of by an event stays: its end is an event
@@ -155,7 +231,7 @@ impl Machines {
                 row.in_database = false;
                 self.version += 1;
             }
-            None => {}
+            None => self.version += u64::from(self.ends.set_row(machine, false)),
         }
     }
 
@@ -165,15 +241,28 @@ impl Machines {
         rows.map(|(name, _)| &**name)
     }
 
-    /// After a restart: these had a row. Unless they are heard of again they go with it.
-    pub(super) fn restore_database_rows(&mut self, kept: &RawValue) {
+    /// After a restart: what [`saved_end`] made.
+    pub(super) fn restore_kept(&mut self, kept: &RawValue) {
         let kept: Value = serde_json::from_str(kept.get()).unwrap_or_default();
         let names = kept["machines"].as_array().into_iter().flatten();
         for name in names.filter_map(Value::as_str) {
             if let Some(row) = self.rows.get_mut(name) {
+                // Unless it is heard of again it goes with its row.
                 (row.in_database, row.from_database) = (true, true);
             }
         }
+        for (name, time) in kept["ended"].as_object().into_iter().flatten() {
+            self.ends.note(name, time.as_f64().unwrap_or_default(), true);
+        }
+        let text = |key: &str| kept[key].as_str().map(str::to_owned);
+        // Without one it is as if nothing had been recovered yet, which is bounded by other means too.
+        self.recovered_to = text("file").and_then(|file| {
+            Some(RecoveredTo {
+                file,
+                id: kept["events"].as_u64()?,
+                mark: text("mark")?,
+            })
+        });
     }
 
     /// As [`Machines::apply`], of an event that comes late, from the engine's database, into which it was written at `written`
@@ -197,8 +286,12 @@ impl Machines {
         if let Some(row) = self.rows.get(machine).filter(|row| row.seconds() > time) {
             return nothing(ends || row.current_state.as_deref() != event.state.as_deref());
         }
+        let applied = self.apply(event, now, written);
+        if let Some(row) = self.rows.get_mut(machine) {
+            row.origin = Origin::LateEvent;
+        }
         Late {
-            applied: self.apply(event, now, written),
+            applied,
             turns_back: false,
         }
     }
@@ -226,24 +319,17 @@ impl Machines {
 /// How the state file ends.
 pub(super) fn saved_end(machines: &Machines) -> String {
     let names: Vec<&str> = machines.in_database().collect();
-    if names.is_empty() && machines.recovered_to.is_none() {
+    let ended = machines.ends.with_rows();
+    if names.is_empty() && ended.is_empty() && machines.recovered_to.is_none() {
         return "]}\n".to_owned();
     }
-    let mut kept = json!({ "machines": names });
-    if let Some(RecoveredTo { file, id }) = &machines.recovered_to {
+    let mut kept = json!({ "machines": names, "ended": ended });
+    if let Some(RecoveredTo { file, id, mark }) = &machines.recovered_to {
         kept["file"] = file.as_str().into();
         kept["events"] = (*id).into();
+        kept["mark"] = mark.as_str().into();
     }
     format!("],\"engine_db\":{kept}}}\n")
-}
-
-/// The position in what [`saved_end`] made.
-pub(super) fn saved_position(kept: &RawValue) -> Option<RecoveredTo> {
-    let kept: Value = serde_json::from_str(kept.get()).ok()?;
-    Some(RecoveredTo {
-        file: kept["file"].as_str()?.to_owned(),
-        id: kept["events"].as_i64()?,
-    })
 }
 
 /// The seconds of a JSON number; before everything without one.
@@ -283,7 +369,7 @@ mod tests {
             time: Some(time.to_string().into()),
             metadata: None,
             config_type: Some("conf".into()),
-            stale: false,
+            process: Process::Unknown,
         }
     }
 
@@ -362,7 +448,7 @@ mod tests {
     fn a_dead_process_makes_its_row_stale_until_somebody_is_heard() {
         let mut machines = Machines::default();
         let stale = EngineRow {
-            stale: true,
+            process: Process::Gone,
             ..row("m", "a", 10.0)
         };
         merge(&mut machines, &stale);
@@ -382,14 +468,17 @@ mod tests {
     fn what_is_stale_for_longer_than_the_bound_is_left_out() {
         let mut machines = Machines::default();
         let ttl = Some(Duration::from_secs(60));
-        for (machine, time, stale) in [
-            ("old", NOW - 61.0, true),
-            ("fresh", NOW - 59.0, true),
-            ("alive", 1.0, false),
+        for (machine, time, process) in [
+            ("old", Some(NOW - 61.0), Process::Gone),
+            ("fresh", Some(NOW - 59.0), Process::Gone),
+            ("alive", Some(1.0), Process::Lives),
+            ("nobody's", Some(NOW - 61.0), Process::Unknown),
+            ("timeless", None, Process::Gone),
         ] {
             let row = EngineRow {
-                stale,
-                ..row(machine, "a", time)
+                process,
+                time: time.map(|time| time.to_string().into()),
+                ..row(machine, "a", 0.0)
             };
             machines.merge(&row, ttl, Instant::now(), NOW);
         }
@@ -427,6 +516,7 @@ mod tests {
         let to = RecoveredTo {
             file: "1:2".to_owned(),
             id: 7,
+            mark: mark(b"{}"),
         };
         machines.set_recovered_to(to.clone());
         apply(&mut machines, "b", 11.0);
@@ -440,10 +530,46 @@ mod tests {
     }
 
     #[test]
+    fn what_was_forgotten_stays_so_after_a_restart_as_long_as_its_row_is_the_same() {
+        let mut machines = Machines::default();
+        merge(&mut machines, &row("m", "a", 10.0));
+        machines.end("m", 20.0);
+        merge(&mut machines, &row("m", "a", 10.0));
+        let mut machines = Machines::restore(&machines.saved(1.0), Instant::now()).unwrap();
+        merge(&mut machines, &row("m", "a", 10.0));
+        assert_eq!(shown(&mut machines), "");
+        merge(&mut machines, &row("m", "b", 21.0));
+        assert_eq!(shown(&mut machines), r#""m" "b" 21 "conf" null"#);
+    }
+
+    #[test]
+    fn a_row_that_is_written_twice_in_a_second_shows_what_it_says_last() {
+        let mut machines = Machines::default();
+        merge(&mut machines, &row("m", "a", 10.0));
+        merge(&mut machines, &row("m", "b", 10.0));
+        assert_eq!(shown(&mut machines), r#""m" "b" 10 "conf" null"#);
+    }
+
+    #[test]
+    fn an_event_that_was_on_its_way_does_not_turn_back_what_overtook_it() {
+        let mut machines = Machines::default();
+        merge(&mut machines, &row("m", "c", 12.0));
+        apply(&mut machines, "b", 11.0);
+        assert_eq!(shown(&mut machines), r#""m" "c" 12 "conf" null"#);
+        let late = event("m", "state_change", "d", 13.0);
+        machines.apply_late(&check(late.as_bytes()).unwrap(), NOW, Instant::now());
+        apply(&mut machines, "b", 11.5);
+        merge(&mut machines, &row("m", "c", 12.5));
+        assert_eq!(shown(&mut machines), r#""m" "d" 13 "conf" null"#);
+        apply(&mut machines, "e", 14.0);
+        assert_eq!(shown(&mut machines), r#""m" "e" 14 "conf" null"#);
+    }
+
+    #[test]
     fn the_ends_that_are_remembered_are_bounded() {
         let mut ends = Ends::default();
         for n in 0..=ENDS_MAX {
-            ends.note(&n.to_string(), n as f64);
+            ends.note(&n.to_string(), n as f64, false);
         }
         assert_eq!(ends.0.len(), ENDS_MAX);
         assert!(!ends.is_over("0", 0.0));
