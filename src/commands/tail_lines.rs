@@ -79,7 +79,8 @@ impl Lines {
         let machines = initial.get("machines")?.as_array()?;
         let states = machines.iter().map(|row| {
             let field = |name| row.get(name).and_then(Value::as_str).unwrap_or("?");
-            visible(&format!("{} {}", field("machine_name"), field("current_state")))
+            let stale = if row["stale"] == true { " (stale)" } else { "" };
+            visible(&format!("{} {}{stale}", field("machine_name"), field("current_state")))
         });
         const SHOWN: usize = 10;
         let mut list = states.take(SHOWN).collect::<Vec<_>>().join(", ");
