@@ -381,3 +381,29 @@ fn a_name_and_an_ipv6_address_are_served_too() {
     assert_eq!(status, 0, "{said}");
     assert_eq!(client.json()["type"], "machine_terminated");
 }
+
+#[cfg(not(feature = "engine-db"))]
+#[test]
+fn a_build_that_cannot_read_the_engine_database_refuses_a_path_of_one() {
+    let folder = folder();
+    let socket = folder.path().join("events.sock");
+    let (status, _, said) = run(
+        folder.path(),
+        &[
+            "serve",
+            "--event-socket-path",
+            socket.to_str().unwrap(),
+            "--db",
+            "data/pipeline.db",
+        ],
+    );
+    assert_eq!(status, 2, "{said}");
+    assert!(said.contains("--db cannot be") && said.contains("write none"), "{said}");
+    assert!(!socket.exists());
+    let server = TestServer::start(&["--db", "none"]);
+    assert_eq!(server.health()["engine_db"], serde_json::Value::Null);
+    drop(server);
+    // Nor is it looked for unless it is asked for.
+    let server = TestServer::start(&[]);
+    assert_eq!(server.health()["engine_db"], serde_json::Value::Null);
+}

@@ -16,6 +16,10 @@ mod contract;
 mod delivery;
 mod drill;
 mod emit;
+#[cfg(feature = "engine-db")]
+mod engine_db;
+#[cfg(feature = "engine-db")]
+mod engine_recovered;
 mod environment;
 mod event_socket;
 mod frozen;

@@ -1,11 +1,20 @@
 //! The original engine's database, made and written as the engines do it.
 
-use super::DEADLINE;
+use super::{DEADLINE, TestServer, eventually};
 use rusqlite::Connection;
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+use tempfile::TempDir;
+
+/// Where servers look by default, below their folder.
+pub const DEFAULT_PATH: &str = "data/pipeline.db";
+/// The machine by which [`EngineDb::is_read_by`] knows. Behind others in a snapshot, by its name.
+const MARKER: &str = "~marker";
 
 /// The tables and indexes that are read, as the original makes them.
 pub const SCHEMA: &str = "
@@ -37,6 +46,14 @@ impl EngineDb {
         db
     }
 
+    /// A folder for a server, with a new database where the server looks by default.
+    #[track_caller]
+    pub fn in_folder() -> (Arc<TempDir>, EngineDb) {
+        let folder = Arc::new(tempfile::Builder::new().prefix("threadcast-").tempdir().unwrap());
+        let db = EngineDb::create(folder.path().join(DEFAULT_PATH));
+        (folder, db)
+    }
+
     /// A file that is there, as one more engine opens it.
     #[track_caller]
     pub fn open(path: impl AsRef<Path>) -> EngineDb {
@@ -46,9 +63,18 @@ impl EngineDb {
         EngineDb { connection, path }
     }
 
-    /// What an engine writes at each change of state: its row, new or not. `last_activity` in seconds since the epoch.
+    /// What an engine writes at each change of state: its row, new or not. `last_activity` in seconds since the epoch;
+    /// without a `pid` nobody can tell whether the engine lives.
     #[track_caller]
-    pub fn machine(&self, name: &str, state: &str, last_activity: f64, pid: u32, config: Option<&str>) {
+    pub fn machine(
+        &self,
+        name: &str,
+        state: &str,
+        last_activity: f64,
+        pid: impl Into<Option<u32>>,
+        config: Option<&str>,
+    ) {
+        let pid: Option<u32> = pid.into();
         let sql = "INSERT INTO machine_state (machine_name, current_state, last_activity, pid, metadata, config_type)
             VALUES (?, ?, ?, ?, NULL, ?) ON CONFLICT(machine_name) DO UPDATE SET current_state = excluded.current_state,
             last_activity = excluded.last_activity, pid = excluded.pid, config_type = excluded.config_type";
@@ -74,6 +100,19 @@ impl EngineDb {
         self.connection.last_insert_rowid()
     }
 
+    /// Waits until `server` has read the machines as they are now. What was changed of the events before this it has read
+    /// by then only if it had not begun with them: they come first.
+    #[track_caller]
+    pub fn is_read_by(&self, server: &TestServer) {
+        let now = epoch();
+        let state = format!("{now:?}");
+        self.machine(MARKER, &state, now, living_pid(), None);
+        let state = format!("\"current_state\":\"{state}\"");
+        eventually("the database is read", || {
+            card(server, MARKER)?.contains(&state).then_some(())
+        });
+    }
+
     /// Any statements.
     #[track_caller]
     pub fn execute(&self, sql: &str) {
@@ -91,6 +130,23 @@ impl EngineDb {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// The rows of an `initial`, byte for byte.
+#[track_caller]
+pub fn cards(initial: &str) -> Vec<String> {
+    let keys: BTreeMap<String, &RawValue> =
+        serde_json::from_str(initial).unwrap_or_else(|error| panic!("{error}: {initial}"));
+    let rows: Vec<&RawValue> = serde_json::from_str(keys["machines"].get()).unwrap();
+    rows.iter().map(|row| row.get().to_owned()).collect()
+}
+
+/// The row of machine `name` in `/initial`, byte for byte; `None` when it has none.
+#[track_caller]
+pub fn card(server: &TestServer, name: &str) -> Option<String> {
+    let begin = format!("{{\"machine_name\":{},", serde_json::json!(name));
+    let rows = cards(&server.http("GET", "/initial", &[]).body);
+    rows.into_iter().find(|row| row.starts_with(&begin))
 }
 
 /// Now, as an engine writes it.
