@@ -115,7 +115,11 @@ impl EngineDbGauges {
     /// The first [`STALE_LISTED_MAX`] machines whose process is gone, as `/status` lists them.
     pub fn stale_json(&self) -> Value {
         let stale = self.with(|shown| shown.first_stale.clone());
-        let number = |text: &str| serde_json::from_str(text).unwrap_or(Value::Null);
+        // Not by serde_json, which may miss a float's last digit.
+        let number = |text: &str| match text.parse::<i64>() {
+            Ok(whole) => whole.into(),
+            Err(_) => text.parse::<f64>().map_or(Value::Null, Value::from),
+        };
         let row = |row: &StaleMachine| {
             json!({
                 "machine": row.machine,
