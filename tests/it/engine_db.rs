@@ -4,7 +4,7 @@
 use crate::support::client::Options;
 use crate::support::engine_db::{DEFAULT_PATH, Engine, EngineDb, SCHEMA, card, cards, dead_pid, epoch, living_pid};
 use crate::support::server::run;
-use crate::support::{TestClient, TestServer, eventually, pause, state_change};
+use crate::support::{TestClient, TestServer, eventually, numbered, pause, state_change};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -567,6 +567,18 @@ fn another_file_in_its_place_is_read_instead() {
             .any(|path| path.to_string_lossy().contains("pipeline.db (deleted)")),
         "{open:?}"
     );
+}
+
+#[test]
+fn a_first_row_that_comes_later_sends_nobody_a_state_that_was_not_asked_for() {
+    let (folder, db) = EngineDb::in_folder();
+    let server = TestServer::start_in(folder, &[]);
+    let mut client = server.client();
+    // Later than the server waits for the database at its start.
+    pause(Duration::from_secs(1));
+    db.is_read_by(&server);
+    server.send(numbered(0, 0));
+    client.expect_numbers(0..1);
 }
 
 /// The names of the server's threads.

@@ -298,6 +298,7 @@ impl Reader {
             vanished.extend(std::mem::take(&mut self.known));
         }
         self.tell(rows, alive, vanished)?;
+        self.has_read = true;
         let stale = self.show();
         if self.said != self.source.file() {
             self.said = self.source.file();
@@ -354,7 +355,6 @@ impl Reader {
             let is_last = rows.len() + alive.len() + vanished.len() == 0;
             if is_last && !self.has_read && !self.machines.is_empty() {
                 found.came_late = !self.was_absent && self.begun.elapsed() > START_WAIT;
-                self.has_read = true;
             }
             self.hand_over(found)?;
             if is_last {
