@@ -50,7 +50,7 @@ e2e: build ## run the original engine, its tools and its page against this serve
 	tests/e2e/run
 
 model: ## try every interleaving of the hand-over between fan-out and writer
-	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO) test --locked --release --lib handover
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO) test --locked --no-default-features --release --lib handover
 
 minimal: ## run every test of the build without optional features
 	CARGO=$(CARGO) CARGO_TARGET_DIR=target/minimal tests/run --locked --no-default-features
