@@ -19,6 +19,8 @@ mod emit;
 #[cfg(feature = "engine-db")]
 mod engine_db;
 #[cfg(feature = "engine-db")]
+mod engine_db_faults;
+#[cfg(feature = "engine-db")]
 mod engine_recovered;
 mod environment;
 mod event_socket;
