@@ -111,8 +111,9 @@ impl Fault {
     pub(super) fn line<'a>(&'a self, path: &'a Path, every: Duration) -> impl fmt::Display + 'a {
         let (what, remedy) = (self.what(path), self.remedy(path));
         format!(
-            "⚠️ engine database {} cannot be read: {what}; {remedy}. The machines last read stay; looking again every {every:?}",
-            path.display()
+            "⚠️ engine database {} cannot be read: {what}; {remedy}. The machines last read stay; looking again every {} s",
+            path.display(),
+            every.as_secs()
         )
     }
 }
