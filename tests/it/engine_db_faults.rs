@@ -359,7 +359,7 @@ fn a_database_that_goes_leaves_its_machines_and_is_read_when_it_is_back() {
         let aside = scene.server.path("aside.db");
         fs::rename(scene.path(), &aside).unwrap();
         fs::create_dir(scene.path()).unwrap();
-        scene.suffers("", "fault");
+        scene.suffers("it is no file", "fault");
         fs::remove_dir(scene.path()).unwrap();
         let event = news(&EngineDb::open(&aside));
         fs::rename(aside, scene.path()).unwrap();
@@ -371,6 +371,33 @@ fn a_database_that_goes_leaves_its_machines_and_is_read_when_it_is_back() {
         ("truncated", &truncated),
         ("a folder in its place", &covered),
     ]);
+}
+
+#[test]
+fn a_database_that_cannot_be_read_without_writing_beside_it_is_left_alone() {
+    let mut scene = Scene::start();
+    let beside = || {
+        let files = fs::read_dir(scene.path().parent().unwrap()).unwrap().flatten();
+        let mut names: Vec<_> = files.map(|file| file.file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = beside();
+    // Just after a look: a statement that has begun cannot know that it is made another kind of database.
+    eventually("it was just read", || {
+        let read = scene.server.health()["engine_db"]["seconds_since_read"].as_f64();
+        read.filter(|seconds| *seconds < 0.3)
+    });
+    // With the end of its last connection its log goes.
+    EngineDb::open(scene.path()).execute("PRAGMA journal_mode=WAL");
+    assert_eq!(beside(), before);
+    scene.suffers("it has a write-ahead log", "fault");
+    let now = fs::read_dir(scene.path().parent().unwrap()).unwrap().count();
+    assert_eq!(now, before.len(), "the server made a file");
+    let db = EngineDb::open(scene.path());
+    db.execute("PRAGMA journal_mode=DELETE");
+    let event = news(&db);
+    scene.comes_back(&event);
 }
 
 #[test]

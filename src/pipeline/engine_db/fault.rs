@@ -18,6 +18,8 @@ pub(super) enum Fault {
     /// It was there, and has gone.
     Gone,
     Damaged,
+    /// A folder, or what else is no file.
+    NotAFile,
     NotADatabase,
     /// No such table or column.
     Schema(String),
@@ -61,6 +63,7 @@ impl Fault {
             },
             Fault::Gone => "it is gone".to_owned(),
             Fault::Damaged => "it is damaged".to_owned(),
+            Fault::NotAFile => "it is no file".to_owned(),
             Fault::NotADatabase => "it is no SQLite database".to_owned(),
             Fault::Schema(what) => format!("it is not the engine's: {what}"),
             Fault::HotJournal => format!(
@@ -82,7 +85,7 @@ impl Fault {
             Fault::Damaged => {
                 format!("stop the engines, then `sqlite3 {path} .recover | sqlite3 NEW`, and put NEW in its place")
             }
-            Fault::NotADatabase => "give --db the path of the engines' database, or none".to_owned(),
+            Fault::NotAFile | Fault::NotADatabase => "give --db the path of the engines' database, or none".to_owned(),
             Fault::Schema(_) => {
                 "give --db the path of the engines' database, or none; engines make missing tables when they start"
                     .to_owned()

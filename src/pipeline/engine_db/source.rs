@@ -111,7 +111,11 @@ impl Source {
             }
         };
         let id = (file.dev(), file.ino());
-        if file.is_file() && is_write_ahead(&self.path) {
+        if !file.is_file() {
+            self.close();
+            return Err(Fault::NotAFile);
+        }
+        if is_write_ahead(&self.path) {
             self.close();
             return Err(Fault::WriteAhead);
         }
