@@ -30,8 +30,8 @@ const LAST_WAIT: Duration = Duration::from_millis(300);
 pub enum Entry {
     /// A datagram as it came.
     Datagram(Box<[u8]>),
-    /// An event that its engine could not send. It does not come by the queue.
-    Recovered(Refused),
+    /// An event that its engine could not send. It does not come by the queue, whose 65,536 places it must not make larger.
+    Recovered(Box<Refused>),
     /// At this place in the order so many datagrams are missing.
     Lost(u64, DropCause),
 }

@@ -42,6 +42,8 @@ struct Row {
     origin: Origin,
     /// The process of its row in the engine's database is gone.
     stale: bool,
+    /// The process of that row lives, which is a sign of life without an event.
+    lives: bool,
     /// It has a row there, as far as was read last.
     in_database: bool,
     /// Nothing else was heard of it since the start.
@@ -244,9 +246,9 @@ impl Machines {
         self.rows.get(machine).map(|row| row.config_type.as_deref())
     }
 
-    /// Removes machines that nothing was heard of for `ttl`. Gives how many.
+    /// Removes machines that nothing was heard of for `ttl`, and whose process does not live. Gives how many.
     pub fn expire(&mut self, ttl: Duration, now: Instant) -> usize {
-        let silent = |row: &Row| now.saturating_duration_since(row.heard) > ttl;
+        let silent = |row: &Row| !row.lives && now.saturating_duration_since(row.heard) > ttl;
         let names: Vec<Box<str>> = self
             .rows
             .iter()
@@ -397,8 +399,16 @@ impl Row {
             heard,
             origin: Origin::Database,
             stale: false,
+            lives: false,
             in_database: false,
             from_database: false,
+        }
+    }
+
+    /// Whether its process lives now; silence counts from its death.
+    fn live(&mut self, lives: bool, now: Instant) {
+        if std::mem::replace(&mut self.lives, lives) && !lives {
+            self.heard = now;
         }
     }
 

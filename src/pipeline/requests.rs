@@ -145,8 +145,6 @@ pub struct Found {
     /// Nothing more of these comes for now.
     pub all_recovered: bool,
     pub rows: Vec<EngineRow>,
-    /// Machines whose rows are as before, and whose processes live.
-    pub alive: Vec<Box<str>>,
     /// Machines whose rows are gone.
     pub vanished: Vec<Box<str>>,
     /// All rows of a database that could not be read when the server started are in: who has come since has not seen them.

@@ -64,6 +64,7 @@ pub struct Config {
     pub journal_keep_age: Duration,
     /// The original engine's database; `None`: it is not read.
     pub db: Option<PathBuf>,
+    pub db_interval: Duration,
     /// `None`: a machine stays until it terminates or is forgotten.
     pub machine_ttl: Option<Duration>,
     pub allow_origin: Vec<String>,
@@ -110,6 +111,7 @@ impl Default for Config {
             journal_keep_bytes: GIB,
             journal_keep_age: 7 * DAY,
             db: cfg!(feature = "engine-db").then(|| PathBuf::from("data/pipeline.db")),
+            db_interval: Duration::from_secs(2),
             machine_ttl: None,
             allow_origin: Vec::new(),
             heartbeat_interval: Duration::from_secs(5),
@@ -243,7 +245,7 @@ macro_rules! setting {
 }
 
 /// Every setting, in the order of `--help`.
-pub static SETTINGS: [Setting; 32] = [
+pub static SETTINGS: [Setting; 33] = [
     setting!(
         "host",
         "ADDRESS",
@@ -494,6 +496,16 @@ pub static SETTINGS: [Setting; 32] = [
             Some(path) => path.display().to_string(),
             None => "none".to_owned(),
         }
+    ),
+    setting!(
+        "db-interval",
+        "TIME",
+        "how often it is looked whether that has changed",
+        |c, v| {
+            c.db_interval = duration(v, Duration::from_millis(100), HOUR)?;
+            Ok(())
+        },
+        |c| show_duration(c.db_interval)
     ),
     setting!(
         "machine-ttl",

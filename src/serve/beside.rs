@@ -185,8 +185,8 @@ pub(super) fn start_files(paths: [Option<PathBuf>; 2], beats: &'static Beats) ->
 #[cfg_attr(not(feature = "engine-db"), expect(dead_code, reason = "there is no such thread"))]
 pub(super) struct EngineDbBeginning {
     path: Option<PathBuf>,
+    interval: Duration,
     event_bytes_max: usize,
-    has_ttl: bool,
     /// Events that were refused after this count, seconds since the epoch.
     since: f64,
     /// That is when the journal ended.
@@ -200,8 +200,8 @@ impl EngineDbBeginning {
         let journal_end = history.all().back().map(|batch| batch.time());
         EngineDbBeginning {
             path: config.db.clone(),
+            interval: config.db_interval,
             event_bytes_max: config.max_event_bytes,
-            has_ttl: config.machine_ttl.is_some(),
             since: journal_end.unwrap_or_else(epoch_seconds),
             resumes: journal_end.is_some(),
             recovered_to: recovered_to(history, machines),
@@ -245,8 +245,8 @@ pub(super) fn start_engine_db(
     };
     let config = ReaderConfig {
         path,
+        interval: beginning.interval,
         event_bytes_max: beginning.event_bytes_max,
-        has_ttl: beginning.has_ttl,
         since: beginning.since,
         recovered_to: beginning.recovered_to,
         resumes: beginning.resumes,

@@ -1,6 +1,7 @@
 //! Why the database cannot be read, in words, and what a person can do about it.
 
 use crate::pipeline::engine_db::Condition;
+use crate::process::config::show_duration;
 use crate::process::procfs::lock_holder;
 use rusqlite::ErrorCode;
 use rusqlite::ffi::SQLITE_READONLY_ROLLBACK;
@@ -114,9 +115,9 @@ impl Fault {
     pub(super) fn line<'a>(&'a self, path: &'a Path, every: Duration) -> impl fmt::Display + 'a {
         let (what, remedy) = (self.what(path), self.remedy(path));
         format!(
-            "⚠️ engine database {} cannot be read: {what}; {remedy}. The machines last read stay; looking again every {} s",
+            "⚠️ engine database {} cannot be read: {what}; {remedy}. The machines last read stay; looking again every {}",
             path.display(),
-            every.as_secs()
+            show_duration(every)
         )
     }
 }

@@ -26,8 +26,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How often the database is looked at; and how often if that takes so long that engines would notice.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How often the database is looked at, at most, if that takes so long that engines would notice.
 const SLOW_LOOK_EVERY: Duration = Duration::from_secs(30);
 /// How long the thread waits before it shows that it is alive.
 const TURN: Duration = Duration::from_millis(250);
@@ -48,10 +47,10 @@ const ROWS_OF_THE_UNSEEN: u32 = 2;
 #[derive(Debug)]
 pub struct ReaderConfig {
     pub path: PathBuf,
+    /// `--db-interval`.
+    pub interval: Duration,
     /// `--max-event-bytes`.
     pub event_bytes_max: usize,
-    /// `--machine-ttl` is given, so that it matters whether a silent process lives.
-    pub has_ttl: bool,
     /// Refused events count from here on, seconds since the epoch.
     pub since: f64,
     /// How far a former server has recovered them.
@@ -201,7 +200,7 @@ impl Reader {
         match self.look() {
             Ok(()) => {
                 self.judge_good();
-                Ok(LOOK_EVERY)
+                Ok(self.config.interval)
             }
             Err(Interrupted::Ending) => Err(()),
             Err(Interrupted::By(fault)) => {
@@ -255,8 +254,8 @@ impl Reader {
             self.source.close();
         }
         let every = match fault {
-            Fault::Slow(_) => SLOW_LOOK_EVERY,
-            _ => LOOK_EVERY,
+            Fault::Slow(_) => SLOW_LOOK_EVERY.max(self.config.interval),
+            _ => self.config.interval,
         };
         self.gauges.looked(fault.condition(&path));
         self.faults.0 = self.faults.0.saturating_add(1);
@@ -273,7 +272,7 @@ impl Reader {
         let (written, is_whole) = self.source.machines()?;
         let mut before = std::mem::take(&mut self.machines);
         let mut processes = Processes::now();
-        let (mut rows, mut alive) = (Vec::new(), Vec::new());
+        let mut rows = Vec::new();
         for Written { row, pid } in written {
             self.beat.step();
             let old = before.remove(&row.machine);
@@ -285,8 +284,6 @@ impl Reader {
             told.judge(&mut processes);
             if old.is_none_or(|old| old.row != told.row) {
                 rows.push(told.row.clone());
-            } else if self.config.has_ttl && told.row.process == Process::Lives {
-                alive.push(told.row.machine.clone());
             }
             self.machines.insert(told.row.machine.clone(), told);
         }
@@ -297,7 +294,7 @@ impl Reader {
             vanished.extend(before.into_keys());
             vanished.extend(std::mem::take(&mut self.known));
         }
-        self.tell(rows, alive, vanished)?;
+        self.tell(rows, vanished)?;
         self.has_read = true;
         let stale = self.show();
         if self.said != self.source.file() {
@@ -318,7 +315,7 @@ impl Reader {
     /// The database has not changed, or cannot be read, but processes may have ended.
     fn tell_of_processes(&mut self) -> Result<(), Interrupted> {
         let doing = self.beat.begin(Operation::ReadingDatabase);
-        let (mut rows, mut alive) = (Vec::new(), Vec::new());
+        let mut rows = Vec::new();
         let mut processes = Processes::now();
         for told in self.machines.values_mut() {
             self.beat.step();
@@ -326,33 +323,27 @@ impl Reader {
             told.judge(&mut processes);
             if told.row.process != before {
                 rows.push(told.row.clone());
-            } else if self.config.has_ttl && told.row.process == Process::Lives {
-                alive.push(told.row.machine.clone());
             }
         }
         drop(doing);
-        let is_new = !rows.is_empty();
-        if is_new || !alive.is_empty() {
-            self.tell(rows, alive, Vec::new())?;
-        }
-        if is_new {
+        if !rows.is_empty() {
+            self.tell(rows, Vec::new())?;
             self.show();
         }
         Ok(())
     }
 
     /// Leaves rows with the fan-out, as much at a time as a turn should take.
-    fn tell(&mut self, rows: Vec<EngineRow>, alive: Vec<Box<str>>, vanished: Vec<Box<str>>) -> Result<(), Interrupted> {
+    fn tell(&mut self, rows: Vec<EngineRow>, vanished: Vec<Box<str>>) -> Result<(), Interrupted> {
         let mut rows = rows.into_iter();
-        let (mut alive, mut vanished) = (alive.into_iter(), vanished.into_iter());
+        let mut vanished = vanished.into_iter();
         loop {
             let mut found = Found {
                 rows: rows.by_ref().take(ROWS_PER_TURN).collect(),
-                alive: alive.by_ref().take(NAMES_PER_TURN).collect(),
                 vanished: vanished.by_ref().take(NAMES_PER_TURN).collect(),
                 ..Found::default()
             };
-            let is_last = rows.len() + alive.len() + vanished.len() == 0;
+            let is_last = rows.len() + vanished.len() == 0;
             if is_last && !self.has_read && !self.machines.is_empty() {
                 found.came_late = !self.was_absent && self.begun.elapsed() > START_WAIT;
             }

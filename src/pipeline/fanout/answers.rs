@@ -176,11 +176,8 @@ impl Fanout {
             let applied = self.machines.merge(row, self.config.machine_ttl, now, epoch);
             say_applied(&applied);
         }
-        for machine in &found.alive {
-            self.machines.renew(machine, now);
-        }
         for machine in &found.vanished {
-            self.machines.vanish(machine);
+            self.machines.vanish(machine, now);
         }
         if let Some(to) = found.recovered_to {
             self.machines.set_recovered_to(to);
@@ -198,7 +195,7 @@ impl Fanout {
     /// A refused event as an entry of a turn.
     fn late_entry(&self, event: Refused) -> Entry {
         if !event.datagram.is_empty() {
-            return Entry::Recovered(event);
+            return Entry::Recovered(Box::new(event));
         }
         let cause = DropCause::TooLarge;
         let total = self.ingest.drops.add(cause, 1);

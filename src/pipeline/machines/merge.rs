@@ -166,9 +166,7 @@ impl Machines {
         let heard_since = row.origin == Origin::Event && row.seconds() > time + SAME_STEP_S;
         let stale = seen.process == Process::Gone && !heard_since;
         changed |= std::mem::replace(&mut row.stale, stale) != stale;
-        if seen.process == Process::Lives {
-            row.heard = now;
-        }
+        row.live(seen.process == Process::Lives, now);
         if !changed {
             return Applied::Nothing;
         }
@@ -197,6 +195,7 @@ impl Machines {
         row.config_type.clone_from(&seen.config_type);
         replace_time(&mut row.last_activity, seen.time.as_deref());
         row.stale = seen.process == Process::Gone;
+        row.lives = lives;
         row.in_database = true;
         row.from_database = true;
         row.encode(&seen.machine);
@@ -204,13 +203,6 @@ impl Machines {
         self.rows.insert(seen.machine.clone(), row);
         self.version += 1;
         self.evict()
-    }
-
-    /// The row of `machine` is as before, and its process lives.
-    pub fn renew(&mut self, machine: &str, now: Instant) {
-        if let Some(row) = self.rows.get_mut(machine) {
-            row.heard = now;
-        }
     }
 
     /// Whether the table has something of `machine` that is newer than an event of `time` that comes as it happened: it was
@@ -222,13 +214,14 @@ impl Machines {
 
     /// The engine's database has no row of `machine` any more. One that was heard of by an event stays: its end is an event
     /// too.
-    pub fn vanish(&mut self, machine: &str) {
+    pub fn vanish(&mut self, machine: &str, now: Instant) {
         match self.rows.get_mut(machine) {
             Some(row) if row.from_database => {
                 self.remove(machine);
             }
             Some(row) => {
                 row.in_database = false;
+                row.live(false, now);
                 self.version += 1;
             }
             None => self.version += u64::from(self.ends.set_row(machine, false)),
@@ -439,8 +432,8 @@ mod tests {
         merge(&mut machines, &row("m", "a", 10.0));
         merge(&mut machines, &row("n", "a", 10.0));
         apply(&mut machines, "b", 11.0);
-        machines.vanish("m");
-        machines.vanish("n");
+        machines.vanish("m", Instant::now());
+        machines.vanish("n", Instant::now());
         assert_eq!(shown(&mut machines), r#""m" "b" 11 "conf" null"#);
     }
 
@@ -490,6 +483,22 @@ mod tests {
     }
 
     #[test]
+    fn who_lives_may_be_silent_and_silence_counts_from_its_death() {
+        let mut machines = Machines::default();
+        let ttl = Duration::from_secs(60);
+        let begun = Instant::now();
+        let later = begun + ttl * 3;
+        let mut seen = row("m", "a", NOW);
+        seen.process = Process::Lives;
+        machines.merge(&seen, Some(ttl), begun, NOW);
+        assert_eq!(machines.expire(ttl, later), 0);
+        seen.process = Process::Gone;
+        machines.merge(&seen, Some(ttl), later, NOW);
+        assert_eq!(machines.expire(ttl, later + ttl / 2), 0);
+        assert_eq!(machines.expire(ttl, later + ttl * 2), 1);
+    }
+
+    #[test]
     fn a_late_event_never_turns_the_table_back() {
         let mut machines = Machines::default();
         let late = |machines: &mut Machines, state: &str, time: f64| {
@@ -523,8 +532,8 @@ mod tests {
         let mut machines = Machines::restore(&machines.saved(1.0), Instant::now()).unwrap();
         assert_eq!(machines.recovered_to(), Some(&to));
         assert_eq!(machines.in_database().collect::<Vec<_>>(), ["gone", "stays"]);
-        machines.vanish("gone");
-        machines.vanish("m");
+        machines.vanish("gone", Instant::now());
+        machines.vanish("m", Instant::now());
         let left = "\"m\" \"b\" 11 null null\n\"stays\" \"a\" 10 \"conf\" null";
         assert_eq!(shown(&mut machines), left);
     }

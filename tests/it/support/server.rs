@@ -295,7 +295,12 @@ impl Drop for TestServer {
 /// What every server is started with; a test's own flags come later and win. On a busy host the server's threads and our
 /// own readers may get no processor for a while: neither an event that is dropped nor a client that is ended for that is
 /// what a test is about, unless it says so by flags of its own.
-pub const STEADY: [(&str, &str); 2] = [("--ingest-patience", "250ms"), ("--send-timeout", "30s")];
+pub const STEADY: [(&str, &str); 3] = [
+    ("--ingest-patience", "250ms"),
+    ("--send-timeout", "30s"),
+    // So that tests of the engine's database need not wait for it.
+    ("--db-interval", "250ms"),
+];
 
 /// The command `threadcast serve` in `folder`, with its socket there and a free port.
 fn command(folder: &Path, flags: &[&str]) -> Command {
