@@ -119,11 +119,8 @@ fn a_stopped_client_delays_no_other_and_leaves_nothing_behind() {
                 eprintln!("ended with the others at {}", fleet.least());
             });
             fleet.expect(numbers.end);
-            eventually("its thread and descriptor come back", || {
-                (server.threads() <= threads && server.descriptors() <= descriptors).then_some(())
-            });
+            server.comes_back_to(20, threads, descriptors);
             memory.push(server.resident_bytes());
-            assert_eq!(server.health()["connections"], 20);
             let next = expect_prefix(stopped, numbers.start);
             assert!(
                 next > numbers.start && next < numbers.end,
