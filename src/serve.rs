@@ -311,7 +311,7 @@ impl Server {
         let vitals = Arc::new(vitals);
         let (mut machines, state_lock, state_path) = state_file::restore(config.state_path());
         let caught_up = machines.catch_up(&record.history, config.machine_ttl, Instant::now());
-        let engine_db = beside::EngineDbBeginning::new(&config, &record.history, &machines);
+        let engine_db = beside::engine_db_config(&config, &record.history, &machines);
         let (status_lock, status_path) = beside::claim_status_file(config.status_file.clone());
         let ([state_slot, status_slot], files) = beside::start_files([state_path, status_path], beats)?;
         if let Some(slot) = state_slot.as_ref().filter(|_| caught_up) {

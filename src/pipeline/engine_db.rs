@@ -12,10 +12,30 @@ mod source;
 #[cfg(feature = "engine-db")]
 mod values;
 
+use crate::pipeline::machines::merge::RecoveredTo;
 use crate::process::clock::monotonic_us;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// What thread `enginedb` begins with.
+#[derive(Debug)]
+pub struct ReaderConfig {
+    pub path: PathBuf,
+    /// `--db-interval`.
+    pub interval: Duration,
+    /// `--max-event-bytes`.
+    pub event_bytes_max: usize,
+    /// Refused events count from here on, seconds since the epoch.
+    pub since: f64,
+    /// How far a former server has recovered them.
+    pub recovered_to: Option<RecoveredTo>,
+    /// Those that came while no server ran count too.
+    pub resumes: bool,
+    /// Machines that had a row when a former server read the database last.
+    pub known: Vec<Box<str>>,
+}
 
 /// What the last look at the database found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use crate::liveness::report::Reporter;
 use crate::liveness::voice::Voice;
 use crate::liveness::watchdog::{Backlog, Watchdog, WatchdogConfig};
 use crate::pipeline::batch::Item;
-use crate::pipeline::engine_db::EngineDbGauges;
+use crate::pipeline::engine_db::{EngineDbGauges, ReaderConfig};
 use crate::pipeline::history::History;
 use crate::pipeline::intake::IntakeGauge;
 use crate::pipeline::journal::queue::JournalGauges;
@@ -180,34 +180,18 @@ pub(super) fn start_files(paths: [Option<PathBuf>; 2], beats: &'static Beats) ->
     Ok((slots, Some((stop, handle))))
 }
 
-/// What `enginedb` goes on from.
-#[derive(Debug)]
-#[cfg_attr(not(feature = "engine-db"), expect(dead_code, reason = "there is no such thread"))]
-pub(super) struct EngineDbBeginning {
-    path: Option<PathBuf>,
-    interval: Duration,
-    event_bytes_max: usize,
-    /// Events that were refused after this count, seconds since the epoch.
-    since: f64,
-    /// That is when the journal ended.
-    resumes: bool,
-    recovered_to: Option<RecoveredTo>,
-    known: Vec<Box<str>>,
-}
-
-impl EngineDbBeginning {
-    pub(super) fn new(config: &Config, history: &History, machines: &Machines) -> EngineDbBeginning {
-        let journal_end = history.all().back().map(|batch| batch.time());
-        EngineDbBeginning {
-            path: config.db.clone(),
-            interval: config.db_interval,
-            event_bytes_max: config.max_event_bytes,
-            since: journal_end.unwrap_or_else(epoch_seconds),
-            resumes: journal_end.is_some(),
-            recovered_to: recovered_to(history, machines),
-            known: machines.in_database().map(Into::into).collect(),
-        }
-    }
+/// What `enginedb` goes on from, if there is a database to read.
+pub(super) fn engine_db_config(config: &Config, history: &History, machines: &Machines) -> Option<ReaderConfig> {
+    let journal_end = history.all().back().map(|batch| batch.time());
+    config.db.clone().map(|path| ReaderConfig {
+        path,
+        interval: config.db_interval,
+        event_bytes_max: config.max_event_bytes,
+        since: journal_end.unwrap_or_else(epoch_seconds),
+        recovered_to: recovered_to(history, machines),
+        resumes: journal_end.is_some(),
+        known: machines.in_database().map(Into::into).collect(),
+    })
 }
 
 /// How far refused events were recovered: a server that was killed has journaled more than it has saved.
@@ -233,24 +217,15 @@ fn recovered_to(history: &History, machines: &Machines) -> Option<RecoveredTo> {
 /// Starts `enginedb`, and waits a moment for its first look. Blocks 500 ms at most.
 #[cfg(feature = "engine-db")]
 pub(super) fn start_engine_db(
-    beginning: EngineDbBeginning,
+    config: Option<ReaderConfig>,
     fanout: FanoutHandle,
     gauges: Option<Arc<EngineDbGauges>>,
     beats: &'static Beats,
 ) -> Result<Option<(Stop, ThreadHandle<()>)>, StartError> {
-    use crate::pipeline::engine_db::reader::{Reader, ReaderConfig, START_WAIT};
-    let (Some(path), Some(gauges)) = (beginning.path, gauges) else {
+    use crate::pipeline::engine_db::reader::{Reader, START_WAIT};
+    let (Some(config), Some(gauges)) = (config, gauges) else {
         beats.enginedb.turn_to(Operation::Ended);
         return Ok(None);
-    };
-    let config = ReaderConfig {
-        path,
-        interval: beginning.interval,
-        event_bytes_max: beginning.event_bytes_max,
-        since: beginning.since,
-        recovered_to: beginning.recovered_to,
-        resumes: beginning.resumes,
-        known: beginning.known,
     };
     let stop = new_stop()?;
     let (looked, first_look) = crossbeam_channel::bounded(1);
@@ -264,7 +239,7 @@ pub(super) fn start_engine_db(
 
 #[cfg(not(feature = "engine-db"))]
 pub(super) fn start_engine_db(
-    _: EngineDbBeginning,
+    _: Option<ReaderConfig>,
     _: FanoutHandle,
     _: Option<Arc<EngineDbGauges>>,
     beats: &'static Beats,

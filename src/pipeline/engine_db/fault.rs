@@ -5,7 +5,6 @@ use crate::process::config::show_duration;
 use crate::process::procfs::lock_holder;
 use rusqlite::ErrorCode;
 use rusqlite::ffi::SQLITE_READONLY_ROLLBACK;
-use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -112,7 +111,7 @@ impl Fault {
     }
 
     /// The line for the log.
-    pub(super) fn line<'a>(&'a self, path: &'a Path, every: Duration) -> impl fmt::Display + 'a {
+    pub(super) fn line(&self, path: &Path, every: Duration) -> String {
         let (what, remedy) = (self.what(path), self.remedy(path));
         format!(
             "⚠️ engine database {} cannot be read: {what}; {remedy}. The machines last read stay; looking again every {}",

@@ -13,7 +13,7 @@ use crate::liveness::drill;
 use crate::liveness::operation::Operation;
 use crate::pipeline::engine_db::fault::Fault;
 use crate::pipeline::engine_db::source::{Change, FileId, Source, Written};
-use crate::pipeline::engine_db::{Condition, EngineDbGauges, STALE_LISTED_MAX, StaleMachine};
+use crate::pipeline::engine_db::{Condition, EngineDbGauges, ReaderConfig, STALE_LISTED_MAX, StaleMachine};
 use crate::pipeline::machines::merge::{EngineRow, Process, RecoveredTo, mark};
 use crate::pipeline::requests::{FanoutHandle, Found, Refused};
 use crate::process::clock::{pause, rfc3339, timespec};
@@ -22,7 +22,6 @@ use crate::process::stop::Stop;
 use crossbeam_channel::{Receiver, Select, Sender};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,7 +31,7 @@ const SLOW_LOOK_EVERY: Duration = Duration::from_secs(30);
 const TURN: Duration = Duration::from_millis(250);
 /// So many looks in a row must see a fault before it is said: a writer may be in the middle of something.
 const LOOKS_BEFORE_WORD: u32 = 2;
-/// Rows in one turn of the fan-out, some 2 µs each; and names only, some 0.2 µs each.
+/// Rows in one turn of the fan-out; and names only.
 const ROWS_PER_TURN: usize = 256;
 const NAMES_PER_TURN: usize = 2048;
 /// Events in one turn of the fan-out, and their bytes; one event may be larger.
@@ -42,24 +41,6 @@ const EVENT_BYTES_PER_TURN: usize = 64 * 1024;
 pub const START_WAIT: Duration = Duration::from_millis(500);
 /// If a process that seems gone has written its row so often, we only cannot see it: it is in a container.
 const ROWS_OF_THE_UNSEEN: u32 = 2;
-
-/// What the thread begins with.
-#[derive(Debug)]
-pub struct ReaderConfig {
-    pub path: PathBuf,
-    /// `--db-interval`.
-    pub interval: Duration,
-    /// `--max-event-bytes`.
-    pub event_bytes_max: usize,
-    /// Refused events count from here on, seconds since the epoch.
-    pub since: f64,
-    /// How far a former server has recovered them.
-    pub recovered_to: Option<RecoveredTo>,
-    /// Those that came while no server ran count too.
-    pub resumes: bool,
-    /// Machines that had a row when a former server read the database last.
-    pub known: Vec<Box<str>>,
-}
 
 /// A row as it was told to the fan-out, and the process that wrote it.
 #[derive(Debug)]

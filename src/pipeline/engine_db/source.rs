@@ -24,7 +24,7 @@ use std::time::Duration;
 const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
 /// Longest statement: engines cannot write while it runs.
 const STATEMENT_MAX: Duration = Duration::from_secs(1);
-/// SQLite's steps between two looks at the clock, some 20 µs.
+/// SQLite's steps between two looks at the clock.
 const STEPS_PER_LOOK: i32 = 1000;
 /// SQLite's own memory for pages, KiB.
 const CACHE_KIB: i32 = 512;

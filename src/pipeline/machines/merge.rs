@@ -302,11 +302,6 @@ impl Machines {
             self.version += 1;
         }
     }
-
-    /// Machines whose process is gone.
-    pub fn stale(&self) -> usize {
-        self.rows.values().filter(|row| row.stale).count()
-    }
 }
 
 /// How the state file ends.
@@ -364,6 +359,10 @@ mod tests {
             config_type: Some("conf".into()),
             process: Process::Unknown,
         }
+    }
+
+    fn count_stale(machines: &Machines) -> usize {
+        machines.rows.values().filter(|row| row.stale).count()
     }
 
     fn merge(machines: &mut Machines, row: &EngineRow) {
@@ -446,13 +445,13 @@ mod tests {
         };
         merge(&mut machines, &stale);
         assert_eq!(
-            (machines.stale(), &*shown(&mut machines)),
+            (count_stale(&machines), &*shown(&mut machines)),
             (1, r#""m" "a" 10 "conf" true"#)
         );
         apply(&mut machines, "b", 50.0);
         merge(&mut machines, &stale);
         assert_eq!(
-            (machines.stale(), &*shown(&mut machines)),
+            (count_stale(&machines), &*shown(&mut machines)),
             (0, r#""m" "b" 50 "conf" null"#)
         );
     }
