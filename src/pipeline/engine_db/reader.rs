@@ -285,8 +285,12 @@ impl Reader {
                 0 => String::new(),
                 stale => format!(", {stale} of them stale"),
             };
+            let more = match is_whole {
+                true => "",
+                false => "; it has more, which do not fit into a snapshot: the newest count",
+            };
             log::info!(
-                "🗄️ engine database {}: {machines} machines{stale}",
+                "🗄️ engine database {}: {machines} machines{stale}{more}",
                 self.source.path().display()
             );
         }
