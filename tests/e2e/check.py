@@ -45,7 +45,7 @@ def check(name, ok, detail=""):
 
 def skip(name, why):
     skipped.append(name)
-    print(f"skip {name}: {why}", flush=True)
+    print(f"SKIPPED: {name}: {why}", flush=True)
 
 
 def eventually(condition, deadline=DEADLINE):

@@ -4,7 +4,7 @@
 use crate::support::engine_db::{EngineDb, SCHEMA, epoch, living_pid};
 use crate::support::server::{in_shell, mounting_shell};
 use crate::support::{
-    DEADLINE, Sender, TestClient, TestServer, eventually, number_of, numbered, pause, state_change, within,
+    DEADLINE, Sender, TestClient, TestServer, eventually, number_of, numbered, pause, skipped, state_change, within,
 };
 use rusqlite::Connection;
 use serde_json::Value;
@@ -602,7 +602,7 @@ fn locker() -> String {
     {
         return format!("process {us} (");
     }
-    eprintln!("left out: the name of who has locked it, because /proc/locks does not tell here");
+    skipped("the name of who has locked it, because /proc/locks does not tell here");
     "another process has locked it".to_owned()
 }
 
@@ -697,7 +697,7 @@ fn write_on_the_disk_of(server: &TestServer, path: &Path, name: &str) -> Option<
     let output = with_python(&["-c", SCRIPT, path.to_str().unwrap(), &payload]);
     let usable = Command::new("python3").args(["-c", "import sqlite3"]).status();
     if !usable.is_ok_and(|status| status.success()) {
-        eprintln!("left out: a full disk below the database, because python3 with sqlite3 is not installed");
+        skipped("a full disk below the database, because python3 with sqlite3 is not installed");
         return None;
     }
     let output = output.unwrap();

@@ -2,7 +2,7 @@
 //! taken back, and nothing is left behind.
 
 use crate::support::server::{in_shell, run};
-use crate::support::{DEADLINE, TestServer, eventually, pause, uninterrupted};
+use crate::support::{DEADLINE, TestServer, eventually, pause, skipped, uninterrupted};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use serde_json::Value;
 use std::fs::{self, Permissions};
@@ -297,7 +297,7 @@ fn bytes_read_by_ingest(server: &TestServer) -> Option<u64> {
     let mut tasks = tasks.map(|task| task.unwrap().path());
     let ingest = tasks.find(|task| fs::read_to_string(task.join("comm")).is_ok_and(|name| name == "ingest\n"));
     let Ok(counts) = fs::read_to_string(ingest.unwrap().join("io")) else {
-        eprintln!("left out: what ingest reads, because this kernel does not count it");
+        skipped("what ingest reads, because this kernel does not count it");
         return None;
     };
     let read = counts.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap();
@@ -474,7 +474,7 @@ fn a_live_socket_that_we_may_not_connect_to_is_taken_for_a_running_server() {
 #[test]
 fn a_stale_file_that_only_its_owner_may_remove_is_told_apart() {
     if !geteuid().is_root() {
-        eprintln!("left out: another user's stale socket, because only root can make one");
+        skipped("another user's stale socket, because only root can make one");
         return;
     }
     let folder = folder();
