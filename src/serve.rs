@@ -37,6 +37,7 @@ use crate::process::clock::epoch_seconds;
 use crate::process::config::Config;
 use crate::process::exit::ExitStatus;
 use crate::process::files::{LockFile, Slot};
+use crate::process::host_names::own_names;
 use crate::process::limits::{self, ClientRoom};
 use crate::process::logging::LogControl;
 use crate::process::passed_sockets::{PassedError, PassedSockets};
@@ -511,6 +512,7 @@ fn start_heartbeat(
 fn origin_rules(config: &Config, address: SocketAddr) -> OriginRules {
     OriginRules {
         bound_to_loopback: address.ip().to_canonical().is_loopback(),
+        own_names: own_names(&config.host),
         allowed: config.allow_origin.clone(),
     }
 }

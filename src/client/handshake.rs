@@ -11,6 +11,7 @@
 
 use crate::client::filter::Filter;
 use crate::client::gauges::{ClientGauges, ConnectionFault};
+use crate::client::http::head::READ_METHODS;
 use crate::client::http::{self, Answer, HEAD_DEADLINE, Head, HeadError};
 use crate::client::inbox::InboxHandle;
 use crate::client::origin::{OriginRules, with_cors};
@@ -105,7 +106,8 @@ fn receive(connection: Connection, reception: &Reception, beat: &'static Beat) {
         }
     };
     let method = head.method.clone();
-    let answer = if head.upgrade {
+    // HEAD and OPTIONS become no WebSocket, whatever else they ask for.
+    let answer = if head.upgrade() && !matches!(&head.method[..], "HEAD" | "OPTIONS") {
         match upgrade(&connection, head, reception, beat) {
             Ok((key, joined)) => return welcome(connection, &key, joined, reception),
             Err(refusal) => {
@@ -113,6 +115,10 @@ fn receive(connection: Connection, reception: &Reception, beat: &'static Beat) {
                 refusal
             }
         }
+    } else if head.path == STREAM_PATH && head.method != "OPTIONS" {
+        let refusal = without_upgrade(&head);
+        log::warn!("⚠️ refused a client from {}: {}", connection.peer, refusal.summary());
+        refusal
     } else {
         let _doing = beat.begin(Operation::AnsweringPage);
         let answer = reception.site.answer(&head, connection.peer);
@@ -250,11 +256,12 @@ fn upgrade(
         return Err(Answer::detail(403, &format!("WebSockets are at {STREAM_PATH} only")));
     }
     if head.method != "GET" {
-        return Err(Answer::detail(405, "Method Not Allowed").with("allow", "GET".to_owned()));
+        return Err(without_upgrade(&head));
     }
     if head.websocket_version.as_deref() != Some("13") {
-        let answer = Answer::detail(426, "this server speaks version 13 of the WebSocket protocol");
-        return Err(answer.with("sec-websocket-version", "13".to_owned()));
+        return Err(upgrade_required(
+            "this server speaks version 13 of the WebSocket protocol",
+        ));
     }
     if head.body {
         return Err(Answer::detail(400, "a request to become a WebSocket has no body"));
@@ -265,6 +272,37 @@ fn upgrade(
     };
     let wish = Wish::of(&head)?;
     join(connection, wish, head.rest, reception, beat).map(|joined| (key, joined))
+}
+
+/// The refusal of a request to the stream that does not ask to become a WebSocket, or may not by its method: what is
+/// missing, and how a proxy passes it on.
+fn without_upgrade(head: &Head) -> Answer {
+    if !matches!(&head.method[..], "GET" | "HEAD") {
+        return Answer::detail(405, "Method Not Allowed").with("allow", READ_METHODS.to_owned());
+    }
+    let parts = [
+        (head.method == "HEAD", "the method GET"),
+        (head.old, "HTTP/1.1"),
+        (!head.asks_websocket, "Upgrade: websocket"),
+        (!head.asks_upgrade, "Connection: Upgrade"),
+    ];
+    let missing: Vec<&str> = parts
+        .iter()
+        .filter(|(missing, _)| *missing)
+        .map(|(_, part)| *part)
+        .collect();
+    upgrade_required(&format!(
+        "{STREAM_PATH} is a WebSocket, and the request lacks {}. A proxy must pass it on (nginx: proxy_http_version 1.1; \
+         proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;). A person can look at /health and \
+         /initial",
+        missing.join(" and ")
+    ))
+}
+
+/// A 426 with what RFC 9110 section 15.5.22 and RFC 6455 section 4.4 want beside it.
+fn upgrade_required(text: &str) -> Answer {
+    let answer = Answer::detail(426, text).with("upgrade", "websocket".to_owned());
+    answer.with("sec-websocket-version", "13".to_owned())
 }
 
 fn is_key(key: &str) -> bool {

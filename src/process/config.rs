@@ -1,5 +1,6 @@
 //! The settings of `threadcast serve`: one table from which flags, `--config` and `--help` are made.
 
+use crate::process::web_origin::WebOrigin;
 use log::LevelFilter;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -712,19 +713,13 @@ fn switch(text: &str) -> Result<bool, String> {
     text.parse().map_err(|_| "write true or false".to_owned())
 }
 
-/// An origin as browsers write it: scheme, host, port if not the scheme's own, nothing after it (RFC 6454 section 6.2).
+/// An origin in its normal form, or `*`.
 fn origin(text: &str) -> Result<String, String> {
-    let wanted =
-        || Err("write an origin such as https://dash.example.com (scheme, host, port; no path), null, or *".to_owned());
-    if text == "*" || text == "null" {
+    if text == "*" {
         return Ok(text.to_owned());
     }
-    match text.split_once("://") {
-        Some((scheme, host)) if !scheme.is_empty() && !host.is_empty() && !host.contains(['/', ' ', ',']) => {
-            Ok(text.to_ascii_lowercase())
-        }
-        _ => wanted(),
-    }
+    let origin = WebOrigin::parse(text).map_err(|error| error.to_string())?;
+    Ok(origin.to_string())
 }
 
 /// Reads a time such as `500ms`, `10s` or `2m`.

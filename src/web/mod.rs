@@ -8,6 +8,8 @@ pub mod query;
 
 pub mod status;
 
+use crate::client::handshake::STREAM_PATH;
+use crate::client::http::head::READ_METHODS;
 use crate::client::http::{Answer, Head};
 use crate::liveness::beat::Beats;
 use crate::liveness::demand::{Demand, NoReport};
@@ -41,13 +43,14 @@ impl Site {
     /// Answers a request that is not to become a WebSocket. Blocks at most 4 s, on the fan-out; for a report,
     /// [`DIAGNOSE_MAX`].
     pub fn answer(&self, head: &Head, peer: SocketAddr) -> Answer {
-        let wanted = match head.path.as_str() {
-            "/health" | "/status" | "/initial" => "GET",
-            "/forget" | "/drill" | "/diagnose" => "POST",
-            _ => return Answer::detail(404, "Not Found"),
+        let Some(methods) = methods(head) else {
+            return Answer::detail(404, "Not Found");
         };
-        if head.method != wanted {
-            return Answer::detail(405, "Method Not Allowed").with("allow", wanted.to_owned());
+        if head.method == "OPTIONS" {
+            return self.options(methods);
+        }
+        if !methods.split(", ").any(|method| method == head.method) {
+            return Answer::detail(405, "Method Not Allowed").with("allow", methods.to_owned());
         }
         match head.path.as_str() {
             "/health" => self.vitals.answer(),
@@ -60,6 +63,18 @@ impl Site {
                 Ok(()) => self.drill(&head.query),
             },
         }
+    }
+
+    /// What a page takes; monitors that ask with OPTIONS mean to ask whether the server is well. Blocks as
+    /// [`Vitals::answer`] does.
+    fn options(&self, methods: &'static str) -> Answer {
+        let health = self.vitals.answer();
+        let answer = if health.status == 200 {
+            Answer::no_content()
+        } else {
+            health
+        };
+        answer.with("allow", methods.to_owned())
     }
 
     fn initial(&self) -> Answer {
@@ -116,6 +131,17 @@ impl Site {
         log::warn!("⚠️ drill: {component} stands still for {duration:?} ({})", kind.name());
         let answer = json!({ "component": component, "ms": duration.as_millis() as u64, "kind": kind.name() });
         Answer::json(200, answer.to_string().into_bytes())
+    }
+}
+
+/// What may be asked of a path; `None` where there is nothing. Nothing is at `/` either, but monitors ask there with
+/// OPTIONS whether the server is well.
+fn methods(head: &Head) -> Option<&'static str> {
+    match &head.path[..] {
+        "/health" | "/status" | "/initial" | STREAM_PATH => Some(READ_METHODS),
+        "/" | "*" if head.method == "OPTIONS" => Some(READ_METHODS),
+        "/forget" | "/drill" | "/diagnose" => Some("POST, OPTIONS"),
+        _ => None,
     }
 }
 

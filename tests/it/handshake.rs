@@ -188,23 +188,23 @@ fn a_request_that_is_not_proper_is_refused_with_the_status_for_it() {
             format!("{UPGRADE}\r\nOrigin: http://localhost\r\nOrigin: http://localhost"),
             400,
         ),
-        (UPGRADE, "no word of an upgrade", "X: y".to_owned(), 404),
-        (UPGRADE, "another upgrade", "Upgrade: h2c".to_owned(), 404),
+        (UPGRADE, "no word of an upgrade", "X: y".to_owned(), 426),
+        (UPGRADE, "another upgrade", "Upgrade: h2c".to_owned(), 426),
         (
             CONNECTION,
             "a connection that stays",
             "Connection: keep-alive".to_owned(),
-            404,
+            426,
         ),
         (
             CONNECTION,
             "a token that only looks like it",
             "Connection: upgraded".to_owned(),
-            404,
+            426,
         ),
         (KEY, "too many headers", format!("{KEY}\r\n{many}"), 431),
         (KEY, "a head too long", format!("{KEY}\r\n{long}"), 431),
-        ("HTTP/1.1", "an unknown version of HTTP", "HTTP/3.7".to_owned(), 400),
+        ("HTTP/1.1", "an unknown version of HTTP", "HTTP/3.7".to_owned(), 505),
         (UPGRADE, "a line folded", format!("{UPGRADE},\r\n h2c"), 400),
         (
             UPGRADE,
@@ -225,7 +225,8 @@ fn a_request_that_is_not_proper_is_refused_with_the_status_for_it() {
                 .is_some_and(|detail| !detail.is_empty()),
             "{what}"
         );
-        assert_eq!(answer.header("connection"), Some("close"), "{what}");
+        let connection = if status == 426 { "Upgrade, close" } else { "close" };
+        assert_eq!(answer.header("connection"), Some(connection), "{what}");
         if status == 426 {
             assert_eq!(answer.header("sec-websocket-version"), Some("13"));
         }
@@ -244,7 +245,7 @@ fn garbage_of_any_size_is_answered_or_ended_and_costs_nothing() {
     assert_eq!(raw(server.address, b"\0\0\0\0\r\n\r\n").status, 400);
     assert_eq!(raw(server.address, b"hello\r\n\r\n").status, 400);
     assert_eq!(raw(server.address, &[0xff; 5000]).status, 400);
-    assert_eq!(raw(server.address, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").status, 400);
+    assert_eq!(raw(server.address, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").status, 505);
     let header = format!(
         "GET / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n",
         "a".repeat(1024 * 1024)

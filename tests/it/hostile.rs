@@ -114,7 +114,7 @@ fn heads_that_are_too_much_or_can_be_read_in_two_ways_are_refused() {
             "a host behind a bare line feed",
             get("X: a\nHost: evil.example\r\n"),
             400,
-            "400 header Host is there twice",
+            "400 a line of the head ends with LF alone",
         ),
         refused("a zero byte", get("X: a\0b\r\n"), 400, "invalid header value"),
         refused(
@@ -129,10 +129,12 @@ fn heads_that_are_too_much_or_can_be_read_in_two_ways_are_refused() {
             400,
             "this is no HTTP request: invalid token",
         ),
-        // RFC 9112 section 2.2 allows a server to take it, and people type it into netcat.
-        taken(
+        // RFC 9112 section 2.2 allows a server to take it, but proxies differ in what they take it for.
+        refused(
             "line feeds alone",
             String::from_utf8(upgrade("")).unwrap().replace('\r', "").into_bytes(),
+            400,
+            "it must end with CR LF (netcat: nc -C)",
         ),
     ] {
         watched.judge(row);
@@ -194,8 +196,8 @@ fn requests_that_must_not_become_a_websocket_are_refused_with_the_remedy() {
         refused(
             "an old HTTP",
             changed("HTTP/1.1", "HTTP/1.0"),
-            505,
-            "505 a WebSocket needs HTTP/1.1",
+            426,
+            "426 /ws/events is a WebSocket, and the request lacks HTTP/1.1.",
         ),
         // A list may be given in several lines (RFC 9110 section 5.3).
         taken("two upgrades", upgrade("Upgrade: h2c\r\nUpgrade: websocket\r\n")),

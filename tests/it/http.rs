@@ -207,10 +207,10 @@ fn other_pages_and_methods_are_answered_as_by_the_original() {
         let text = line["request"].as_str().unwrap();
         let (method, target) = text.split_once(' ').unwrap();
         let status = line["status"].as_u64().unwrap();
-        if ![404, 405].contains(&status) {
+        // The stream without an upgrade is 404 there; here the answer says what is missing.
+        if ![404, 405].contains(&status) || target.starts_with("/ws/events") {
             continue;
         }
-        let target = target.split(' ').next().unwrap();
         let answer = server.http(method, target, &[]);
         assert_eq!(u64::from(answer.status), status, "{text}");
         assert_eq!(answer.body, line["body"].as_str().unwrap(), "{text}");
@@ -218,13 +218,11 @@ fn other_pages_and_methods_are_answered_as_by_the_original() {
     for target in [
         "/",
         "/ws",
-        "/ws/events",
         "/ws/events/",
         "/health/",
         "/Health",
         "/docs",
         "/..",
-        "*",
         "//health",
     ] {
         for method in ["GET", "POST", "DELETE"] {
@@ -238,17 +236,15 @@ fn other_pages_and_methods_are_answered_as_by_the_original() {
         }
     }
     for target in ["/health", "/initial"] {
-        for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"] {
+        for method in ["POST", "PUT", "DELETE", "PATCH", "TRACE", "BREW"] {
             let answer = server.http(method, target, &["Content-Length: 4"]);
             assert_eq!(answer.status, 405, "{method} {target}");
             assert_eq!(answer.body, "{\"detail\":\"Method Not Allowed\"}");
-            assert_eq!(answer.header("allow"), Some("GET"));
+            assert_eq!(answer.header("allow"), Some("GET, HEAD, OPTIONS"));
         }
-        // HEAD is no exception, but has no body, and says how long it would be.
-        let answer = server.http("HEAD", target, &[]);
+        let answer = server.http("HEAD", "/drill", &[]);
         assert_eq!((answer.status, answer.body.as_str()), (405, ""));
         assert_eq!(answer.header("content-length"), Some("31"));
-        assert_eq!(answer.header("allow"), Some("GET"));
     }
     let answer = server.http("GET", "/health?x=1&y", &[]);
     assert_eq!(answer.status, 200, "a query is no part of the path");
@@ -323,10 +319,17 @@ fn pages_of_this_machine_and_no_others_may_read_and_stream() {
         let answer = server.http("GET", "/health", &[&format!("Origin: {origin}")]);
         assert_eq!(answer.status, 403, "{origin}: {}", answer.body);
         let detail = answer.json()["detail"].as_str().unwrap().to_owned();
-        assert!(detail.contains("--allow-origin") && detail.contains(origin), "{detail}");
+        // A flag helps only where the page could be named by one.
+        let well_formed = threadcast::process::web_origin::WebOrigin::parse(origin).is_ok();
+        assert_eq!(
+            detail.ends_with(&format!("--allow-origin {origin}")),
+            well_formed,
+            "{detail}"
+        );
+        assert!(detail.contains(&format!("{origin:?}")), "{detail}");
         let (status, answer) = upgrade_status(server.address, &host, Some(origin));
         assert_eq!(status, 403, "{origin}");
-        assert!(answer.contains("--allow-origin"), "{answer}");
+        assert!(answer.contains(&json!(detail).to_string()), "{answer}");
     }
     server.wait_for_line("evil.example");
     assert_eq!(server.health()["connections_refused"], 0, "these were not too many");
@@ -414,8 +417,6 @@ fn a_name_that_was_made_to_point_here_does_not_help() {
         "localhost.evil.example".to_owned(),
         "127.0.0.1.evil.example".to_owned(),
         "10.0.0.1".to_owned(),
-        "[::1].evil.example".to_owned(),
-        "localhost:x".to_owned(),
         String::new(),
     ] {
         // Such a page's origin is the same as its host, which must not open the door.
@@ -439,18 +440,140 @@ fn a_name_that_was_made_to_point_here_does_not_help() {
 }
 
 #[test]
-fn a_server_on_all_addresses_may_be_called_by_any_name() {
+fn a_server_on_all_addresses_may_be_called_by_its_own_names_only() {
     let server = TestServer::start(&["--host", "0.0.0.0"]);
-    let address = SocketAddr::from(([127, 0, 0, 1], server.address.port()));
-    let host = format!("box.lan:{}", server.address.port());
-    assert_eq!(with_host(address, "/health", Some(&host), &[]).status, 200);
-    let same = format!("Origin: http://{host}");
-    assert_eq!(with_host(address, "/health", Some(&host), &[&same]).status, 200);
-    assert_eq!(upgrade_status(address, &host, Some(&format!("http://{host}"))).0, 101);
-    assert_eq!(upgrade_status(address, &host, None).0, 101);
-    let foreign = with_host(address, "/health", Some(&host), &["Origin: http://evil.example"]);
+    let port = server.address.port();
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let own = rustix::system::uname().nodename().to_str().unwrap().to_owned();
+    for host in [
+        format!("{own}:{port}"),
+        format!("192.0.2.1:{port}"),
+        format!("[2001:db8::1]:{port}"),
+    ] {
+        let same = format!("http://{host}");
+        assert_eq!(with_host(address, "/health", Some(&host), &[]).status, 200);
+        assert_eq!(
+            with_host(address, "/health", Some(&host), &[&format!("Origin: {same}")]).status,
+            200
+        );
+        assert_eq!(upgrade_status(address, &host, Some(&same)).0, 101);
+        assert_eq!(upgrade_status(address, &host, None).0, 101);
+        let foreign = with_host(address, "/health", Some(&host), &["Origin: http://evil.example"]);
+        assert_eq!(foreign.status, 403);
+        let other_port = format!("http://{}:1", host.rsplit_once(':').unwrap().0);
+        assert_eq!(upgrade_status(address, &host, Some(&other_port)).0, 403);
+    }
+    // A page whose name was made to point here.
+    let host = format!("evil.example:{port}");
+    let origin = format!("Origin: http://{host}");
+    for target in ["/health", "/initial", "/status"] {
+        for headers in [&[][..], &[&origin[..]]] {
+            let answer = with_host(address, target, Some(&host), headers);
+            assert_eq!(answer.status, 403, "{target}");
+            assert!(
+                answer.body.contains(&format!("--allow-origin http://{host}")),
+                "{}",
+                answer.body
+            );
+        }
+    }
+    assert_eq!(upgrade_status(address, &host, Some(&format!("http://{host}"))).0, 403);
+    let forget = format!("POST /forget?machine=m HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    assert_eq!(raw(address, forget.as_bytes()).status, 403);
+}
+
+#[test]
+fn probes_see_a_server_that_hangs_as_down_and_one_that_goes_on_as_up() {
+    let server = TestServer::start(&["--allow-drill", "--hang-timeout", "1s"]);
+    let probes = [
+        "HEAD /health HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "OPTIONS / HTTP/1.0\r\n\r\n",
+        "OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "OPTIONS /health HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "OPTIONS /ws/events HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    ];
+    let are = |up: u16, options: u16| {
+        probes.iter().all(|probe| {
+            let expected = if probe.starts_with("HEAD") { up } else { options };
+            raw(server.address, probe.as_bytes()).status == expected
+        })
+    };
+    assert!(are(200, 204));
+    let freeze = |millis: u64| {
+        let target = format!("/drill?component=fanout&ms={millis}");
+        assert_eq!(server.http("POST", &target, &[]).status, 200);
+    };
+    freeze(60_000);
+    eventually("all probes say that it is down", || are(503, 503).then_some(()));
+    let answer = raw(server.address, probes[1].as_bytes());
+    assert_eq!(answer.header("allow"), Some("GET, HEAD, OPTIONS"));
+    assert_eq!(answer.json()["status"], "hung");
+    let foreign = server.http("OPTIONS", "/health", &["Origin: http://evil.example"]);
     assert_eq!(foreign.status, 403);
-    assert_eq!(upgrade_status(address, &host, Some("http://box.lan:1")).0, 403);
+    assert!(!foreign.head.contains("access-control-"), "{}", foreign.head);
+    freeze(0);
+    eventually("all probes say that it is up", || are(200, 204).then_some(()));
+}
+
+#[test]
+fn head_says_what_get_would_and_sends_no_body() {
+    let server = TestServer::start(&[]);
+    for target in ["/initial", "/health", "/status", "/nothing", "/ws/events"] {
+        let get = server.http("GET", target, &[]);
+        let head = server.http("HEAD", target, &[]);
+        assert_eq!(
+            (head.status == 426, head.body.as_str()),
+            (get.status == 426, ""),
+            "{target}"
+        );
+        assert_eq!(head.header("content-type"), get.header("content-type"));
+        assert!(head.header("content-length").is_some_and(|length| length != "0"));
+    }
+    assert_eq!(server.http("HEAD", "/health", &[]).status, 200);
+}
+
+#[test]
+fn the_stream_without_an_upgrade_says_what_is_missing_and_the_lines_that_pass_it_on() {
+    let server = TestServer::start(&[]);
+    // What nginx sends by default, and with each one of its lines alone.
+    for (head, missing) in [
+        (
+            "HTTP/1.0\r\nHost: localhost\r\nConnection: close",
+            "HTTP/1.1 and Upgrade: websocket and Connection: Upgrade.",
+        ),
+        ("HTTP/1.0\r\nUpgrade: websocket\r\nConnection: upgrade", "HTTP/1.1."),
+        (
+            "HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: close",
+            "Connection: Upgrade.",
+        ),
+        (
+            "HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade",
+            "Upgrade: websocket.",
+        ),
+    ] {
+        let answer = raw(server.address, format!("GET /ws/events {head}\r\n\r\n").as_bytes());
+        assert_eq!(answer.status, 426, "{head}");
+        assert_eq!(answer.header("upgrade"), Some("websocket"));
+        assert_eq!(answer.header("connection"), Some("Upgrade, close"));
+        assert!(
+            answer.body.contains(&format!("the request lacks {missing} A proxy")),
+            "{}",
+            answer.body
+        );
+        for line in [
+            "proxy_http_version 1.1;",
+            "proxy_set_header Upgrade $http_upgrade;",
+            "proxy_set_header Connection upgrade;",
+        ] {
+            assert!(answer.body.contains(line), "{}", answer.body);
+        }
+    }
+    let line = server.wait_for_line("the request lacks Upgrade: websocket.");
+    assert!(
+        line.contains(" WARN ") && line.contains("⚠️ refused a client from"),
+        "{line}"
+    );
+    assert_eq!(server.health()["requests_refused"]["426"], 4);
 }
 
 #[test]
@@ -477,7 +600,7 @@ fn commands_are_taken_by_hand_only_and_drills_only_where_allowed() {
             let answer = server.http(method, target, &[]);
             assert_eq!(
                 (answer.status, answer.header("allow")),
-                (405, Some("POST")),
+                (405, Some("POST, OPTIONS")),
                 "{method} {target}"
             );
         }
@@ -561,7 +684,7 @@ fn old_clients_are_answered_too() {
         "GET /ws/events HTTP/1.0\r\nHost: localhost\r\n{}\r\n\r\n",
         UPGRADE.join("\r\n")
     );
-    assert_eq!(raw(server.address, upgrade.as_bytes()).status, 505);
+    assert_eq!(raw(server.address, upgrade.as_bytes()).status, 426);
 }
 
 #[test]

@@ -29,6 +29,7 @@ mod handshake;
 mod heartbeat;
 mod hostile;
 mod http;
+mod http_doc;
 mod journal;
 mod logging;
 mod memory;
