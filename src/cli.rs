@@ -1,7 +1,6 @@
 //! From arguments to a command, and the texts of `--help`.
 
 use crate::client::filter::Filter;
-use crate::client::handshake::STREAM_PATH;
 use crate::commands::clients::Clients;
 use crate::commands::drill::Drill;
 use crate::commands::emit::{Emit, Source};
@@ -12,6 +11,7 @@ use crate::commands::tail_connect::StreamUrl;
 use crate::commands::tail_lines::Format;
 use crate::liveness::drill::DRILL_MAX;
 use crate::pipeline::position::Position;
+use crate::process::address;
 use crate::process::config::{self, Config, FileError, SETTINGS, Setting, SettingError};
 use lexopt::{Arg, Parser, ValueExt};
 use std::ffi::OsString;
@@ -207,8 +207,8 @@ fn forget(parser: &mut Parser) -> Result<Command, UsageError> {
     while let Some(argument) = parser.next()? {
         match argument {
             Arg::Long("help") | Arg::Short('h') => return Ok(Command::Print(forget_help())),
-            Arg::Long("host") => host = parser.value()?.string()?,
-            Arg::Long("port") => port = parser.value()?.parse()?,
+            Arg::Long("host") => host = host_value(parser)?,
+            Arg::Long("port") => port = port_value(parser)?,
             Arg::Value(name) if machine.is_none() => machine = Some(name.string()?),
             other => return Err(other.unexpected().into()),
         }
@@ -225,6 +225,35 @@ fn forget(parser: &mut Parser) -> Result<Command, UsageError> {
     }
 }
 
+/// The value of `--host`, as `serve` takes it.
+fn host_value(parser: &mut Parser) -> Result<String, UsageError> {
+    let value = parser.value()?.string()?;
+    address::parse_host(&value).map_err(|wanted| wrong("host", value, wanted))
+}
+
+/// The port of a server that runs: `serve` alone may leave the choice to the system.
+fn port_value(parser: &mut Parser) -> Result<u16, UsageError> {
+    let value = parser.value()?.string()?;
+    config::number(&value, 1, u64::from(u16::MAX))
+        .map(|port| port as u16)
+        .map_err(|wanted| wrong("port", value, wanted))
+}
+
+fn wrong(name: &str, value: String, wanted: String) -> UsageError {
+    UsageError::Setting(SettingError {
+        name: name.to_owned(),
+        value,
+        wanted,
+    })
+}
+
+/// The value of `--event-socket-path`, as `serve` takes it; a sender may also use a path that is not UTF-8.
+fn event_path(parser: &mut Parser) -> Result<PathBuf, UsageError> {
+    let value = parser.value()?;
+    config::socket_path(&value)
+        .map_err(|wanted| wrong("event-socket-path", value.to_string_lossy().into_owned(), wanted))
+}
+
 /// Shortest and longest time that a command's flag takes.
 const TIME_MIN: Duration = Duration::from_millis(1);
 const TIME_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -234,13 +263,7 @@ const EMIT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The value of a flag that is a time.
 fn time_value(parser: &mut Parser, flag: &str, least: Duration) -> Result<Duration, UsageError> {
     let value = parser.value()?.string()?;
-    config::duration(&value, least, TIME_MAX).map_err(|wanted| {
-        UsageError::Setting(SettingError {
-            name: flag.to_owned(),
-            value,
-            wanted,
-        })
-    })
+    config::duration(&value, least, TIME_MAX).map_err(|wanted| wrong(flag, value, wanted))
 }
 
 fn emit(parser: &mut Parser) -> Result<Command, UsageError> {
@@ -254,7 +277,7 @@ fn emit(parser: &mut Parser) -> Result<Command, UsageError> {
             Arg::Long("help") | Arg::Short('h') => return Ok(Command::Print(emit_help())),
             Arg::Long("stdin") => stdin = true,
             Arg::Long("payload") => payload = Some(parser.value()?.string()?),
-            Arg::Long("event-socket-path") => path = parser.value()?.into(),
+            Arg::Long("event-socket-path") => path = event_path(parser)?,
             Arg::Long("timeout") => timeout = time_value(parser, "timeout", Duration::ZERO)?,
             Arg::Value(word) if words.len() < 2 => words.push(word.string()?),
             other => return Err(other.unexpected().into()),
@@ -275,9 +298,8 @@ fn emit(parser: &mut Parser) -> Result<Command, UsageError> {
 }
 
 fn tail(parser: &mut Parser) -> Result<Command, UsageError> {
-    let defaults = Config::default();
     let mut tail = Tail {
-        url: stream_url(format!("ws://localhost:{}{STREAM_PATH}", defaults.port))?,
+        url: StreamUrl::default(),
         filter: Filter::default(),
         since: None,
         format: Format::Human,
@@ -330,13 +352,7 @@ fn position(parser: &mut Parser) -> Result<Position, UsageError> {
 }
 
 fn stream_url(value: String) -> Result<StreamUrl, UsageError> {
-    value.parse().map_err(|wanted| {
-        UsageError::Setting(SettingError {
-            name: "url".to_owned(),
-            value,
-            wanted,
-        })
-    })
+    value.parse().map_err(|wanted| wrong("url", value, wanted))
 }
 
 fn format(parser: &mut Parser) -> Result<Format, UsageError> {
@@ -376,7 +392,7 @@ fn replay(parser: &mut Parser) -> Result<Command, UsageError> {
             Arg::Long("to") => to = Some(point(parser, "to")?),
             Arg::Long("fast") => fast = true,
             Arg::Long("speed") => speed = Some(speed_value(parser)?),
-            Arg::Long("event-socket-path") => path = parser.value()?.into(),
+            Arg::Long("event-socket-path") => path = event_path(parser)?,
             Arg::Long("timeout") => timeout = time_value(parser, "timeout", TIME_MIN)?,
             other => return Err(other.unexpected().into()),
         }
@@ -396,13 +412,7 @@ fn replay(parser: &mut Parser) -> Result<Command, UsageError> {
 
 fn point(parser: &mut Parser, flag: &str) -> Result<Point, UsageError> {
     let value = parser.value()?.string()?;
-    value.parse().map_err(|wanted| {
-        UsageError::Setting(SettingError {
-            name: flag.to_owned(),
-            value,
-            wanted,
-        })
-    })
+    value.parse().map_err(|wanted| wrong(flag, value, wanted))
 }
 
 fn speed_value(parser: &mut Parser) -> Result<f64, UsageError> {
@@ -456,13 +466,7 @@ fn watch_time(value: String) -> Result<Duration, UsageError> {
         Ok(_) => format!("{value}s"),
         Err(_) => value.clone(),
     };
-    config::duration(&text, WATCH_MIN, TIME_MAX).map_err(|wanted| {
-        UsageError::Setting(SettingError {
-            name: "watch".to_owned(),
-            value,
-            wanted,
-        })
-    })
+    config::duration(&text, WATCH_MIN, TIME_MAX).map_err(|wanted| wrong("watch", value, wanted))
 }
 
 fn demo(parser: &mut Parser) -> Result<Command, UsageError> {
@@ -470,7 +474,7 @@ fn demo(parser: &mut Parser) -> Result<Command, UsageError> {
     while let Some(argument) = parser.next()? {
         match argument {
             Arg::Long("help") | Arg::Short('h') => return Ok(Command::Print(demo_help())),
-            Arg::Long("event-socket-path") => path = parser.value()?.into(),
+            Arg::Long("event-socket-path") => path = event_path(parser)?,
             other => return Err(other.unexpected().into()),
         }
     }
@@ -519,24 +523,12 @@ fn drill(parser: &mut Parser) -> Result<Command, UsageError> {
 }
 
 fn drill_time(value: String) -> Result<Duration, UsageError> {
-    config::duration(&value, Duration::ZERO, DRILL_MAX).map_err(|wanted| {
-        UsageError::Setting(SettingError {
-            name: "duration".to_owned(),
-            value,
-            wanted,
-        })
-    })
+    config::duration(&value, Duration::ZERO, DRILL_MAX).map_err(|wanted| wrong("duration", value, wanted))
 }
 
 fn server_url(parser: &mut Parser) -> Result<ServerUrl, UsageError> {
     let value = parser.value()?.string()?;
-    value.parse().map_err(|wanted| {
-        UsageError::Setting(SettingError {
-            name: "url".to_owned(),
-            value,
-            wanted,
-        })
-    })
+    value.parse().map_err(|wanted| wrong("url", value, wanted))
 }
 
 fn diagnose_help() -> String {
@@ -546,7 +538,7 @@ Prints what every thread of a running server is doing right now, with its stack.
 
 Usage: threadcast diagnose [FLAGS]
 
-  --url URL                   the server [http://{}]
+  --url URL                   the server: HOST, HOST:PORT or http://HOST:PORT [http://{}]
 
 Exit status: 0 fine, 1 no report, 2 wrong usage.
 ",
@@ -567,7 +559,7 @@ Usage: threadcast drill COMPONENT DURATION [FLAGS]
   DURATION                    at most {}; 0s ends a drill
   --kind KIND                 sleep (as one who waits for a lock or a disk), spin (computing), log (asleep with the log's
                               lock in its hand) [sleep]
-  --url URL                   the server [http://{}]
+  --url URL                   the server: HOST, HOST:PORT or http://HOST:PORT [http://{}]
 
 Exit status: 0 the drill has begun, 1 it has not, 2 wrong usage.
 ",
@@ -604,7 +596,7 @@ shown, or says what is gone. Ctrl-C or SIGTERM ends it.
 
 Usage: threadcast tail [FLAGS]
 
-  --url URL                   the server's stream [ws://localhost:{}/ws/events]
+  --url URL                   the server: HOST, HOST:PORT, or the stream's URL [ws://localhost:{}/ws/events]
   --machine GLOBS             only machines whose name matches: * any characters, ? one; several with commas between
   --type GLOBS                only events whose type matches
   --since EPOCH:N             begin after that event: what tail prints at its end
@@ -653,7 +645,7 @@ its data path stands still.
 
 Usage: threadcast clients [FLAGS]
 
-  --url URL                   the server [http://{}]
+  --url URL                   the server: HOST, HOST:PORT or http://HOST:PORT [http://{}]
   --json                      the server's document as it is (GET /status) instead of a table
   --watch [TIME]              again and again until Ctrl-C or SIGTERM, every 2s or as often as given
 

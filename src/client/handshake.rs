@@ -25,6 +25,7 @@ use crate::liveness::operation::Operation;
 use crate::pipeline::position::Position;
 use crate::pipeline::requests::{FanoutGauges, FanoutHandle, Joined as JoinedBy};
 use crate::process::stop::Stop;
+use crate::process::words::count;
 use crate::web::{Site, query};
 use crossbeam_channel::bounded;
 use std::net::{SocketAddr, TcpStream};
@@ -146,10 +147,10 @@ fn reply(connection: &Connection, method: &str, answer: &Answer, reception: &Rec
     if !http::answer(&connection.socket, method, answer, &reception.stop) {
         reception.gauges.faults.add(ConnectionFault::AnswerNotTaken);
         log::info!(
-            "📋 {} did not take its answer ({}, {} bytes); its connection is ended",
+            "📋 {} did not take its answer ({}, {}); its connection is ended",
             connection.peer,
             answer.status,
-            answer.body.len()
+            count(answer.body.len(), "byte")
         );
     }
 }
@@ -169,7 +170,10 @@ fn without_request(connection: &Connection, error: &HeadError, reception: &Recep
         }
         HeadError::Gone { received } => {
             reception.gauges.faults.add(ConnectionFault::Gone);
-            log::info!("📋 {peer} left in the middle of its request, after {received} bytes");
+            log::info!(
+                "📋 {peer} left in the middle of its request, after {}",
+                count(*received, "byte")
+            );
         }
         // Nobody's fault, and refusals are answered by whoever called.
         HeadError::Stopping | HeadError::Refused(_) => {}
@@ -322,10 +326,10 @@ fn join(
     let place = Place(Arc::clone(&reception.gauges));
     if reception.gauges.open.fetch_add(1, Ordering::Relaxed) >= reception.clients_max {
         reception.gauges.refused.fetch_add(1, Ordering::Relaxed);
-        let text = format!(
-            "all {} places for clients are taken (--max-clients)",
-            reception.clients_max
-        );
+        let text = match reception.clients_max {
+            1 => "the only place for a client is taken (--max-clients)".to_owned(),
+            places => format!("all {places} places for clients are taken (--max-clients)"),
+        };
         return Err(Answer::detail(503, &text).with("retry-after", "5".to_owned()));
     }
     let at = Instant::now();

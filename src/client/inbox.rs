@@ -20,6 +20,7 @@ use crate::pipeline::chunk::text_frame;
 use crate::pipeline::requests::FanoutHandle;
 use crate::process::clock::timespec;
 use crate::process::stop::Stop;
+use crate::process::words::count;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -405,7 +406,7 @@ impl Reader {
 
     fn ignore(&self, what: &str, len: usize, gauges: &ClientGauges) {
         gauges.ignored.fetch_add(1, Ordering::Relaxed);
-        log::debug!("📋 ignored {what} of client {}, {len} bytes", self.link.id());
+        log::debug!("📋 ignored {what} of client {}, {}", self.link.id(), count(len, "byte"));
     }
 
     /// Hands what the client is owed to its writer, all of a turn at once.

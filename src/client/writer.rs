@@ -25,6 +25,7 @@ use crate::pipeline::chunk::{Chunk, ping_frame, text_frame};
 use crate::pipeline::event::Seq;
 use crate::pipeline::requests::{FanoutGauges, FanoutHandle, Joined};
 use crate::process::clock::{epoch_seconds, monotonic_ms, monotonic_us, pause};
+use crate::process::words::count;
 use crossbeam_channel::{Receiver, TryRecvError, never, select};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -214,8 +215,8 @@ impl Running {
             return Ok(());
         }
         log::info!(
-            "✅ snapshot of {} machines sent to client {id} in {:.2}ms",
-            joined.machines,
+            "✅ snapshot of {} sent to client {id} in {:.2}ms",
+            count(joined.machines, "machine"),
             took.as_secs_f64() * 1000.0
         );
         if took > slow_snapshot {

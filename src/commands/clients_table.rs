@@ -1,6 +1,7 @@
 //! The document of `/status` as a table for people, at most 120 columns wide.
 
 use crate::commands::tail_lines::visible;
+use crate::process::words;
 use serde_json::Value;
 use std::cmp::Reverse;
 use std::io::IsTerminal;
@@ -89,13 +90,12 @@ pub fn table(document: &str, painter: Painter) -> Option<String> {
 }
 
 /// Where the numbering is, what the history has, who is there.
-fn head_line(document: &Value, count: usize) -> Option<String> {
+fn head_line(document: &Value, clients: usize) -> Option<String> {
     let history = document.get("history")?;
     let behind = document.get("totals")?.get("behind")?.as_u64()?;
-    let clients = match (count, behind) {
-        (1, 0) => "1 client".to_owned(),
-        (count, 0) => format!("{count} clients"),
-        (count, behind) => format!("{count} clients, {behind} behind"),
+    let clients = match (clients, behind) {
+        (clients, 0) => words::count(clients, "client"),
+        (clients, behind) => format!("{}, {behind} behind", words::count(clients, "client")),
     };
     Some(format!(
         "epoch {}, event {}; history {} of {}, after event {}; {clients}",

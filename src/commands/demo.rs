@@ -6,6 +6,7 @@ use crate::commands::sender::{EventSender, Refusal};
 use crate::commands::{complain, end_signals};
 use crate::process::clock::{epoch_seconds, json_seconds, pause};
 use crate::process::exit::ExitStatus;
+use crate::process::words::count;
 use fastrand::Rng;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -160,8 +161,9 @@ pub fn run(path: &Path) -> ExitStatus {
         stage.terminate(machine);
     }
     complain(&format!(
-        "threadcast: {} events sent, {} refused\n",
-        stage.sent, stage.refused
+        "threadcast: {} sent, {} refused\n",
+        count(stage.sent, "event"),
+        stage.refused
     ));
     match stage.sent > 0 {
         true => ExitStatus::Fine,

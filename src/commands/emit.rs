@@ -3,7 +3,9 @@
 use crate::commands::complain;
 use crate::commands::sender::{EventSender, Refusal};
 use crate::pipeline::event::{self, DropCause};
+use crate::process::config::{Config, MAX_EVENT_BYTES_MAX, show_size};
 use crate::process::exit::ExitStatus;
+use crate::process::words;
 use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -35,6 +37,8 @@ pub struct Emit {
 #[derive(Debug, Default)]
 struct Tally {
     sent: u64,
+    /// Sent, but larger than a server takes that was not told otherwise.
+    large: u64,
     /// In the order in which they first happened.
     refused: Vec<Refused>,
 }
@@ -56,7 +60,7 @@ pub fn run(emit: &Emit) -> ExitStatus {
         Source::Event { kind, machine, payload } => {
             let event = envelope(kind, machine, payload);
             let sent = check_payload(payload).and_then(|()| send(&mut sender, event.as_bytes(), emit.timeout));
-            tally.count(1, sent);
+            tally.count(1, event.len(), sent);
             Ok(())
         }
         Source::Stdin => send_lines(&mut sender, &mut io::stdin().lock(), emit.timeout, &mut tally),
@@ -95,11 +99,14 @@ fn check_payload(payload: &str) -> Result<(), Refusal> {
 fn send(sender: &mut EventSender, event: &[u8], timeout: Duration) -> Result<(), Refusal> {
     // The server would only count it among the dropped.
     event::check(event).map_err(Refusal::NotAnEvent)?;
+    if event.len() > MAX_EVENT_BYTES_MAX {
+        return Err(Refusal::TooLargeForAll);
+    }
     sender.send(event, timeout)
 }
 
-/// Longest line that is held in memory: more than the largest `--max-event-bytes`, so no server would take it.
-const LINE_BYTES_MAX: usize = 1024 * 1024;
+/// Longest line that is held in memory; no server takes more.
+const LINE_BYTES_MAX: usize = MAX_EVENT_BYTES_MAX;
 
 /// Sends each line that is not empty.
 fn send_lines(
@@ -126,11 +133,11 @@ fn send_lines(
         let event = line.strip_suffix(b"\n").unwrap_or(&line);
         let event = event.strip_suffix(b"\r").unwrap_or(event);
         if event.len() > LINE_BYTES_MAX {
-            tally.count(number, Err(Refusal::TooLarge));
+            tally.count(number, event.len(), Err(Refusal::TooLargeForAll));
         } else if !event.trim_ascii().is_empty() {
             let sent = send(sender, event, patience.wait());
             patience.learn(&sent);
-            tally.count(number, sent);
+            tally.count(number, event.len(), sent);
         }
     }
 }
@@ -170,9 +177,12 @@ impl Patience {
 }
 
 impl Tally {
-    fn count(&mut self, line: u64, outcome: Result<(), Refusal>) {
+    fn count(&mut self, line: u64, bytes: usize, outcome: Result<(), Refusal>) {
         match outcome {
-            Ok(()) => self.sent += 1,
+            Ok(()) => {
+                self.sent += 1;
+                self.large += u64::from(bytes > Config::default().max_event_bytes);
+            }
             Err(why) => match self.refused.iter_mut().find(|refused| refused.why == why) {
                 Some(refused) => refused.count += 1,
                 None => self.refused.push(Refused {
@@ -186,6 +196,14 @@ impl Tally {
 
     /// Says what happened: always when something was refused, and at the end of standard input.
     fn report(&self, path: &Path, lines: bool) {
+        if self.large > 0 {
+            complain(&format!(
+                "threadcast: {} larger than {}, which a server drops unless its --max-event-bytes is higher; see \
+                 events_dropped.too_large in its /health\n",
+                words::count(self.large, "event") + words::pick(self.large, " is", " are"),
+                show_size(Config::default().max_event_bytes)
+            ));
+        }
         if self.refused.is_empty() && !lines {
             return;
         }
@@ -218,10 +236,10 @@ mod tests {
         for (sent, next) in [
             (Ok(()), timeout),
             (Err(Refusal::QueueFull), Duration::ZERO),
-            (Err(Refusal::TooLarge), Duration::ZERO),
+            (Err(Refusal::TooLarge { most: 9 }), Duration::ZERO),
             (Err(Refusal::QueueFull), Duration::ZERO),
             (Ok(()), timeout),
-            (Err(Refusal::TooLarge), timeout),
+            (Err(Refusal::TooLarge { most: 9 }), timeout),
             (Err(Refusal::QueueFull), Duration::ZERO),
             (Err(Refusal::NoServer), timeout),
         ] {

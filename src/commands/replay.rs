@@ -9,6 +9,7 @@ use crate::pipeline::journal::segments::{Segment, list};
 use crate::process::clock::{parse_rfc3339, pause};
 use crate::process::exit::ExitStatus;
 use crate::process::signals::EndSignals;
+use crate::process::words::{count, pick};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -251,9 +252,9 @@ impl Player<'_> {
                         self.pause(LOOK);
                     }
                 }
-                Err(Refusal::TooLarge) => {
+                Err(why @ Refusal::TooLarge { .. }) => {
                     self.tally.refused += 1;
-                    self.tally.refused_first.get_or_insert((seq, Refusal::TooLarge));
+                    self.tally.refused_first.get_or_insert((seq, why));
                     return Ok(());
                 }
                 Err(why) => return Err(Ended::NotTaken(seq, why)),
@@ -271,19 +272,31 @@ impl Tally {
             .numbers
             .map_or(String::new(), |(first, last)| format!(" (numbers {first} to {last})"));
         let mut text = format!(
-            "threadcast: {} events of {} sent to {}{numbers} in {:.1} s\n",
-            self.sent,
+            "threadcast: {} of {} sent to {}{numbers} in {:.1} s\n",
+            count(self.sent, "event"),
             replay.journal.display(),
             replay.path.display(),
             took.as_secs_f64()
         );
-        for (count, what) in [
-            (self.damaged, "lines cannot be read and were left out"),
-            (self.losses, "losses are recorded: events that were missing already"),
-            (self.removed, "segments were removed by their server meanwhile"),
+        for (number, one, more) in [
+            (
+                self.damaged,
+                "line cannot be read and was left out",
+                "lines cannot be read and were left out",
+            ),
+            (
+                self.losses,
+                "loss is recorded: events that were missing already",
+                "losses are recorded: events that were missing already",
+            ),
+            (
+                self.removed,
+                "segment was removed by its server meanwhile",
+                "segments were removed by their server meanwhile",
+            ),
         ] {
-            if count > 0 {
-                text.push_str(&format!("  {count} {what}\n"));
+            if number > 0 {
+                text.push_str(&format!("  {number} {}\n", pick(number, one, more)));
             }
         }
         if let Some((seq, why)) = self.refused_first {

@@ -1,6 +1,8 @@
 //! How the short commands ask a running server for something over HTTP.
 
+use crate::client::handshake::STREAM_PATH;
 use crate::commands::complain;
+use crate::process::address::{Authority, ServerAddress};
 use crate::process::config::Config;
 use crate::process::exit::ExitStatus;
 use httparse::{EMPTY_HEADER, Response, Status};
@@ -9,7 +11,6 @@ use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::str::FromStr;
 use std::time::Duration;
-use tungstenite::http::Uri;
 
 /// How long to wait for the server's connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -20,16 +21,12 @@ const HEADERS_MAX: usize = 32;
 
 /// Where a server answers requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerUrl {
-    /// A name or an address, without brackets.
-    host: String,
-    port: u16,
-}
+pub struct ServerUrl(Authority);
 
 impl ServerUrl {
-    /// By host and port.
+    /// By host (without brackets) and port.
     pub fn new(host: String, port: u16) -> ServerUrl {
-        ServerUrl { host, port }
+        ServerUrl(Authority::new(host, port))
     }
 }
 
@@ -43,24 +40,22 @@ impl Default for ServerUrl {
 impl FromStr for ServerUrl {
     type Err = String;
 
-    /// Fails with what would be right. The URL of the stream is taken too: it is the same server.
+    /// Fails with what would be right. The URL of the stream or of a page is taken too: it is the same server.
     fn from_str(text: &str) -> Result<ServerUrl, String> {
-        let wanted = || "write http://HOST:PORT".to_owned();
-        let uri: Uri = text.parse().map_err(|_| wanted())?;
-        let host = uri.host().map(|host| host.trim_matches(['[', ']']).to_owned());
-        match (uri.scheme_str(), host, uri.port_u16()) {
-            (Some("http" | "ws"), Some(host), Some(port)) if !host.is_empty() => Ok(ServerUrl::new(host, port)),
-            _ => Err(wanted()),
+        let address = ServerAddress::parse(text, Config::default().port)?;
+        match address.path.as_str() {
+            "" | "/" | STREAM_PATH | "/health" | "/status" | "/initial" => Ok(ServerUrl(address.authority)),
+            path => Err(format!(
+                "a server has nothing at {path}; write http://{}, without a path",
+                address.authority
+            )),
         }
     }
 }
 
 impl fmt::Display for ServerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.host.contains(':') {
-            true => write!(f, "[{}]:{}", self.host, self.port),
-            false => write!(f, "{}:{}", self.host, self.port),
-        }
+        write!(f, "{}", self.0)
     }
 }
 
@@ -109,7 +104,7 @@ fn request(url: &ServerUrl, method: &str, target: &str, patience: Duration) -> R
 
 fn ask(url: &ServerUrl, method: &str, target: &str, patience: Duration) -> io::Result<Answer> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in (url.host.as_str(), url.port).to_socket_addrs()? {
+    for address in (url.0.host(), url.0.port()).to_socket_addrs()? {
         match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
             Ok(socket) => return exchange(socket, url, (method, target), patience),
             Err(error) => last = error,
@@ -128,7 +123,8 @@ fn exchange(
     socket.set_write_timeout(Some(patience))?;
     write!(
         socket,
-        "{method} {target} HTTP/1.1\r\nhost: {url}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        "{method} {target} HTTP/1.1\r\nhost: {}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+        url.0.for_header()
     )?;
     let mut bytes = Vec::new();
     socket.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes).map_err(|error| {
@@ -160,24 +156,17 @@ mod tests {
     fn an_address_is_read_and_shown() {
         for (text, shown) in [
             ("http://localhost:3002", "localhost:3002"),
+            ("localhost", "localhost:3002"),
             ("http://[::1]:80/", "[::1]:80"),
             ("ws://10.0.0.1:3002/ws/events", "10.0.0.1:3002"),
+            ("http://10.0.0.1:3002/status", "10.0.0.1:3002"),
         ] {
             assert_eq!(text.parse::<ServerUrl>().unwrap().to_string(), shown);
         }
-        for wrong in [
-            "localhost:3002",
-            "https://localhost:1",
-            "http://localhost",
-            "http://:1",
-            "http://h:99999",
-            "",
-        ] {
-            assert_eq!(
-                wrong.parse::<ServerUrl>(),
-                Err("write http://HOST:PORT".to_owned()),
-                "{wrong}"
-            );
-        }
+        let why = "http://localhost:1/threadcast/".parse::<ServerUrl>().unwrap_err();
+        assert_eq!(
+            why,
+            "a server has nothing at /threadcast/; write http://localhost:1, without a path"
+        );
     }
 }

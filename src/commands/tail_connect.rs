@@ -3,9 +3,12 @@
 //! The handshake offers `threadcast.v1`. A server that does not know it answers without a subprotocol, as the original
 //! does, and is spoken with in the plain protocol, on the same connection.
 
+use crate::client::handshake::STREAM_PATH;
 use crate::client::protocol::{Protocol, v1};
 use crate::commands::tail::{End, Halt};
 use crate::commands::tail_lines::visible;
+use crate::process::address::{Authority, ServerAddress};
+use crate::process::config::Config;
 use crate::process::threads::{self, CORE_STACK_BYTES};
 use crate::web::query;
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
@@ -20,7 +23,7 @@ use tungstenite::handshake::client::{Response, generate_request};
 use tungstenite::handshake::derive_accept_key;
 use tungstenite::handshake::machine::{HandshakeMachine, RoundResult, StageResult};
 use tungstenite::http::header::{CONNECTION, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
-use tungstenite::http::uri::{InvalidUri, PathAndQuery};
+use tungstenite::http::uri::PathAndQuery;
 use tungstenite::http::{HeaderValue, StatusCode, Uri};
 use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Error, WebSocket};
@@ -35,42 +38,59 @@ const FILTER_BYTES_MAX: usize = 8 * 1024;
 /// Where a server's stream is.
 #[derive(Clone, Debug)]
 pub struct StreamUrl {
+    authority: Authority,
+    /// As a request has it: without the zone of an address.
     uri: Uri,
-    /// A name or an address, without brackets.
-    host: String,
-    port: u16,
+}
+
+impl Default for StreamUrl {
+    /// At the default port of this host.
+    fn default() -> StreamUrl {
+        StreamUrl::at(
+            Authority::new("localhost".to_owned(), Config::default().port),
+            STREAM_PATH,
+        )
+    }
 }
 
 impl FromStr for StreamUrl {
     type Err = String;
 
-    /// Fails with what would be right.
+    /// Fails with what would be right. Without a path it is the stream's own.
     fn from_str(text: &str) -> Result<StreamUrl, String> {
-        let wanted = || "write ws://HOST:PORT/ws/events".to_owned();
-        let uri: Uri = text.parse().map_err(|_: InvalidUri| wanted())?;
-        let host = uri.host().map(|host| host.trim_matches(['[', ']']).to_owned());
-        // A port out of range reads as none; it must not become the default one.
-        let after_host = uri.authority().map_or("", |authority| authority.as_str());
-        let after_host = after_host.rsplit([']', '@']).next().unwrap_or_default();
-        let bad_port = after_host.contains(':') && uri.port_u16().is_none();
-        match (uri.scheme_str(), host) {
-            (Some("ws"), Some(host)) if !host.is_empty() && !bad_port => Ok(StreamUrl {
-                host,
-                port: uri.port_u16().unwrap_or(80),
-                uri,
-            }),
-            _ => Err(wanted()),
-        }
+        let address = ServerAddress::parse(text, Config::default().port)?;
+        let path = match address.path.as_str() {
+            "" | "/" => STREAM_PATH,
+            path => path,
+        };
+        let query = address.query.map_or(String::new(), |query| format!("?{query}"));
+        // The rest of what a request cannot hold is refused here, with the part that is wrong.
+        PathAndQuery::try_from(format!("{path}{query}"))
+            .map_err(|_| format!("{path}{query} must be percent-encoded"))
+            .map(|target| StreamUrl::at(address.authority, target.as_str()))
     }
 }
 
 impl fmt::Display for StreamUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.uri)
+        let target = self.uri.path_and_query().map_or("", PathAndQuery::as_str);
+        write!(f, "ws://{}{target}", self.authority)
     }
 }
 
 impl StreamUrl {
+    /// `target` is a path and a query that are known to be well-formed.
+    fn at(authority: Authority, target: &str) -> StreamUrl {
+        let uri = Uri::builder()
+            .scheme("ws")
+            .authority(authority.for_header())
+            .path_and_query(target)
+            .build()
+            // The host was read as a name or an address, so all three parts are well-formed.
+            .unwrap_or_default();
+        StreamUrl { authority, uri }
+    }
+
     /// The same with `pairs` in its query; they take the place of pairs with the same keys.
     fn with(&self, pairs: &[(&str, String)]) -> Uri {
         let own = self.uri.query().unwrap_or_default().split('&');
@@ -149,12 +169,12 @@ impl Dialer {
     /// next call waits for its answer too.
     fn resolve(&mut self, deadline: Instant, end: &End) -> io::Result<Vec<SocketAddr>> {
         let url = &self.url;
-        if let Ok(address) = url.host.parse::<IpAddr>() {
-            return Ok(vec![SocketAddr::new(address, url.port)]);
+        if let Ok(address) = url.authority.host().parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(address, url.authority.port())]);
         }
         let answer = match self.lookup.take() {
             Some(answer) => answer,
-            None => look_up(url.host.clone(), url.port)?,
+            None => look_up(url.authority.host().to_owned(), url.authority.port())?,
         };
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -324,9 +344,28 @@ mod tests {
         );
         assert_eq!(
             with("ws://host/p?since=x&y&machine=m", &[("since", "z")]),
-            "ws://host/p?y&machine=m&since=z"
+            "ws://host:80/p?y&machine=m&since=z"
         );
-        assert_eq!(with("ws://host", &[("a", "b")]), "ws://host/?a=b");
+        assert_eq!(with("ws://host", &[("a", "b")]), "ws://host:80/ws/events?a=b");
+    }
+
+    #[test]
+    fn every_way_to_write_an_address_leads_to_the_stream() {
+        for (text, expected) in [
+            ("localhost:3002", "ws://localhost:3002/ws/events"),
+            ("localhost", "ws://localhost:3002/ws/events"),
+            ("http://localhost:3002/", "ws://localhost:3002/ws/events"),
+            ("ws://[::1]:3002/ws/events", "ws://[::1]:3002/ws/events"),
+            ("ws://proxy/live/ws/events?x=1", "ws://proxy:80/live/ws/events?x=1"),
+            ("[fe80::1%lo]", "ws://[fe80::1%lo]:3002/ws/events"),
+        ] {
+            assert_eq!(text.parse::<StreamUrl>().unwrap().to_string(), expected);
+        }
+        assert_eq!(StreamUrl::default().to_string(), "ws://localhost:3002/ws/events");
+        let zoned: StreamUrl = "[fe80::1%lo]".parse().unwrap();
+        assert_eq!(zoned.with(&[]).authority().unwrap(), "[fe80::1]:3002");
+        let why = "localhost/a<b".parse::<StreamUrl>().unwrap_err();
+        assert_eq!(why, "/a<b must be percent-encoded");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! How `tail` writes an event: for people, for grep, for programs.
 
 use crate::pipeline::event::Event;
+use crate::process::words::count;
 use serde_json::Value;
 use std::io::IsTerminal;
 use time::{OffsetDateTime, UtcOffset};
@@ -89,8 +90,7 @@ impl Lines {
         }
         Some(match machines.len() {
             0 => "no machines".to_owned(),
-            1 => format!("1 machine: {list}"),
-            count => format!("{count} machines: {list}"),
+            number => format!("{}: {list}", count(number, "machine")),
         })
     }
 

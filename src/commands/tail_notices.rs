@@ -5,6 +5,7 @@ use crate::commands::tail_lines::{Format, visible};
 use crate::commands::tail_place::{Heard, Missing};
 use crate::pipeline::journal::line::{DAMAGED, FAILED, QUEUE_FULL, RESTART};
 use crate::pipeline::position::Position;
+use crate::process::words::{count, pick};
 use std::time::{Duration, Instant};
 
 /// Losses are said at once, then at most so often; those between are said together.
@@ -56,9 +57,10 @@ impl Notices {
                 "the server has not come to event {} yet, or knows of it no more; it begins with the state now",
                 was.seq
             )),
-            Heard::Resumed { after, events } => {
-                Some(format!("resumed after event {after}, {} replayed", count_of(events)))
-            }
+            Heard::Resumed { after, events } => Some(format!(
+                "resumed after event {after}, {} replayed",
+                count(events, "event")
+            )),
             heard if self.for_people => self.of_the_way(heard, now),
             _ => None,
         }
@@ -73,9 +75,10 @@ impl Notices {
                     "too slow to keep up: what follows event {after} comes from the server's history"
                 ))
             }
-            Heard::CaughtUp { events, .. } if std::mem::take(&mut self.behind_said) => {
-                Some(format!("keeps up again, after {} from the history", count_of(events)))
-            }
+            Heard::CaughtUp { events, .. } if std::mem::take(&mut self.behind_said) => Some(format!(
+                "keeps up again, after {} from the history",
+                count(events, "event")
+            )),
             Heard::Lag { millis, events } if self.is_time(now) => Some(format!(
                 "{:.1} s behind: {} newer than what comes now",
                 millis as f64 / 1000.0,
@@ -177,18 +180,8 @@ fn words_of(cause: &str) -> String {
     }
 }
 
-fn count_of(events: u64) -> String {
-    match events {
-        1 => "1 event".to_owned(),
-        events => format!("{events} events"),
-    }
-}
-
 fn is_or_are(events: u64) -> String {
-    match events {
-        1 => "1 event is".to_owned(),
-        events => format!("{events} events are"),
-    }
+    format!("{} {}", count(events, "event"), pick(events, "is", "are"))
 }
 
 #[cfg(test)]

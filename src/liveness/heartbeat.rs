@@ -21,6 +21,7 @@ use crate::process::heap;
 use crate::process::logging::{LogControl, SELF_PACED};
 use crate::process::procfs::own_threads;
 use crate::process::stop::Stop;
+use crate::process::words::count;
 use crate::web::health::{Finding, Vitals, object};
 use rustix::event::{PollFd, PollFlags, poll};
 use serde_json::Value;
@@ -165,7 +166,8 @@ impl Heartbeat {
         let begun = Instant::now();
         heap::give_back();
         log::debug!(
-            "🧹 {left} clients have left; giving back their memory took {:.2}ms",
+            "🧹 {} left; giving back their memory took {:.2}ms",
+            count(left, "client"),
             begun.elapsed().as_secs_f64() * 1000.0
         );
         self.given_back_at = ended;

@@ -1,5 +1,6 @@
 //! What threads do, in words, and which of it has been slow.
 
+use crate::process::words::count;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -186,9 +187,9 @@ impl Operation {
             return format!(" (client {}, {kb} KB queued)", a & !AT_CLIENT);
         }
         match TABLE[self as usize].3 {
-            About::Clients => format!(" ({a} clients, {kb} KB)"),
-            About::Events => format!(" ({a} events, {kb} KB)"),
-            About::Machines => format!(" ({a} machines)"),
+            About::Clients => format!(" ({}, {kb} KB)", count(a, "client")),
+            About::Events => format!(" ({}, {kb} KB)", count(a, "event")),
+            About::Machines => format!(" ({})", count(a, "machine")),
             About::Queued => format!(" ({kb} KB queued)"),
             About::Nothing => String::new(),
         }

@@ -1,6 +1,7 @@
 //! What one heartbeat measured: as a line for people, and as fields of the status file.
 
 use crate::pipeline::requests::Backlog;
+use crate::process::words::count;
 use serde_json::{Map, Value, json};
 use std::fmt;
 use std::time::Duration;
@@ -129,7 +130,7 @@ impl fmt::Display for Pulse {
         )?;
         match self.queue {
             (0, _) => write!(f, " | queue=0")?,
-            (events, bytes) => write!(f, " | queue={events} events, {}", size(bytes as f64))?,
+            (events, bytes) => write!(f, " | queue={}, {}", count(events, "event"), size(bytes as f64))?,
         }
         self.write_backlog(f)?;
         if self.behind > 0 {

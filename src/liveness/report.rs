@@ -7,6 +7,7 @@ use crate::liveness::standstill::Standstill;
 use crate::liveness::voice::Voice;
 use crate::liveness::watchdog::Backlog;
 use crate::process::clock::{epoch_seconds, rfc3339};
+use crate::process::words::{count, pick};
 use log::Level;
 use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -237,9 +238,18 @@ fn list_clients(beats: &'static Beats, text: &mut String) {
         }
     }
     if more > 0 {
-        let _ = writeln!(text, "📍 clients    {more} more threads stand still");
+        let _ = writeln!(
+            text,
+            "📍 clients    {more} more {}",
+            pick(more, "thread stands still", "threads stand still")
+        );
     }
-    let _ = writeln!(text, "📍 clients    {alive} threads are alive");
+    let _ = writeln!(
+        text,
+        "📍 clients    {} {} alive",
+        count(alive, "thread"),
+        pick(alive, "is", "are")
+    );
 }
 
 /// The beginning of `text`, whole lines, at most `most` bytes; and how many bytes are left out.

@@ -25,6 +25,7 @@ use crate::process::clock::timespec;
 use crate::process::config::OnHang;
 use crate::process::stop::Stop;
 use crate::process::systemd::Notifier;
+use crate::process::words::{count, pick};
 use log::Level;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::fmt;
@@ -273,7 +274,11 @@ impl Watchdog {
         if let Some(more @ 1..) = lines.checked_sub(CLIENT_LINES_MAX) {
             self.voice.say(
                 Level::Warn,
-                &format!("⚠️  {more} more lines about clients that are late or move again were left out"),
+                &format!(
+                    "⚠️  {} about clients that are late or move again {} left out",
+                    count(more, "more line"),
+                    pick(more, "was", "were")
+                ),
             );
         }
     }

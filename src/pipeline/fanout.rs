@@ -32,6 +32,7 @@ use crate::pipeline::requests::{FanoutGauges, FanoutRequests, Refused};
 use crate::process::clock::{epoch_seconds, monotonic_us, pause};
 use crate::process::files::Slot;
 use crate::process::stop::Stop;
+use crate::process::words::{count, pick};
 use crossbeam_channel::TryRecvError;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -227,18 +228,22 @@ impl Fanout {
     fn discard(&mut self) {
         let carried = self.carried.take();
         let waiting = std::iter::from_fn(|| self.intake.try_recv().ok());
-        let (mut count, mut lost) = (0, Vec::new());
+        let (mut waited, mut lost) = (0, Vec::new());
         for entry in carried.into_iter().chain(waiting) {
             match entry {
-                Entry::Datagram(_) | Entry::Recovered(..) => count += 1,
+                Entry::Datagram(_) | Entry::Recovered(..) => waited += 1,
                 // Counted where it was lost.
                 Entry::Lost(..) => lost.push(entry),
             }
         }
-        if count > 0 {
-            self.ingest.drops.add(DropCause::QueueFull, count);
-            log::error!("🚨 {count} events that still waited when the server stopped were dropped; it was overloaded");
-            lost.push(Entry::Lost(count, DropCause::QueueFull));
+        if waited > 0 {
+            self.ingest.drops.add(DropCause::QueueFull, waited);
+            log::error!(
+                "🚨 {} that still waited when the server stopped {} dropped; it was overloaded",
+                count(waited, "event"),
+                pick(waited, "was", "were")
+            );
+            lost.push(Entry::Lost(waited, DropCause::QueueFull));
         }
         // They take their numbers, so that whoever comes back to the journal's next server is told.
         if !lost.is_empty() {
@@ -450,13 +455,13 @@ impl Fanout {
     /// Hands `batch` to every client as it sees it, beginning with another one each time. Who sees nothing of it, or
     /// catches up, costs nothing.
     fn broadcast(&mut self, batch: &Batch) {
-        let count = self.clients.len();
-        let about = (count as u64, batch.chunk().bytes().len() as u64);
+        let clients = self.clients.len();
+        let about = (clients as u64, batch.chunk().bytes().len() as u64);
         let doing = self.beat.begin_about(Operation::Broadcasting, about);
         let mut ended = false;
         let (mut sends, mut now_us) = (0, 0);
         let before_it = batch.seqs().start - 1;
-        self.first = if count == 0 { 0 } else { (self.first + 1) % count };
+        self.first = if clients == 0 { 0 } else { (self.first + 1) % clients };
         let (before, from) = self.clients.split_at_mut(self.first);
         for client in from.iter_mut().chain(before) {
             // Also for who sees nothing of it: finding that out takes time too.
@@ -488,8 +493,9 @@ impl Fanout {
             self.let_go();
         }
         log::debug!(
-            "🔊 broadcast of {} events to {count} clients took {:.2}ms",
-            batch.events(),
+            "🔊 broadcast of {} to {} took {:.2}ms",
+            count(batch.events(), "event"),
+            count(clients, "client"),
             doing.elapsed().as_secs_f64() * 1000.0
         );
     }
@@ -510,9 +516,12 @@ impl Fanout {
             && now.saturating_duration_since(self.expired) >= EXPIRE_EVERY
         {
             self.expired = now;
-            let count = self.machines.expire(ttl, now);
-            if count > 0 {
-                log::info!("🧹 {count} machines left the snapshot after --machine-ttl of silence");
+            let silent = self.machines.expire(ttl, now);
+            if silent > 0 {
+                log::info!(
+                    "🧹 {} left the snapshot after --machine-ttl of silence",
+                    count(silent, "machine")
+                );
                 self.show_machines();
             }
         }
@@ -536,18 +545,21 @@ impl Fanout {
 /// Names a slow client in the log, if it is time to.
 fn note(event: &Event<'_>, seq: Seq, len: usize) {
     log::debug!(
-        "📥 event {seq}: {} of {}, {len} bytes",
+        "📥 event {seq}: {} of {}, {}",
         event.kind.as_deref().unwrap_or("(no type)"),
         event.machine.as_deref().unwrap_or("(no machine)"),
+        count(len, "byte"),
     );
 }
 
 fn say_applied(applied: &Applied) {
     match applied {
         Applied::Nothing => {}
-        Applied::Evicted(count) => log::warn!(
-            "⚠️ the snapshot would have passed 1 MiB, which clients do not take: {count} machines that were silent \
-             longest left it; `threadcast forget NAME` removes what nobody needs"
+        Applied::Evicted(evicted) => log::warn!(
+            "⚠️ the snapshot would have passed 1 MiB, which clients do not take: {} that {} silent \
+             longest left it; `threadcast forget NAME` removes what nobody needs",
+            count(*evicted, "machine"),
+            pick(*evicted, "was", "were")
         ),
         Applied::Untabled => log::warn!(
             "⚠️ an event or a row names a machine that is too large for the snapshot (name, state or config_type over \
@@ -562,7 +574,7 @@ fn name_if_slow(client: &mut Subscriber) {
     };
     let again = match unsaid {
         0 => String::new(),
-        times => format!(" (and was {times} more times since this was last said)"),
+        times => format!(" (and was {} since this was last said)", count(times, "more time")),
     };
     let link = client.link();
     log::info!(
@@ -573,11 +585,13 @@ fn name_if_slow(client: &mut Subscriber) {
 }
 
 /// Events are missing here: they take their numbers.
-fn lose(builder: &mut BatchBuilder, count: u64, cause: DropCause) {
-    builder.lose(count, cause.name());
+fn lose(builder: &mut BatchBuilder, lost: u64, cause: DropCause) {
+    builder.lose(lost, cause.name());
     if cause == DropCause::QueueFull {
         log::error!(
-            "🚨 {count} events were dropped before number {}, because the fan-out had stood still",
+            "🚨 {} {} dropped before number {}, because the fan-out had stood still",
+            count(lost, "event"),
+            pick(lost, "was", "were"),
             builder.next_seq()
         );
     }

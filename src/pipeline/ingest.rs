@@ -19,6 +19,7 @@ use crate::pipeline::event_socket::{BindError, EventSocket, PathLock, PathState}
 use crate::pipeline::receiver::{Receiver, try_lock};
 use crate::process::clock::{pause, timespec};
 use crate::process::stop::Stop;
+use crate::process::words::{count, pick};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::net::{Shutdown, shutdown};
@@ -298,7 +299,11 @@ impl Ingest {
             untold = receiver.settle();
         }
         if untold > 0 {
-            log::error!("🚨 {untold} events at the very end were dropped: the queue was full when the server stopped");
+            log::error!(
+                "🚨 {} at the very end {} dropped: the queue was full when the server stopped",
+                count(untold, "event"),
+                pick(untold, "was", "were")
+            );
         }
     }
 }

@@ -35,6 +35,7 @@ use crate::pipeline::position::Epoch;
 use crate::process::clock::{epoch_seconds, json_seconds};
 use crate::process::files::{LockError, LockFile};
 use crate::process::stop::Stop;
+use crate::process::words::{count, pick};
 use crossbeam_channel::RecvTimeoutError;
 use std::fmt;
 use std::fs;
@@ -481,15 +482,21 @@ impl Journal {
             Ok(()) => {
                 self.failing = None;
                 self.gauges.show_error(None);
-                log::warn!("✅ the journal can be written again; {events} events of {seconds} s are missing in it");
+                log::warn!(
+                    "✅ the journal can be written again; {} of {seconds} s {} missing in it",
+                    count(events, "event"),
+                    pick(events, "is", "are")
+                );
             }
             Err(error) => {
                 self.gauges.show_error(Some(&error));
                 if failing.said.elapsed() >= SAY_EVERY {
                     failing.said = Instant::now();
                     log::error!(
-                        "🚨 the journal still cannot be written: {error}; {events} events of the last {seconds} s are not kept. \
-                         Make room on its disk, or make its folder writable"
+                        "🚨 the journal still cannot be written: {error}; {} of the last {seconds} s {} not kept. \
+                         Make room on its disk, or make its folder writable",
+                        count(events, "event"),
+                        pick(events, "is", "are")
                     );
                 }
             }
@@ -530,8 +537,8 @@ impl Journal {
         }
         if let Some(failing) = &self.failing {
             log::error!(
-                "🚨 the journal ends without the last {} events, which its disk did not take",
-                failing.events
+                "🚨 the journal ends without the last {}, which its disk did not take",
+                count(failing.events, "event")
             );
             return;
         }

@@ -5,6 +5,7 @@
 use crate::pipeline::machines::Machines;
 use crate::process::clock::epoch_seconds;
 use crate::process::files::{LockFile, lock_path};
+use crate::process::words::count;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -49,7 +50,11 @@ fn read_state(path: &Path) -> Result<Machines, String> {
     };
     match Machines::restore(&saved, Instant::now()) {
         Ok(machines) => {
-            log::info!("📋 {} machines remembered from {}", machines.len(), path.display());
+            log::info!(
+                "📋 {} remembered from {}",
+                count(machines.len(), "machine"),
+                path.display()
+            );
             Ok(machines)
         }
         Err(error) => {

@@ -1,8 +1,11 @@
 //! The settings of `threadcast serve`: one table from which flags, `--config` and `--help` are made.
 
+use crate::process::address::parse_host;
 use crate::process::web_origin::WebOrigin;
 use log::LevelFilter;
+use std::ffi::OsStr;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -250,9 +253,9 @@ pub static SETTINGS: [Setting; 33] = [
     setting!(
         "host",
         "ADDRESS",
-        "address of HTTP and WebSocket; a name is resolved once",
+        "address of HTTP and WebSocket, without port; a name is resolved once",
         |c, v| {
-            c.host = not_empty(v)?;
+            c.host = parse_host(v)?;
             Ok(())
         },
         |c| c.host.clone()
@@ -272,7 +275,7 @@ pub static SETTINGS: [Setting; 33] = [
         "PATH",
         "Unix datagram socket that engines send events to",
         |c, v| {
-            c.event_socket_path = socket_path(v)?;
+            c.event_socket_path = socket_path(v.as_ref())?;
             Ok(())
         },
         |c| c.event_socket_path.display().to_string()
@@ -384,9 +387,9 @@ pub static SETTINGS: [Setting; 33] = [
     setting!(
         "max-event-bytes",
         "SIZE",
-        "largest event; larger ones are dropped and counted",
+        "largest event; larger ones are dropped and counted; a sender of more than 207 KiB sets SO_SNDBUF",
         |c, v| {
-            c.max_event_bytes = size(v, 1024, MIB - 1024)?;
+            c.max_event_bytes = size(v, 1024, MAX_EVENT_BYTES_MAX)?;
             Ok(())
         },
         |c| show_size(c.max_event_bytes)
@@ -621,6 +624,9 @@ pub static SETTINGS: [Setting; 33] = [
     ),
 ];
 
+/// The largest `--max-event-bytes`: a message to a client stays below 1 MiB, with what stands around the event.
+pub const MAX_EVENT_BYTES_MAX: usize = MIB - 1024;
+
 const MIB: usize = 1024 * 1024;
 const GIB: usize = 1024 * MIB;
 const TEN_MS: Duration = Duration::from_millis(10);
@@ -653,17 +659,38 @@ fn not_empty(text: &str) -> Result<String, String> {
     }
 }
 
-fn socket_path(text: &str) -> Result<PathBuf, String> {
-    match not_empty(text)? {
-        path if path.len() > SOCKET_PATH_BYTES_MAX => Err(format!(
-            "a socket path has at most {SOCKET_PATH_BYTES_MAX} bytes, this one has {}",
-            path.len()
-        )),
-        path => Ok(path.into()),
+/// The path of the event socket's file.
+///
+/// # Errors
+/// No file can have it, or it means something else to other programs; the text says what would be right.
+pub fn socket_path(path: &OsStr) -> Result<PathBuf, String> {
+    let bytes = path.as_bytes();
+    if bytes.is_empty() {
+        return Err("it must not be empty".to_owned());
     }
+    if bytes.len() > SOCKET_PATH_BYTES_MAX {
+        return Err(format!(
+            "a socket path has at most {SOCKET_PATH_BYTES_MAX} bytes, this one has {}",
+            bytes.len()
+        ));
+    }
+    // Other programs (ss, socat, systemd) write so what unix(7) calls an abstract socket. One of these has no
+    // permissions, so any user could send, and no file to lock or to watch.
+    if bytes.starts_with(b"@") {
+        return Err(format!(
+            "a name that begins with @ stands for an abstract socket, which has neither permissions nor a file, and is \
+             not supported; write the path of a file, and ./{} for a file of that name",
+            path.display()
+        ));
+    }
+    Ok(path.into())
 }
 
-fn number(text: &str, least: u64, most: u64) -> Result<u64, String> {
+/// Reads a whole number.
+///
+/// # Errors
+/// It is none, or out of bounds; the text says what would be right.
+pub fn number(text: &str, least: u64, most: u64) -> Result<u64, String> {
     match text.parse() {
         Ok(value) if (least..=most).contains(&value) => Ok(value),
         _ => Err(format!("write a whole number from {least} to {most}")),
@@ -777,7 +804,8 @@ pub fn show_duration(value: Duration) -> String {
     }
 }
 
-fn show_size(value: usize) -> String {
+/// The size as it could be given again.
+pub fn show_size(value: usize) -> String {
     match value {
         value if value >= GIB && value.is_multiple_of(GIB) => format!("{}GiB", value / GIB),
         value if value >= MIB && value.is_multiple_of(MIB) => format!("{}MiB", value / MIB),

@@ -4,6 +4,7 @@
 //! in [`SinkLosses`], and said as soon as somebody can be told.
 
 use crate::process::clock::{pause, timespec};
+use crate::process::words::{count, pick};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FileType, Mode, OFlags, fstat};
 use rustix::net::{SendFlags, send};
@@ -224,8 +225,10 @@ impl RotatingFile {
         if self.failed_at.take().is_some() {
             let lost = self.losses.file.swap(0, Ordering::Relaxed);
             self.losses.say(format!(
-                "✅ {} can be written again; {lost} lines are missing in it",
-                self.path.display()
+                "✅ {} can be written again; {} {} missing in it",
+                self.path.display(),
+                count(lost, "line"),
+                pick(lost, "is", "are")
             ));
         }
     }
@@ -371,7 +374,9 @@ impl Terminal {
         } else if std::mem::take(&mut self.stuck) {
             let lost = self.losses.terminal.swap(0, Ordering::Relaxed);
             self.losses.say(format!(
-                "⚠️ the terminal did not take {lost} log lines; they are in the log file only"
+                "⚠️ the terminal did not take {}; {} in the log file only",
+                count(lost, "log line"),
+                pick(lost, "it is", "they are")
             ));
         }
     }

@@ -14,6 +14,7 @@
 use crate::process::clock;
 use crate::process::files::Phase;
 use crate::process::log_sinks::{RotatingFile, SinkLosses, Terminal};
+use crate::process::words::{count, pick};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use simplelog::{CombinedLogger, ConfigBuilder, SharedLogger, WriteLogger};
@@ -186,7 +187,7 @@ pub fn compose(level: Level, thread: &str, args: &fmt::Arguments<'_>, at: Offset
     let message = args.to_string();
     for character in message.chars() {
         if text.len() >= LINE_BYTES_MAX {
-            let _ = write!(text, "… (cut, {} bytes in all)", message.len());
+            let _ = write!(text, "… (cut, {} in all)", count(message.len(), "byte"));
             break;
         }
         if is_treacherous(character) {
@@ -409,7 +410,11 @@ impl LogThread {
             0 => {}
             lost => self.say(
                 Level::Warn,
-                &format!("⚠️ {lost} log lines were lost: they came faster than they could be written"),
+                &format!(
+                    "⚠️ {} {} lost: lines came faster than they could be written",
+                    count(lost, "log line"),
+                    pick(lost, "was", "were")
+                ),
             ),
         }
         for message in self.losses.take_messages() {
@@ -431,9 +436,10 @@ impl LogThread {
             let over = now.saturating_sub(site.window_start_ms) >= SITE_WINDOW_MS;
             if site.left_out > 0 && (over || at_end) {
                 messages.push(format!(
-                    "⚠️ {} more lines like “{}…” were left out within {:.0} s",
-                    site.left_out,
+                    "⚠️ {} like “{}…” {} left out within {:.0} s",
+                    count(site.left_out, "more line"),
                     site.example,
+                    pick(site.left_out, "was", "were"),
                     now.saturating_sub(site.window_start_ms) as f64 / 1000.0,
                 ));
                 site.window_start_ms = now;

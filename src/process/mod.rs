@@ -4,6 +4,7 @@
 
 pub mod config;
 
+pub mod address;
 pub mod bell;
 pub mod clock;
 pub mod exit;
@@ -22,3 +23,4 @@ pub mod systemd;
 pub mod task;
 pub mod threads;
 pub mod web_origin;
+pub mod words;

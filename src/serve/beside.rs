@@ -25,6 +25,7 @@ use crate::process::logging::{self, LogControl};
 use crate::process::stop::Stop;
 use crate::process::systemd::Notifier;
 use crate::process::threads::{self, CORE_STACK_BYTES, ThreadHandle};
+use crate::process::words::count;
 use crate::serve::{StartError, new_stop, resource};
 use std::fs;
 use std::io;
@@ -264,7 +265,7 @@ pub(super) fn start_watchdog(
         beat: beats.fanout,
         waiting: Box::new(move || {
             let (events, kb) = (intake.len(), intake.bytes() / 1024);
-            (events > 0).then(|| format!("{events} events, {kb} KB"))
+            (events > 0).then(|| format!("{}, {kb} KB", count(events, "event")))
         }),
     }];
     if let Some(log) = log.clone() {

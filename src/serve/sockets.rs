@@ -4,6 +4,7 @@ use crate::pipeline::event_socket::{self, EventSocket, PathLock};
 use crate::process::config::{Config, SETTINGS};
 use crate::process::limits::{self, ClientRoom};
 use crate::process::passed_sockets::PassedSockets;
+use crate::process::words::count;
 use crate::serve::{StartError, resource};
 use rustix::net::{listen, sockopt};
 use std::io;
@@ -131,8 +132,9 @@ pub(super) fn announce(config: &Config, sockets: &Sockets, clients_max: usize, r
         .map(|setting| format!("{}={}", setting.name, setting.show(config)));
     log::info!("🔧 {}", settings.collect::<Vec<_>>().join(" "));
     log::info!(
-        "🧵 room for {clients_max} clients (the host's limits allow {} connections by descriptors, {} by threads, {} by mappings)",
-        room.by_descriptors,
+        "🧵 room for {} (the host's limits allow {} by descriptors, {} by threads, {} by mappings)",
+        count(clients_max, "client"),
+        count(room.by_descriptors, "connection"),
         room.by_threads,
         room.by_mappings
     );
@@ -146,8 +148,9 @@ pub(super) fn announce(config: &Config, sockets: &Sockets, clients_max: usize, r
     }
     match limits::datagram_queue_len() {
         Some(len) if len < DATAGRAM_QUEUE_COMFORT => log::info!(
-            "💡 this host holds {len} datagrams for us at a time (net.unix.max_dgram_qlen): an engine that sends more in \
-             one burst finds it full; `sysctl net.unix.max_dgram_qlen=512` before the start helps"
+            "💡 this host holds {} for us at a time (net.unix.max_dgram_qlen): an engine that sends more in \
+             one burst finds it full; `sysctl net.unix.max_dgram_qlen=512` before the start helps",
+            count(len, "datagram")
         ),
         _ => {}
     }

@@ -52,7 +52,11 @@ fn a_drill_that_cannot_be_says_why() {
         ),
         (&["drill", "fanout"], 2, "drill fanout 20s"),
         (&["drill", "fanout", "1h", "--url", &with], 2, "2m"),
-        (&["drill", "fanout", "1s", "--url", "localhost"], 2, "http://HOST:PORT"),
+        (
+            &["drill", "fanout", "1s", "--url", "https://localhost"],
+            2,
+            "http://HOST:PORT",
+        ),
         (&["drill", "fanout", "1s", "again"], 2, "again"),
     ] {
         let (got, out, err) = run(folder.path(), arguments);

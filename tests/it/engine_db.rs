@@ -537,7 +537,7 @@ fn its_coming_is_seen(empty: bool) {
     shows_soon(&server, "m", &text("m", "s", 1.5, None));
     let health = read_well(&server, 1, 0);
     assert!(health["seconds_since_read"].as_f64().unwrap() < 60.0, "{health}");
-    server.wait_for_line("🗄️ engine database data/pipeline.db: 1 machines");
+    server.wait_for_line("🗄️ engine database data/pipeline.db: 1 machine");
 }
 
 #[test]

@@ -649,7 +649,7 @@ fn a_recording_is_sent_again_in_order_and_in_parts() {
         said.contains("500 events of ") && said.contains("(numbers 1 to 500)"),
         "{said}"
     );
-    assert!(said.contains("1 losses are recorded"), "{said}");
+    assert!(said.contains("1 loss is recorded"), "{said}");
     client.expect_numbers(0..500);
     // A recording of the recording is the same.
     journaled(&server, 500);
@@ -704,7 +704,7 @@ fn the_original_timing_is_kept() {
         let (status, said) = replay(&server, &journal, flags);
         assert_eq!(status, 0, "{said}");
         assert!(
-            said.contains("4 events of ") && said.contains("1 lines cannot be read"),
+            said.contains("4 events of ") && said.contains("1 line cannot be read"),
             "{said}"
         );
         assert!(begun.elapsed() >= Duration::from_millis(least), "{:?}", begun.elapsed());
@@ -764,7 +764,7 @@ fn ctrl_c_ends_a_replay_well() {
     replay.ends_on_interrupt();
     let said = replay.said();
     assert!(
-        said.contains("1 events of ") && said.contains("ended before event 2"),
+        said.contains("1 event of ") && said.contains("ended before event 2"),
         "{said}"
     );
 }

@@ -84,7 +84,7 @@ fn operators_find_the_lines_that_they_know() {
     client.text();
     let received = server.wait_for_line("📥 event 1: ");
     assert!(received.contains("state_change of known, "), "{received}");
-    let told = server.wait_for_line("🔊 broadcast of 1 events to 1 clients took ");
+    let told = server.wait_for_line("🔊 broadcast of 1 event to 1 client took ");
     let millis = told.rsplit(' ').next().unwrap().trim_end_matches("ms");
     assert!(millis.parse::<f64>().unwrap() >= 0.0, "{told}");
     server.wait_for_line("🏓 ping to client 1");

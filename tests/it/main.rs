@@ -34,6 +34,7 @@ mod journal;
 mod logging;
 mod memory;
 mod messages;
+mod names;
 mod notices;
 mod pausing;
 mod protocol_doc;

@@ -466,7 +466,7 @@ fn the_command_says_why_it_shows_nothing() {
             1,
             "is it running there?",
         ),
-        (&["clients", "--url", "localhost"], 2, "http://HOST:PORT"),
+        (&["clients", "--url", "localhost:"], 2, "from 1 to 65535"),
         (&["clients", "--watch", "soon"], 2, "--watch cannot be \"soon\""),
         (&["clients", "--watch=1us"], 2, "from 100ms"),
         (&["clients", "--json", "5"], 2, "5"),

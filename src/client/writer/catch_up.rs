@@ -8,6 +8,7 @@ use crate::pipeline::batch::Batch;
 use crate::pipeline::event::Seq;
 use crate::pipeline::requests::{Missed, Unanswered};
 use crate::process::clock::pause;
+use crate::process::words::count;
 use crossbeam_channel::{Receiver, TryRecvError};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -64,9 +65,10 @@ impl Running {
             self.queue_item_done();
             if let Some(seconds) = self.w.link.figures().caught_up() {
                 log::info!(
-                    "🐇 client {} from {} is live again with event {after}, after {seconds:.1} s; {events} events came from the history",
+                    "🐇 client {} from {} is live again with event {after}, after {seconds:.1} s; {} came from the history",
                     self.w.link.id(),
-                    self.w.link.peer()
+                    self.w.link.peer(),
+                    count(events, "event")
                 );
             }
             if self.w.is_v1() {

@@ -24,6 +24,7 @@ mod unwind;
 #[cfg(all(feature = "stacks", target_arch = "x86_64"))]
 mod whole;
 #[cfg(all(feature = "stacks", target_arch = "x86_64"))]
+use crate::process::words::count;
 use whole as source;
 
 #[cfg(not(all(feature = "stacks", target_arch = "x86_64")))]
@@ -151,8 +152,9 @@ fn entries(first: &[i32], session: &mut source::Session) -> Vec<Entry> {
 
 fn last_line(summary: &DumpSummary) -> String {
     let mut line = format!(
-        "{} threads, {} with a complete stack",
-        summary.threads, summary.complete
+        "{}, {} with a complete stack",
+        count(summary.threads, "thread"),
+        summary.complete
     );
     if summary.unanswered > 0 {
         // Writing to a string does not fail.

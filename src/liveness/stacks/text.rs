@@ -2,6 +2,7 @@
 
 use super::source::Session;
 use crate::process::task::{TaskFacts, TaskPlace, syscall_name};
+use crate::process::words::count;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -116,7 +117,7 @@ fn frames(pcs: &[u64], session: &mut Session, text: &mut String) {
     for (index, pc) in pcs.iter().enumerate() {
         let left_out = pcs.len().saturating_sub(FRAMES_TOP + FRAMES_BOTTOM);
         if left_out > 0 && index == FRAMES_TOP {
-            let _ = writeln!(text, "  ({left_out} frames left out)");
+            let _ = writeln!(text, "  ({} left out)", count(left_out, "frame"));
         }
         if (FRAMES_TOP..FRAMES_TOP + left_out).contains(&index) {
             continue;

@@ -19,6 +19,7 @@ use crate::pipeline::requests::{FanoutHandle, Found, Refused};
 use crate::process::clock::{pause, rfc3339, timespec};
 use crate::process::procfs::Processes;
 use crate::process::stop::Stop;
+use crate::process::words::{count, pick};
 use crossbeam_channel::{Receiver, Select, Sender};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::collections::{BTreeMap, BTreeSet};
@@ -222,8 +223,8 @@ impl Reader {
     fn judge_good(&mut self) {
         let (_, said) = std::mem::take(&mut self.faults);
         if !said.is_empty() {
-            let (path, machines) = (self.source.path().display(), self.machines.len());
-            log::info!("✅ engine database {path} can be read again: {machines} machines");
+            let (path, machines) = (self.source.path().display(), count(self.machines.len(), "machine"));
+            log::info!("✅ engine database {path} can be read again: {machines}");
         }
     }
 
@@ -280,7 +281,7 @@ impl Reader {
         let stale = self.show();
         if self.said != self.source.file() {
             self.said = self.source.file();
-            let machines = self.machines.len();
+            let machines = count(self.machines.len(), "machine");
             let stale = match stale {
                 0 => String::new(),
                 stale => format!(", {stale} of them stale"),
@@ -290,7 +291,7 @@ impl Reader {
                 false => "; it has more, which do not fit into a snapshot: the newest count",
             };
             log::info!(
-                "🗄️ engine database {}: {machines} machines{stale}{more}",
+                "🗄️ engine database {}: {machines}{stale}{more}",
                 self.source.path().display()
             );
         }
@@ -359,13 +360,13 @@ impl Reader {
         let newest = self.source.newest_event()?;
         let mut position = self.position(newest)?;
         drop(doing);
-        let mut count = 0;
+        let mut recovered = 0;
         while position < newest {
             let doing = self.beat.begin(Operation::ReadingDatabase);
             let events = self.source.events((position, newest), EVENTS_PER_TURN)?;
             drop(doing);
             let is_last_page = events.len() < EVENTS_PER_TURN;
-            count += events.len();
+            recovered += events.len();
             for part in parts(events) {
                 position = self.hand_over_events(part, position)?;
             }
@@ -380,7 +381,7 @@ impl Reader {
             mark: self.source.mark_of(position)?.unwrap_or_default(),
         };
         drop(doing);
-        if count > 0 || self.position.as_ref() != Some(&to) {
+        if recovered > 0 || self.position.as_ref() != Some(&to) {
             let found = Found {
                 recovered_to: Some(to.clone()),
                 all_recovered: true,
@@ -390,9 +391,11 @@ impl Reader {
         }
         self.position = Some(to);
         self.is_former = false;
-        if count > 0 {
+        if recovered > 0 {
             log::info!(
-                "↩️ {count} events that engines could not send were recovered from {}",
+                "↩️ {} that engines could not send {} recovered from {}",
+                count(recovered, "event"),
+                pick(recovered, "was", "were"),
                 self.source.path().display()
             );
         }

@@ -11,6 +11,7 @@ use crate::pipeline::journal::reader::LineReader;
 use crate::pipeline::journal::segments::{Segment, list};
 use crate::pipeline::position::Epoch;
 use crate::process::clock::monotonic_us;
+use crate::process::words::{count, pick};
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::num::NonZeroU64;
@@ -280,9 +281,9 @@ impl Tail {
         self.is_clean = false;
         self.damaged.0 -= 1;
         log::warn!(
-            "⚠️ the last line of journal segment {} was torn, {} bytes; it was cut off",
+            "⚠️ the last line of journal segment {} was torn, {}; it was cut off",
             newest.path.display(),
-            newest.bytes - self.before_last
+            count(newest.bytes - self.before_last, "byte")
         );
         newest.bytes = self.before_last;
         if newest.bytes == 0 {
@@ -294,12 +295,15 @@ impl Tail {
     }
 
     fn say(&self, folder: &Path) {
-        if let (count @ 1.., Some((path, at))) = &self.damaged {
+        if let (lines @ 1.., Some((path, at))) = &self.damaged {
             log::error!(
-                "🚨 {count} lines of the journal in {} cannot be read (the first at byte {at} of {}); they are left as they \
-                 are, and their numbers count as lost",
+                "🚨 {} of the journal in {} cannot be read (the first at byte {at} of {}); {} as {}, and \
+                 the numbers count as lost",
+                count(*lines, "line"),
                 folder.display(),
-                path.display()
+                path.display(),
+                pick(*lines, "it is left", "they are left"),
+                pick(*lines, "it is", "they are")
             );
         }
     }
