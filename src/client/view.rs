@@ -223,6 +223,13 @@ mod tests {
     }
 
     #[test]
+    fn a_client_is_not_told_of_the_part_of_a_loss_that_it_has_passed() {
+        let seen = view(Protocol::V1, Some("other")).encode(&batch(), 6, &mut Verdicts::default());
+        let gap = r#"{"type":"gap","from":7,"to":7,"count":1,"cause":"too_large"}"#;
+        assert_eq!(frames(seen), [gap]);
+    }
+
+    #[test]
     fn a_filter_leaves_out_events_and_rows_but_no_loss() {
         let batch = batch();
         assert_eq!(

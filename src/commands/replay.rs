@@ -11,6 +11,7 @@ use crate::process::exit::ExitStatus;
 use crate::process::signals::EndSignals;
 use crate::process::words::{count, pick};
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -175,7 +176,9 @@ impl Player<'_> {
                         self.send(seq, payload)?;
                     }
                 }
-                Some(Line::Loss { loss, time }) if self.is_wanted(loss.from, time) => self.tally.losses += 1,
+                Some(Line::Loss { loss, time }) if self.is_part_wanted(loss.from..=loss.to, time) => {
+                    self.tally.losses += 1
+                }
                 Some(_) => {}
                 None => self.tally.damaged += 1,
             }
@@ -184,13 +187,18 @@ impl Player<'_> {
     }
 
     fn is_wanted(&self, seq: Seq, time: f64) -> bool {
+        self.is_part_wanted(seq..=seq, time)
+    }
+
+    /// Returns whether some of `seqs`, which one line of that time has, are wanted.
+    fn is_part_wanted(&self, seqs: RangeInclusive<Seq>, time: f64) -> bool {
         let after = match self.replay.from {
-            Some(Point::Seq(from)) => seq >= from,
+            Some(Point::Seq(from)) => *seqs.end() >= from,
             Some(Point::Time(from)) => time >= from,
             None => true,
         };
         let before = match self.replay.to {
-            Some(Point::Seq(to)) => seq <= to,
+            Some(Point::Seq(to)) => *seqs.start() <= to,
             Some(Point::Time(to)) => time <= to,
             None => true,
         };

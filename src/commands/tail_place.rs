@@ -187,7 +187,7 @@ impl Place {
         if to <= known {
             return Some(Heard::Nothing);
         }
-        // One that began before our number is given whole; what we have is not missing.
+        // A gap may begin before our number, because earlier versions did not clip it; what we have is not missing.
         let count = number(fields, "count").map(|count| count.min(to - known));
         self.jumped |= self.back_after.is_some();
         self.seen(to);

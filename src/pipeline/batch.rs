@@ -67,6 +67,21 @@ pub struct Loss {
     pub cause: &'static str,
 }
 
+impl Loss {
+    /// The part of it behind number `after`, which lies before its last number.
+    fn after(self, after: Seq) -> Loss {
+        if self.from > after {
+            return self;
+        }
+        Loss {
+            from: after + 1,
+            // A count that is known is the length of the range.
+            count: self.count.map(|_| self.to - after),
+            ..self
+        }
+    }
+}
+
 /// One entry of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Item<'a> {
@@ -166,9 +181,14 @@ impl Batch {
         self.uncertain.then(|| self.entries.iter().rev().find_map(uncertain))?
     }
 
-    /// What it holds after number `after`, in order. A loss that begins before and ends behind it is given whole.
+    /// What it holds after number `after`, in order. Of a loss that begins before and ends behind it, only the numbers
+    /// behind it are given, because the client has been told of the others.
     pub fn items_after(&self, after: Seq) -> impl Iterator<Item = Item<'_>> {
-        self.items().skip_while(move |item| item.last() <= after)
+        let items = self.items().skip_while(move |item| item.last() <= after);
+        items.map(move |item| match item {
+            Item::Loss(loss) => Item::Loss(loss.after(after)),
+            event => event,
+        })
     }
 
     fn name(&self, name: Name) -> Option<&str> {
@@ -366,6 +386,20 @@ mod tests {
         assert_eq!(after(10), Some(11));
         assert_eq!(after(12), Some(99));
         assert_eq!(after(99), None);
+    }
+
+    #[test]
+    fn of_a_loss_only_what_follows_a_number_is_given() {
+        let batch = batch();
+        let loss = |seq| match batch.items_after(seq).next() {
+            Some(Item::Loss(loss)) => (loss.from, loss.to, loss.count),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(loss(8), (9, 11, Some(3)));
+        assert_eq!(loss(9), (10, 11, Some(2)));
+        assert_eq!(loss(10), (11, 11, Some(1)));
+        assert_eq!(loss(12), (13, 99, None));
+        assert_eq!(loss(50), (51, 99, None));
     }
 
     #[test]

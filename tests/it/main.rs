@@ -25,6 +25,7 @@ mod engine_recovered;
 mod environment;
 mod event_socket;
 mod frozen;
+mod gaps;
 mod handshake;
 mod heartbeat;
 mod hostile;

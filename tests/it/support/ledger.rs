@@ -430,8 +430,8 @@ impl<'a> Seen<'a> {
             cause => {
                 let (from, to) = (from.unwrap(), to.unwrap());
                 let pos = self.pos.expect("a gap in the stream comes behind its beginning");
-                // A position may lie inside of what is announced as one; that is given whole.
-                self.pass(pos.max(from - 1), message);
+                // A position may lie inside of what is announced as one; then only what follows it is given.
+                self.pass(from - 1, message);
                 assert_eq!(gap["count"], to - from + 1);
                 for seq in from..=to {
                     let Entry::Loss(of) = self.numbering.at(seq) else {
@@ -439,7 +439,7 @@ impl<'a> Seen<'a> {
                     };
                     assert_eq!(of, cause, "{message}");
                 }
-                assert!(to > pos, "announced twice: {message}");
+                assert!(from > pos, "announced twice: {message}");
                 self.pos = Some(to);
             }
         }
