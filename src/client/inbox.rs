@@ -9,6 +9,7 @@
 //! Ends when: asked to.
 //! Watched as: `inbox`, a core thread.
 
+use crate::client::frame_rules::{Fault, FrameRules};
 use crate::client::gauges::ClientGauges;
 use crate::client::outbox::Link;
 use crate::client::protocol::{self, ClientMessage, EndReason};
@@ -16,7 +17,7 @@ use crate::client::writer::Control;
 use crate::liveness::beat::Beat;
 use crate::liveness::drill;
 use crate::liveness::operation::Operation;
-use crate::pipeline::chunk::text_frame;
+use crate::pipeline::chunk::{close_frame, text_frame};
 use crate::pipeline::requests::FanoutHandle;
 use crate::process::clock::timespec;
 use crate::process::stop::Stop;
@@ -27,6 +28,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use std::collections::HashMap;
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -315,15 +317,20 @@ impl Reader {
             .max_write_buffer_size(MESSAGE_BYTES_MAX)
             .max_message_size(Some(MESSAGE_BYTES_MAX))
             .max_frame_size(Some(MESSAGE_BYTES_MAX));
-        let half = Half {
+        let mut half = Half {
             link: Arc::clone(&joining.link),
             control: joining.control.clone(),
             budget: 0,
+            rules: FrameRules::default(),
+            fault: None,
             out: Vec::new(),
             closing: false,
         };
+        let mut leftover = joining.leftover;
+        let good = half.judge(&leftover);
+        leftover.truncate(good);
         Reader {
-            socket: WebSocket::from_partially_read(half, joining.leftover, Role::Server, Some(config)),
+            socket: WebSocket::from_partially_read(half, leftover, Role::Server, Some(config)),
             link: joining.link,
             control: joining.control,
             draining: false,
@@ -345,13 +352,17 @@ impl Reader {
                     self.link.heard();
                     self.take(&message, fanout, gauges);
                 }
-                Err(error) => match reason_of(&error) {
-                    None => return self.answer(),
-                    Some(reason) => {
-                        self.tell(reason, &error);
-                        return self.end(reason);
+                Err(error) => {
+                    if let Some(fault) = self.socket.get_ref().fault.filter(|_| is_invalid_data(&error)) {
+                        self.tell(EndReason::Protocol, &fault);
+                        return self.end(EndReason::Protocol);
                     }
-                },
+                    let Some(reason) = reason_of(&error) else {
+                        return self.answer();
+                    };
+                    self.tell(reason, &error);
+                    return self.end(reason);
+                }
             }
             if self.socket.get_ref().closing {
                 return self.answer();
@@ -364,7 +375,7 @@ impl Reader {
     }
 
     /// Says what exactly a client did wrong; the line of its end names only the reason.
-    fn tell(&self, reason: EndReason, error: &Error) {
+    fn tell(&self, reason: EndReason, error: &dyn fmt::Display) {
         if reason != EndReason::PeerGone {
             let (id, peer) = (self.link.id(), self.link.peer());
             log::warn!("⚠️ client {id} from {peer} sent what it must not: {error}; it is ended");
@@ -397,11 +408,27 @@ impl Reader {
                 ClientMessage::Other => self.ignore("a text that is no message of the protocol", text.len(), gauges),
             },
             Message::Binary(bytes) => self.ignore("a binary message", bytes.len(), gauges),
-            Message::Close(_) => self.socket.get_mut().closing = true,
+            Message::Close(close) => {
+                self.socket.get_mut().closing = true;
+                let theirs = close.as_ref().map(|close| u16::from(close.code));
+                return self.answer_close(theirs);
+            }
             _ => {}
         }
         // tungstenite remembers only its answer to the last ping or close. Its outcome says nothing new.
         let _ = self.socket.flush();
+    }
+
+    /// Answers a close frame with its own code. tungstenite, which has read `theirs` in it, knows fewer codes than the
+    /// registry, and has 1002 in place of one that it does not know.
+    fn answer_close(&mut self, theirs: Option<u16>) {
+        let begun = self.socket.get_ref().out.len();
+        let _ = self.socket.flush();
+        let half = self.socket.get_mut();
+        if let Some(code) = half.rules.close_code().filter(|code| Some(*code) != theirs) {
+            half.out.truncate(begun);
+            half.out.extend_from_slice(&close_frame(code, ""));
+        }
     }
 
     fn ignore(&self, what: &str, len: usize, gauges: &ClientGauges) {
@@ -449,6 +476,11 @@ impl Reader {
     }
 }
 
+/// Returns whether a [`Half`] that has met a fault gave this error.
+fn is_invalid_data(error: &Error) -> bool {
+    matches!(error, Error::Io(error) if error.kind() == io::ErrorKind::InvalidData)
+}
+
 /// Why a client ends with this error; `None` if it does not.
 fn reason_of(error: &Error) -> Option<EndReason> {
     match error {
@@ -468,6 +500,9 @@ struct Half {
     control: Sender<Control>,
     /// Bytes that may still be read this turn.
     budget: usize,
+    rules: FrameRules,
+    /// The frame that comes next breaks the protocol: nothing more is read.
+    fault: Option<Fault>,
     out: Vec<u8>,
     /// The client has sent its close frame: what is handed over next is the last that it gets.
     closing: bool,
@@ -476,12 +511,19 @@ struct Half {
 impl Read for Half {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let room = buffer.len().min(self.budget);
+        if self.fault.is_some() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
         if room == 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let (_, count) = recv(&*self.link, &mut buffer[..room], RecvFlags::DONTWAIT)?;
         self.budget -= count;
-        Ok(count)
+        let good = self.judge(&buffer[..count]);
+        if good == 0 && self.fault.is_some() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Ok(good)
     }
 }
 
@@ -498,6 +540,17 @@ impl Write for Half {
 }
 
 impl Half {
+    /// Returns how many of `bytes`, which come next, may be read.
+    fn judge(&mut self, bytes: &[u8]) -> usize {
+        match self.rules.judge(bytes) {
+            Ok(()) => bytes.len(),
+            Err((good, fault)) => {
+                self.fault = Some(fault);
+                good
+            }
+        }
+    }
+
     /// Hands over what was written, which is whole frames; whether the writer's queue had room for it.
     fn hand_over(&mut self) -> bool {
         if self.out.is_empty() {

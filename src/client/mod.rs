@@ -18,6 +18,8 @@ pub mod notices;
 
 pub mod inbox;
 
+pub mod frame_rules;
+
 pub mod protocol;
 
 pub mod filter;

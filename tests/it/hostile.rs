@@ -346,6 +346,41 @@ fn declared(len: u64) -> Vec<u8> {
     [&[0x81, 0xff][..], &len.to_be_bytes(), &[1, 2, 3, 4]].concat()
 }
 
+/// A masked frame whose short length is written in two or eight bytes more than it needs.
+fn long_length(opcode: u8, bytes: usize, payload: &[u8]) -> Vec<u8> {
+    let second = if bytes == 2 { 0xfe } else { 0xff };
+    let len = (payload.len() as u64).to_be_bytes();
+    // Masked with zeros, which changes nothing.
+    [&[0x80 | opcode, second][..], &len[8 - bytes..], &[0; 4], payload].concat()
+}
+
+#[test]
+fn a_close_frame_is_answered_with_its_own_code_if_that_may_be_sent() {
+    let server = TestServer::start(&[]);
+    let answer = |payload: &[u8]| {
+        let mut client = server.client();
+        client.send(CLOSE, payload);
+        client.until_close().expect("a close frame").0
+    };
+    assert_eq!(answer(b""), 1005, "without a code there is none to answer");
+    // Those of the registry "WebSocket Close Code Number" of IANA, and its ranges.
+    let taken = [
+        1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3003, 3999, 4000, 4999,
+    ];
+    for code in taken {
+        assert_eq!(answer(&u16::to_be_bytes(code)), code);
+    }
+    assert_eq!(answer(b"\x03\xf6a gateway's reason"), 1014);
+    let refused = [0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65_535];
+    for code in refused {
+        assert_eq!(answer(&u16::to_be_bytes(code)), 1002, "{code}");
+    }
+    eventually("each is counted as what it was", || {
+        let ended = &server.health()["clients_ended"];
+        (ended["peer_closed"] == taken.len() + 2 && ended["protocol"] == refused.len()).then_some(())
+    });
+}
+
 #[test]
 fn frames_that_break_the_protocol_end_their_sender_only() {
     let mut watched = Watched::new(TestServer::start(&["--log-level", "debug"]));
@@ -397,7 +432,63 @@ fn frames_that_break_the_protocol_end_their_sender_only() {
             masked(PING, &[0; 126]),
             1002,
             "protocol",
-            "Control frame too big",
+            "sent what it must not: a control frame of 126 bytes, more than 125",
+        ),
+        ended(
+            "a ping that declares 1 GB",
+            [&[0x80 | PING, 0xff][..], &(1u64 << 30).to_be_bytes(), &[1, 2, 3, 4]].concat(),
+            1002,
+            "protocol",
+            "a control frame of 1073741824 bytes",
+        ),
+        ended(
+            "a ping whose length of 4 takes two bytes more",
+            long_length(PING, 2, b"ping"),
+            1002,
+            "protocol",
+            "sent what it must not: a frame whose length of 4 is not written in the fewest bytes",
+        ),
+        ended(
+            "a text whose length of 4 takes eight bytes more",
+            [masked(TEXT, b"ping"), long_length(TEXT, 8, b"ping")].concat(),
+            1002,
+            "protocol",
+            "a frame whose length of 4 is not written in the fewest bytes",
+        ),
+        ended(
+            "a text whose length of 200 takes eight bytes",
+            long_length(TEXT, 8, &[b'x'; 200]),
+            1002,
+            "protocol",
+            "a frame whose length of 200 is not written in the fewest bytes",
+        ),
+        ended(
+            "a length of 2^63",
+            declared(1 << 63),
+            1002,
+            "protocol",
+            "a frame whose length has its highest bit set",
+        ),
+        ended(
+            "a close frame of one byte",
+            masked(CLOSE, b"x"),
+            1002,
+            "protocol",
+            "Invalid close sequence",
+        ),
+        ended(
+            "a close frame whose reason is not UTF-8",
+            masked(CLOSE, b"\x03\xe8\xff"),
+            1007,
+            "not_utf8",
+            "UTF-8 encoding error",
+        ),
+        ended(
+            "a close frame with code 1005",
+            masked(CLOSE, &1005u16.to_be_bytes()),
+            1002,
+            "protocol",
+            "sent what it must not: a close frame with code 1005, which no endpoint may send",
         ),
         ended(
             "a ping in fragments",
