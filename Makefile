@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: run demo build test e2e check fmt clippy doc model minimal minimal-part bench bench-quick bench-micro check-benches \
+.PHONY: run demo build test e2e check fmt clippy doc model fuzz minimal minimal-part bench bench-quick bench-micro check-benches \
   clean help
 
 help: ## what there is to make
@@ -51,6 +51,9 @@ e2e: build ## run the original engine, its tools and its page against this serve
 
 model: ## try every interleaving of the hand-over between fan-out and writer
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO) test --locked --no-default-features --release --lib handover
+
+fuzz: ## feed the parsers random input, FUZZ_SECONDS (60) for each; `make test` does so for some seconds
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-60} $(CARGO) test --locked --test fuzz -- --nocapture
 
 minimal: ## run every test of the build without optional features
 	CARGO=$(CARGO) CARGO_TARGET_DIR=target/minimal tests/run --locked --no-default-features

@@ -285,6 +285,9 @@ fn emit(parser: &mut Parser) -> Result<Command, UsageError> {
     }
     let missing = |what| UsageError::Missing { command: "emit", what };
     let source = match (stdin, <[String; 2]>::try_from(words), payload) {
+        (false, Ok(words), _) if words.iter().any(String::is_empty) => {
+            return Err(missing("a type and a machine that are not empty"));
+        }
         (false, Ok([kind, machine]), payload) => Source::Event {
             kind,
             machine,

@@ -33,6 +33,12 @@ fn cases() -> Vec<Case> {
         case("a beginning", list(1, &|_| "worker-000*".to_owned()), 10 * each),
         case("64 names", list(64, &|index| format!("worker-{index:04}")), 64 * each),
         case("8 wildcards", list(8, &|index| format!("*er-*0{index}?")), 80 * each),
+        // As dear as is taken; see `worst_name`.
+        case(
+            "8 long wildcards",
+            list(8, &|index| format!("*{}{index}", "a".repeat(29))),
+            0,
+        ),
     ]
 }
 
@@ -67,6 +73,14 @@ fn asked(bencher: Bencher<'_, '_>, case: &Case) {
 fn remembered(bencher: Bencher<'_, '_>, case: &Case) {
     let (filter, mut verdicts) = (case.filter(), Verdicts::default());
     measure(bencher, case, |event| verdicts.wants(&filter, event));
+}
+
+/// A name that no pattern matches and each must be held against to its end: what one event costs at worst.
+#[divan::bench]
+fn worst_name(bencher: Bencher<'_, '_>) {
+    let filter = cases().last().expect("there are cases").filter();
+    let name = "a".repeat(256);
+    bencher.bench_local(|| filter.wants_machine(black_box(&name)));
 }
 
 fn measure(bencher: Bencher<'_, '_>, case: &Case, mut wants: impl FnMut(&Numbered<'_>) -> bool) {

@@ -1,6 +1,6 @@
 //! The document of `/status` as a table for people, at most 120 columns wide.
 
-use crate::commands::tail_lines::visible;
+use crate::process::visible::visible;
 use crate::process::words;
 use serde_json::Value;
 use std::cmp::Reverse;

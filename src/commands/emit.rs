@@ -90,8 +90,8 @@ pub fn envelope(kind: &str, machine: &str, payload: &str) -> String {
 /// A payload is judged alone: `{}, "type": "x"` would be an object only together with the event around it.
 fn check_payload(payload: &str) -> Result<(), Refusal> {
     match event::check(payload.as_bytes()) {
-        // Inside a payload every type is free.
-        Ok(_) | Err(DropCause::ReservedType) => Ok(()),
+        // Inside a payload every type is free, and the names that count are judged with the event around it.
+        Ok(_) | Err(DropCause::ReservedType | DropCause::NotUnicode) => Ok(()),
         Err(cause) => Err(Refusal::Payload(cause)),
     }
 }

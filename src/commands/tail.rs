@@ -4,7 +4,7 @@
 use crate::client::filter::Filter;
 use crate::client::protocol::Protocol;
 use crate::commands::tail_connect::{Connected, Dialer, LOOK, StreamUrl, filter_pairs};
-use crate::commands::tail_lines::{Format, Lines, visible};
+use crate::commands::tail_lines::{Format, Lines};
 use crate::commands::tail_notices::{Notices, to_go_on, without_numbers};
 use crate::commands::tail_place::{Heard, Place};
 use crate::commands::{complain, end_signals};
@@ -14,6 +14,7 @@ use crate::process::clock::{pause, timespec};
 use crate::process::exit::ExitStatus;
 use crate::process::signals::EndSignals;
 use crate::process::threads::{self, CORE_STACK_BYTES, ThreadHandle};
+use crate::process::visible::visible;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::fmt;
 use std::io::{self, Write};

@@ -6,10 +6,10 @@
 use crate::client::handshake::STREAM_PATH;
 use crate::client::protocol::{Protocol, v1};
 use crate::commands::tail::{End, Halt};
-use crate::commands::tail_lines::visible;
 use crate::process::address::{Authority, ServerAddress};
 use crate::process::config::Config;
 use crate::process::threads::{self, CORE_STACK_BYTES};
+use crate::process::visible::visible;
 use crate::web::query;
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use std::fmt;

@@ -1,6 +1,7 @@
 //! How `tail` writes an event: for people, for grep, for programs.
 
 use crate::pipeline::event::Event;
+use crate::process::visible::{judged, visible};
 use crate::process::words::count;
 use serde_json::Value;
 use std::io::IsTerminal;
@@ -148,30 +149,19 @@ fn happening(kind: &str, state: Option<&str>, event: &Value) -> (&'static str, S
     }
 }
 
-/// `text` with every character made visible that could drive a terminal or turn a line around, so that no event can.
-pub fn visible(text: &str) -> String {
-    text.chars()
-        .flat_map(|character| match drives_terminals(character) {
-            true => character.escape_default().collect::<Vec<_>>(),
-            false => vec![character],
-        })
-        .collect()
-}
-
-/// The same for JSON text, in which such characters stand inside strings only: it stays the same value.
+/// JSON text on a terminal: unsafe characters, which stand inside strings only, become escapes. It stays the same value.
 fn escaped(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
-    for character in json.chars() {
-        match drives_terminals(character) && character != '\t' {
-            true => text.push_str(&format!("\\u{:04x}", u32::from(character))),
-            false => text.push(character),
+    for (character, is_treacherous) in judged(json) {
+        if is_treacherous && character != '\t' {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                text.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            text.push(character);
         }
     }
     text
-}
-
-fn drives_terminals(character: char) -> bool {
-    character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// `json` with every escape of half a character replaced: such text is JSON, but no string can hold it.
@@ -270,15 +260,19 @@ mod tests {
 
     #[test]
     fn no_event_drives_the_terminal() {
-        let text = r#"{"machine_name":"m\u001b[31m","type":"activity_log","payload":{"message":"a\nb\u0007"}}"#;
-        assert_eq!(line(Format::Compact, text), "m\\u{1b}[31m a\\nb\\u{7}\n");
+        let text =
+            r#"{"machine_name":"m\u001b[31m\u200b","type":"activity_log","payload":{"message":"a\nb\u0007\ufeff"}}"#;
+        assert_eq!(
+            line(Format::Compact, text),
+            "m\\u{1b}[31m\\u{200b} a\\nb\\u{7}\\u{feff}\n"
+        );
     }
 
     #[test]
     fn json_on_a_terminal_keeps_its_value_and_drives_nothing() {
-        let text = "{\"a\":\"\u{9b}31m\u{202e}\",\n\"b\":1}";
+        let text = "{\"a\":\"\u{9b}31m\u{202e}\u{61c}\u{e0001}\",\n\"b\":1}";
         let shown = line(Format::Json, text);
-        assert_eq!(shown, "{\"a\":\"\\u009b31m\\u202e\", \"b\":1}\n");
+        assert_eq!(shown, "{\"a\":\"\\u009b31m\\u202e\\u061c\\udb40\\udc01\", \"b\":1}\n");
         let value = |text: &str| serde_json::from_str::<Value>(text).unwrap();
         assert_eq!(value(&shown), value(text));
     }

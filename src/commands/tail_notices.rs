@@ -1,10 +1,11 @@
 //! What `tail` says on standard error about the stream: losses and new beginnings to everybody, how it goes to people.
 
 use crate::client::protocol::v1::CAUSE_HISTORY;
-use crate::commands::tail_lines::{Format, visible};
+use crate::commands::tail_lines::Format;
 use crate::commands::tail_place::{Heard, Missing};
 use crate::pipeline::journal::line::{DAMAGED, FAILED, QUEUE_FULL, RESTART};
 use crate::pipeline::position::Position;
+use crate::process::visible::visible;
 use crate::process::words::{count, pick};
 use std::time::{Duration, Instant};
 
@@ -169,6 +170,7 @@ fn words_of(cause: &str) -> String {
         "not_json" => "not JSON".to_owned(),
         "not_an_object" => "JSON, but not an object".to_owned(),
         "reserved_type" => "of a type that only the server may send".to_owned(),
+        "not_unicode" => "with half a character in a name".to_owned(),
         "queue_full" => "the server was overloaded".to_owned(),
         CAUSE_HISTORY => "no longer in the server's history (--history-bytes)".to_owned(),
         RESTART => "the server ended before all was in its journal".to_owned(),

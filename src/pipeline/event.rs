@@ -3,7 +3,7 @@
 //! The three dialects of the engines (contract section 2.4) are mapped for our own use only: machine table, reserved
 //! types, rates. What goes out is always what came in.
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
@@ -27,13 +27,15 @@ pub enum DropCause {
     NotAnObject,
     /// Its type is one that only the server may send.
     ReservedType,
+    /// A name that we use has a lone surrogate escape, so that no snapshot could say it.
+    NotUnicode,
     /// The fan-out had stopped and the queue was full.
     QueueFull,
 }
 
 impl DropCause {
     /// Every cause with its name in `/health` and what a person is told.
-    pub const TABLE: [(DropCause, &'static str, &'static str); 7] = [
+    pub const TABLE: [(DropCause, &'static str, &'static str); 8] = [
         (DropCause::TooLarge, "too_large", "larger than --max-event-bytes"),
         (DropCause::Empty, "empty", "empty"),
         (DropCause::NotUtf8, "not_utf8", "not UTF-8"),
@@ -43,6 +45,11 @@ impl DropCause {
             DropCause::ReservedType,
             "reserved_type",
             "its type (ping, pong or initial) is the server's own",
+        ),
+        (
+            DropCause::NotUnicode,
+            "not_unicode",
+            "its machine, type, state or config_type has half a character (a lone surrogate such as \\ud83d)",
         ),
         (
             DropCause::QueueFull,
@@ -103,7 +110,8 @@ pub struct Event<'a> {
 /// Checks a datagram and reads what we use of it.
 ///
 /// Duplicate keys: the last one counts, as for every browser. Strings are judged as decoded, however they are spelled.
-/// A lone surrogate escape is valid JSON text and passes; a name that contains one is not usable.
+/// A lone surrogate escape is valid JSON text and passes, but not in a name that we use: no UTF-8 text can hold it, so the
+/// machine would be missing in every snapshot.
 ///
 /// # Errors
 /// The cause for which the datagram must not be forwarded.
@@ -115,17 +123,14 @@ pub fn check(bytes: &[u8]) -> Result<Event<'_>, DropCause> {
     let (top, inner) = read_at_once(text).map_or_else(|| read_twice(text), Ok)?;
     let [kind, event_type, machine_name, machine_id, state, timestamp, _] = top;
     let [inner_name, to_state, current_state, inner_time, config_type] = inner;
-    let kind = string(kind).or_else(|| string(event_type));
+    let kind = string(kind)?.or(string(event_type)?);
     let registered = kind.as_deref() == Some("machine_registered");
+    let current_state = string(current_state)?.filter(|_| registered);
     let event = Event {
-        machine: string(machine_name)
-            .or_else(|| string(machine_id))
-            .or_else(|| string(inner_name)),
-        state: string(to_state)
-            .or_else(|| string(state))
-            .or_else(|| registered.then(|| string(current_state)).flatten()),
+        machine: string(machine_name)?.or(string(machine_id)?).or(string(inner_name)?),
+        state: string(to_state)?.or(string(state)?).or(current_state),
         time: number(inner_time).or_else(|| number(timestamp)),
-        config_type: string(config_type),
+        config_type: string(config_type)?,
         kind,
     };
     match event.kind.as_deref() {
@@ -156,14 +161,21 @@ type Raw<'a> = Option<&'a RawValue>;
 type Top<'a> = [Raw<'a>; TOP_KEYS.len()];
 type Inner<'a> = [Raw<'a>; PAYLOAD_KEYS.len()];
 
-/// The value as a string, if it is one that UTF-8 can hold.
-fn string(raw: Raw<'_>) -> Option<Cow<'_, str>> {
-    let quoted = raw?.get();
-    let inner = quoted.strip_prefix('"')?.strip_suffix('"')?;
-    match inner.contains('\\') {
-        false => Some(Cow::Borrowed(inner)),
-        true => serde_json::from_str::<String>(quoted).ok().map(Cow::Owned),
+/// The value as a string, if it is one.
+///
+/// # Errors
+/// [`DropCause::NotUnicode`]: it has a lone surrogate, the only fault that is left in text that was read as JSON.
+fn string(raw: Raw<'_>) -> Result<Option<Cow<'_, str>>, DropCause> {
+    let Some(quoted) = raw.map(RawValue::get).filter(|text| text.starts_with('"')) else {
+        return Ok(None);
+    };
+    if !quoted.contains('\\') {
+        return Ok(Some(Cow::Borrowed(&quoted[1..quoted.len() - 1])));
     }
+    let decoded = serde_json::from_str::<String>(quoted);
+    decoded
+        .map(|text| Some(Cow::Owned(text)))
+        .map_err(|_| DropCause::NotUnicode)
 }
 
 /// Longest spelling of a number that we keep; Python's longest float has 24 characters.
@@ -198,8 +210,7 @@ fn read_object<'a, const N: usize>(text: &'a str, keys: [&'static str; N]) -> Re
     let read = reader.deserialize_map(ObjectVisitor(keys));
     match read.and_then(|values| reader.end().map(|()| values)) {
         Ok(values) => Ok(values),
-        // "Data" means that the value is of another type; whether it is JSON at all is still to be seen.
-        Err(error) if error.is_data() && serde_json::from_str::<IgnoredAny>(text).is_ok() => {
+        Err(_) if !text.trim_ascii_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(text).is_ok() => {
             Err(DropCause::NotAnObject)
         }
         Err(_) => Err(DropCause::NotJson),
@@ -260,15 +271,27 @@ impl<'a> DeserializeSeed<'a> for PayloadSeed {
     }
 }
 
-/// Reads a key as decoded bytes, so that an escaped spelling is the same key and a lone surrogate is no error; gives
-/// its place among the wanted ones.
+/// Reads a key; gives its place among the wanted ones. An escaped spelling is the same key, and a lone surrogate is no
+/// error.
 struct KeySeed<'k>(&'k [&'static str]);
 
 impl<'a> DeserializeSeed<'a> for KeySeed<'_> {
     type Value = Option<usize>;
 
     fn deserialize<D: Deserializer<'a>>(self, key: D) -> Result<Self::Value, D::Error> {
-        key.deserialize_bytes(self)
+        // As raw text first: serde_json lets raw control characters pass in a key that it decodes to bytes.
+        let quoted = <&RawValue>::deserialize(key)?.get();
+        if quoted.contains('\\') {
+            let mut reader = serde_json::Deserializer::from_str(quoted);
+            return reader.deserialize_bytes(self).map_err(D::Error::custom);
+        }
+        Ok(self.place_of(&quoted.as_bytes()[1..quoted.len() - 1]))
+    }
+}
+
+impl KeySeed<'_> {
+    fn place_of(&self, key: &[u8]) -> Option<usize> {
+        self.0.iter().position(|wanted| wanted.as_bytes() == key)
     }
 }
 
@@ -280,7 +303,7 @@ impl Visitor<'_> for KeySeed<'_> {
     }
 
     fn visit_bytes<E: serde::de::Error>(self, key: &[u8]) -> Result<Self::Value, E> {
-        Ok(self.0.iter().position(|wanted| wanted.as_bytes() == key))
+        Ok(self.place_of(key))
     }
 }
 
@@ -323,9 +346,48 @@ mod tests {
         ] {
             assert_eq!(cause(text), DropCause::NotJson, "{text}");
         }
-        for text in ["[1,2,3]", "42", "null", "\"x\"", " true "] {
+        for text in ["[1,2,3]", "42", "null", "\"x\"", " true ", r#""\udc00""#] {
             assert_eq!(cause(text), DropCause::NotAnObject, "{text}");
         }
+    }
+
+    /// RFC 8259 section 7: U+0000 to U+001F stand in a string only as escapes.
+    #[test]
+    fn a_raw_control_character_in_a_string_is_no_json() {
+        for control in 0..0x20_u8 {
+            let control = char::from(control);
+            for text in [
+                format!("{{\"a{control}b\":1}}"),
+                format!("{{\"payload\":{{\"a{control}b\":1}}}}"),
+                format!("{{\"payload\":{{\"\\u0061{control}\":1}}}}"),
+                format!("{{\"deep\":[{{\"a{control}b\":1}}]}}"),
+                format!("{{\"payload\":{{\"deep\":{{\"a{control}b\":1}}}}}}"),
+                format!("{{\"payload\":[{{\"a{control}b\":1}}]}}"),
+                format!("{{\"v\":\"a{control}b\"}}"),
+                format!("{{\"type\":\"a{control}b\"}}"),
+                format!("{{\"payload\":{{\"to_state\":\"a{control}b\"}}}}"),
+            ] {
+                assert_eq!(check(text.as_bytes()), Err(DropCause::NotJson), "{text:?}");
+            }
+        }
+        event("{\"a\\u0001b\":1,\"payload\":{\"a\\nb\":\"\\u0000\"}}");
+        event("\n{\t\"a\"\r\n: 1 , \"payload\" :\t{ \"b\"\n:\r2\t} }\n");
+    }
+
+    #[test]
+    fn a_name_that_no_snapshot_can_hold_is_refused() {
+        for text in [
+            r#"{"type":"\ud83d"}"#,
+            r#"{"type":"t","machine_name":"m\udcff"}"#,
+            r#"{"machine_id":"\udcff\ud83d"}"#,
+            r#"{"machine_name":"m","state":"\ud83d"}"#,
+            r#"{"machine_name":"m","payload":{"to_state":"\ud83dx"}}"#,
+            r#"{"machine_name":"m","payload":{"config_type":"\ud83d\ud83d"}}"#,
+        ] {
+            assert_eq!(cause(text), DropCause::NotUnicode, "{text}");
+        }
+        event(r#"{"type":"t","machine_name":"\ud83d\ude00","payload":{"note":"\ud83d"}}"#);
+        event(r#"{"type":"t","type2":"\ud83d","\ud83d":1}"#);
     }
 
     #[test]
@@ -350,7 +412,6 @@ mod tests {
         event(r#"{}"#);
         event("{\"type\":\"nl\"}\n");
         event(r#"{"\ud83d":"\ud83d","payload":{"\udc00":"\ud83d"}}"#);
-        assert_eq!(event(r#"{"type":"\ud83d"}"#).kind, None);
         event(&format!("{{\"deep\":{}1{}}}", "[".repeat(20_000), "]".repeat(20_000)));
         event(r#"{"type":5,"machine_name":[],"payload":"text","timestamp":"noon"}"#);
     }

@@ -14,6 +14,7 @@
 use crate::process::clock;
 use crate::process::files::Phase;
 use crate::process::log_sinks::{RotatingFile, SinkLosses, Terminal};
+use crate::process::visible::judged;
 use crate::process::words::{count, pick};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -181,29 +182,22 @@ impl Log for Front {
     fn flush(&self) {}
 }
 
-/// One line without its end: UTC time, level, thread, message with every control character made visible.
+/// One line without its end: UTC time, level, thread, message with every unsafe character made visible.
 pub fn compose(level: Level, thread: &str, args: &fmt::Arguments<'_>, at: OffsetDateTime) -> String {
     let mut text = format!("{} {level:<5} [{thread}] ", clock::rfc3339_of(at));
     let message = args.to_string();
-    for character in message.chars() {
+    for (character, is_treacherous) in judged(&message) {
         if text.len() >= LINE_BYTES_MAX {
             let _ = write!(text, "… (cut, {} in all)", count(message.len(), "byte"));
             break;
         }
-        if is_treacherous(character) {
+        if is_treacherous {
             text.extend(character.escape_default());
         } else {
             text.push(character);
         }
     }
     text
-}
-
-/// Control characters, line ends of Unicode, and marks that turn the direction of reading: what a line must not contain
-/// if it is to be read as one line that says what it says.
-fn is_treacherous(character: char) -> bool {
-    let turns = matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    character.is_control() || turns || matches!(character, '\u{2028}' | '\u{2029}')
 }
 
 /// The running log; made once per process by [`start`].

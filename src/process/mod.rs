@@ -22,5 +22,6 @@ pub mod stop;
 pub mod systemd;
 pub mod task;
 pub mod threads;
+pub mod visible;
 pub mod web_origin;
 pub mod words;

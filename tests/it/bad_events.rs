@@ -211,9 +211,19 @@ fn every_odd_datagram_goes_out_whole_or_is_dropped_for_a_counted_cause() {
         (
             "half a pair as type and name",
             text("{\"type\":\"\\ud83d\",\"machine_name\":\"\\udc00\"}"),
-            Forwarded,
+            Dropped("not_unicode"),
         ),
         ("half a pair as key", text("{\"\\ud83d\":1}"), Forwarded),
+        (
+            "a raw line end in a key",
+            text("{\"payload\":{\"a\nb\":1}}"),
+            Dropped("not_json"),
+        ),
+        (
+            "a raw control character in a key",
+            text("{\"a\u{1}b\":1}"),
+            Dropped("not_json"),
+        ),
         (
             "an escaped zero byte",
             text("{\"machine_name\":\"a\\u0000b\",\"type\":\"x\"}"),

@@ -419,6 +419,10 @@ fn no_name_and_no_text_from_outside_can_forge_a_line() {
         r"\u2066",
         r"\u0000",
         r"\u007f",
+        r"\u061c",
+        r"\u200b",
+        r"\ufeff",
+        r"\udb40\udc01",
     ] {
         let text = format!("x{evil}{forged}");
         server.send(format!(
@@ -453,7 +457,8 @@ fn no_name_and_no_text_from_outside_can_forge_a_line() {
         assert!(is_line(line), "{line:?}");
         let dangerous = |c: char| {
             c.is_control()
-                || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+                || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+                    | '\u{feff}' | '\u{e0000}'..='\u{e0fff}')
         };
         assert!(!line.contains(dangerous), "{line:?}");
         assert!(!line.starts_with("2030"), "{line}");

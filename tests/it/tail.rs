@@ -558,8 +558,8 @@ fn odd_events_harm_neither_it_nor_the_terminal() {
             "m cut \u{fffd} here",
         ),
         (
-            r#"{"machine_name":"\ud83d","type":"job_started","payload":{"job_id":"7"}}"#,
-            "(no machine) job_started 7",
+            r#"{"machine_name":"m\u200b","type":"job_started","payload":{"job_id":"\u061c7\ufeff\udb40\udc01"}}"#,
+            r"m\u{200b} job_started \u{61c}7\u{feff}\u{e0001}",
         ),
         (
             r#"{"machine_name":"m","type":"error","payload":{"error_message":1e999,"timestamp":1e300}}"#,
