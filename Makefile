@@ -46,7 +46,7 @@ clippy:
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
 
-e2e: build ## run the original engine, its tools and its page against this server (PyPI, npm, Debian's Chromium)
+e2e: build ## run real proxies and probes, and the original engine with its tools and page (Debian, PyPI, npm)
 	tests/e2e/run
 
 model: ## try every interleaving of the hand-over between fan-out and writer
