@@ -106,7 +106,7 @@ fn receive(connection: Connection, reception: &Reception, beat: &'static Beat) {
             return reply(&connection, &head.method, &refusal, reception);
         }
     };
-    let method = head.method.clone();
+    let (method, preflight) = (head.method.clone(), head.preflight.clone());
     // HEAD and OPTIONS become no WebSocket, whatever else they ask for.
     let answer = if head.upgrade() && !matches!(&head.method[..], "HEAD" | "OPTIONS") {
         match upgrade(&connection, head, reception, beat) {
@@ -135,7 +135,7 @@ fn receive(connection: Connection, reception: &Reception, beat: &'static Beat) {
         answer
     };
     let _doing = beat.begin(Operation::AnsweringPage);
-    let answer = with_cors(answer, origin.as_deref());
+    let answer = with_cors(answer, origin.as_deref(), preflight.as_deref());
     reply(&connection, &method, &answer, reception);
 }
 

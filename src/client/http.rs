@@ -5,6 +5,8 @@ pub mod answer;
 
 pub mod head;
 
+pub mod target;
+
 pub use answer::Answer;
 pub use head::Head;
 

@@ -93,12 +93,17 @@ impl OriginRules {
     }
 }
 
-/// Adds the CORS headers of the original to an answer for a page of `origin`.
-pub fn with_cors(answer: Answer, origin: Option<&str>) -> Answer {
-    match origin {
-        Some(origin) => answer
-            .with("access-control-allow-origin", origin.to_owned())
-            .with("access-control-allow-credentials", "true".to_owned()),
+/// Adds the CORS headers of the original to an answer for a page of `origin`. `preflight` are the names of headers that
+/// its browser asks to send; nothing here reads them, so all are allowed.
+pub fn with_cors(answer: Answer, origin: Option<&str>, preflight: Option<&str>) -> Answer {
+    let Some(origin) = origin else {
+        return answer;
+    };
+    let answer = answer
+        .with("access-control-allow-origin", origin.to_owned())
+        .with("access-control-allow-credentials", "true".to_owned());
+    match preflight {
+        Some(names) => answer.with("access-control-allow-headers", names.to_owned()),
         None => answer,
     }
 }

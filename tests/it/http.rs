@@ -516,6 +516,36 @@ fn probes_see_a_server_that_hangs_as_down_and_one_that_goes_on_as_up() {
 }
 
 #[test]
+fn a_browser_that_asks_first_may_send_a_page_s_headers_if_the_page_may_connect() {
+    let server = TestServer::start(&["--allow-origin", "https://dash.example"]);
+    let ask = |origin: &str| {
+        let lines = [
+            &format!("Origin: {origin}")[..],
+            "Access-Control-Request-Method: GET",
+            "Access-Control-Request-Headers: authorization,x-view",
+        ];
+        server.http("OPTIONS", "/initial", &lines)
+    };
+    for origin in ["https://dash.example", "http://localhost:3001"] {
+        let answer = ask(origin);
+        assert_eq!(
+            (answer.status, answer.header("allow")),
+            (204, Some("GET, HEAD, OPTIONS"))
+        );
+        assert_eq!(answer.header("access-control-allow-origin"), Some(origin));
+        assert_eq!(
+            answer.header("access-control-allow-headers"),
+            Some("authorization,x-view")
+        );
+    }
+    for origin in ["https://evil.example", "null", "https://dash.example/", "nonsense"] {
+        let answer = ask(origin);
+        assert_eq!(answer.status, 403, "{origin}");
+        assert!(!answer.head.contains("access-control-"), "{}", answer.head);
+    }
+}
+
+#[test]
 fn head_says_what_get_would_and_sends_no_body() {
     let server = TestServer::start(&[]);
     for target in ["/initial", "/health", "/status", "/nothing", "/ws/events"] {

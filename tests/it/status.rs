@@ -407,7 +407,10 @@ fn the_figures_are_told_while_the_fanout_and_a_client_stand_still() {
 fn the_page_is_for_reading_only() {
     let server = TestServer::start(&[]);
     let refused = server.http("POST", "/status", &[]);
-    assert_eq!((refused.status, refused.header("allow")), (405, Some("GET")));
+    assert_eq!(
+        (refused.status, refused.header("allow")),
+        (405, Some("GET, HEAD, OPTIONS"))
+    );
     let foreign = server.http("GET", "/status", &["Origin: https://elsewhere.example"]);
     assert_eq!(foreign.status, 403);
     assert_eq!(status(&server)["clients"].as_array().unwrap().len(), 0);
