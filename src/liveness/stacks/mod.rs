@@ -24,7 +24,6 @@ mod unwind;
 #[cfg(all(feature = "stacks", target_arch = "x86_64"))]
 mod whole;
 #[cfg(all(feature = "stacks", target_arch = "x86_64"))]
-use crate::process::words::count;
 use whole as source;
 
 #[cfg(not(all(feature = "stacks", target_arch = "x86_64")))]
@@ -33,6 +32,7 @@ mod listing;
 use listing as source;
 
 use crate::process::task::{self, TaskFacts, TaskPlace};
+use crate::process::words::count;
 use std::fmt::Write as _;
 use std::io;
 use std::time::{Duration, Instant};
