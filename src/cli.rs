@@ -305,26 +305,61 @@ fn tail(parser: &mut Parser) -> Result<Command, UsageError> {
         url: StreamUrl::default(),
         filter: Filter::default(),
         since: None,
+        last: None,
         format: Format::Human,
         count: None,
         duration: None,
     };
-    let (mut machines, mut kinds) = (None, None);
+    let (mut machines, mut kinds) = (Vec::new(), Vec::new());
     while let Some(argument) = parser.next()? {
         match argument {
             Arg::Long("help") | Arg::Short('h') => return Ok(Command::Print(tail_help())),
             Arg::Long("url") => tail.url = stream_url(parser.value()?.string()?)?,
-            Arg::Long("machine") => machines = Some(parser.value()?.string()?),
-            Arg::Long("type") => kinds = Some(parser.value()?.string()?),
+            Arg::Long("machine") => machines.push(parser.value()?.string()?),
+            Arg::Value(globs) => machines.push(globs.string()?),
+            Arg::Long("type") => kinds.push(parser.value()?.string()?),
             Arg::Long("since") => tail.since = Some(position(parser)?),
+            Arg::Long("lines") | Arg::Short('n') => tail.last = lines_value(parser)?,
+            // What it does anyway.
+            Arg::Long("follow") | Arg::Short('f' | 'F') => {}
+            Arg::Short(digit) if digit.is_ascii_digit() => {
+                let rest = parser.optional_value().unwrap_or_default();
+                let wanted = format!("write -n {digit}{}", rest.to_string_lossy());
+                return Err(wrong_flag(format!("-{digit}{}", rest.to_string_lossy()), wanted));
+            }
             Arg::Long("format") => tail.format = format(parser)?,
-            Arg::Long("count") => tail.count = Some(parser.value()?.parse()?),
+            Arg::Long("count") => tail.count = Some(count_value(parser, "count")?),
             Arg::Long("duration") => tail.duration = Some(time_value(parser, "duration", TIME_MIN)?),
             other => return Err(other.unexpected().into()),
         }
     }
-    tail.filter = filter(machines, kinds)?;
+    if tail.since.is_some() && tail.last.is_some() {
+        return Err(UsageError::Missing {
+            command: "tail",
+            what: "either --since or -n, not both",
+        });
+    }
+    // What is given more than once adds up, as commas do.
+    let list = |lists: Vec<String>| (!lists.is_empty()).then(|| lists.join(","));
+    tail.filter = filter(list(machines), list(kinds))?;
     Ok(Command::Tail(tail))
+}
+
+/// The value of `-n`: how many events of the history come first; 0 for none.
+fn lines_value(parser: &mut Parser) -> Result<Option<u64>, UsageError> {
+    let number = count_value(parser, "lines")?;
+    Ok((number > 0).then_some(number))
+}
+
+/// The value of a flag that is a number of events.
+fn count_value(parser: &mut Parser, flag: &str) -> Result<u64, UsageError> {
+    let value = parser.value()?.string()?;
+    config::number(&value, 0, u64::MAX)
+        .map_err(|_| wrong(flag, value, "write how many events, a whole number".to_owned()))
+}
+
+fn wrong_flag(flag: String, wanted: String) -> UsageError {
+    UsageError::UnknownFlag(format!("there is no {flag}: {wanted}"))
 }
 
 /// The filter of the values of --machine and --type.
@@ -597,15 +632,19 @@ fn tail_help() -> String {
 Shows events as they come. When the server was away, it connects again and goes on after the last event that it has
 shown, or says what is gone. Ctrl-C or SIGTERM ends it.
 
-Usage: threadcast tail [FLAGS]
+Usage: threadcast tail [MACHINE...] [FLAGS]
 
+  MACHINE                     as --machine
   --url URL                   the server: HOST, HOST:PORT, or the stream's URL [ws://localhost:{}/ws/events]
-  --machine GLOBS             only machines whose name matches: * any characters, ? one; several with commas between
+  --machine GLOBS             only machines whose name matches: * any characters, ? one; several with commas between,
+                              or the flag again
   --type GLOBS                only events whose type matches
+  -n, --lines N               first the last N of these events that the server's history has
   --since EPOCH:N             begin after that event: what tail prints at its end
   --format FORMAT             human (time, machine, from -> to, trigger), compact (without time), json (as it came) [human]
   --count N                   end after so many events
-  --duration TIME             end after this time
+  --duration TIME             end after this time; with status 1 if there was no server in all of it
+  -f, --follow                nothing: it always follows
 
 Colors on a terminal only, and not with NO_COLOR. What is not an event goes to standard error: in every format what is
 missing and where to go on from, in human format also how it goes.

@@ -19,7 +19,7 @@ use threadcast::pipeline::intake::{IntakeTx, Pushed, intake};
 use threadcast::pipeline::machines::Machines;
 use threadcast::pipeline::position::Epoch;
 use threadcast::pipeline::receiver::FanoutSleep;
-use threadcast::pipeline::requests::{FanoutGauges, FanoutHandle};
+use threadcast::pipeline::requests::{FanoutGauges, FanoutHandle, Start};
 use threadcast::process::bell::Bell;
 use threadcast::process::config::{Config, Delivery};
 use threadcast::process::stop::Stop;
@@ -112,7 +112,7 @@ impl Crowd {
         thread::scope(|scope| {
             let joining = scope.spawn(move || {
                 for subscriber in subscribers {
-                    handle.catch_up(subscriber, None).expect("the fan-out answers");
+                    handle.catch_up(subscriber, Start::State).expect("the fan-out answers");
                 }
             });
             while self.joined() < count && !joining.is_finished() {

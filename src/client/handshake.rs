@@ -14,6 +14,7 @@ use crate::client::gauges::{ClientGauges, ConnectionFault};
 use crate::client::http::head::READ_METHODS;
 use crate::client::http::{self, Answer, HEAD_DEADLINE, Head, HeadError};
 use crate::client::inbox::InboxHandle;
+use crate::client::last::start_of_last;
 use crate::client::origin::{OriginRules, with_cors};
 use crate::client::outbox::{Link, outbox};
 use crate::client::protocol::{EndReason, Protocol, v1};
@@ -23,7 +24,7 @@ use crate::client::writer::{CONTROL_QUEUE_LEN_MAX, Timing, Writer};
 use crate::liveness::beat::Beat;
 use crate::liveness::operation::Operation;
 use crate::pipeline::position::Position;
-use crate::pipeline::requests::{FanoutGauges, FanoutHandle, Joined as JoinedBy};
+use crate::pipeline::requests::{FanoutGauges, FanoutHandle, Joined as JoinedBy, Start, Unanswered};
 use crate::process::stop::Stop;
 use crate::process::words::count;
 use crate::web::{Site, query};
@@ -221,7 +222,16 @@ struct Joined {
 /// What a client asks for with its handshake.
 struct Wish {
     view: View,
-    since: Option<Position>,
+    begin: Begin,
+}
+
+/// Where it wants its stream to begin.
+enum Begin {
+    /// With the state as of now.
+    State,
+    After(Position),
+    /// With so many events of the history, at least 1.
+    Last(u64),
 }
 
 impl Wish {
@@ -237,14 +247,25 @@ impl Wish {
         };
         let (machines, kinds) = (value("machine")?, value("type")?);
         let filter = Filter::from_lists(machines.as_deref(), kinds.as_deref());
-        let since = value("since")?.map(|since| since.parse::<Position>()).transpose();
+        let begin = match (value("since")?, value("last")?) {
+            (None, None) => Ok(Begin::State),
+            (Some(since), None) => since
+                .parse()
+                .map(Begin::After)
+                .map_err(|error| format!("since in the query: {error}")),
+            (None, Some(last)) => match last.parse() {
+                Ok(wanted @ 1..) if last.bytes().all(|byte| byte.is_ascii_digit()) => Ok(Begin::Last(wanted)),
+                _ => Err("last in the query: it is a whole number of events, at least 1".to_owned()),
+            },
+            (Some(_), Some(_)) => Err("since and last in the query exclude each other".to_owned()),
+        };
         let v1 = head.websocket_protocols.iter().any(|name| name == v1::NAME);
         Ok(Wish {
             view: View {
                 protocol: if v1 { Protocol::V1 } else { Protocol::Plain },
                 filter: filter.map_err(|error| refused(&error.to_string()))?,
             },
-            since: since.map_err(|error| refused(&format!("since in the query: {error}")))?,
+            begin: begin.map_err(|error| refused(&error))?,
         })
     }
 }
@@ -333,7 +354,16 @@ fn join(
         return Err(Answer::detail(503, &text).with("retry-after", "5".to_owned()));
     }
     let at = Instant::now();
+    let unanswered = |why: Unanswered| Answer::detail(503, &why.to_string()).with("retry-after", "5".to_owned());
     let view = Arc::new(wish.view);
+    let start = match wish.begin {
+        Begin::State => Start::State,
+        Begin::After(position) => Start::After(position),
+        Begin::Last(wanted) => {
+            let start = start_of_last(&reception.fanout, &view.filter, wanted, beat);
+            Start::Past(start.map_err(unanswered)?)
+        }
+    };
     let link = Arc::new(Link::new(
         connection.id,
         connection.peer,
@@ -341,11 +371,11 @@ fn join(
         Arc::clone(&connection.socket),
     ));
     let (subscriber, queue) = outbox(Arc::clone(&link), Arc::clone(&view));
-    let by = reception.fanout.catch_up(subscriber, wish.since).map_err(|why| {
+    let by = reception.fanout.catch_up(subscriber, start).map_err(|why| {
         // It may still join us although we have stopped waiting.
         link.set_over();
         reception.fanout.nudge();
-        Answer::detail(503, &why.to_string()).with("retry-after", "5".to_owned())
+        unanswered(why)
     })?;
     log::info!(
         "📋 client {} from {} joined after event {}{}",

@@ -20,6 +20,8 @@ pub mod inbox;
 
 pub mod frame_rules;
 
+pub mod last;
+
 pub mod protocol;
 
 pub mod filter;

@@ -8,13 +8,14 @@ use crate::commands::tail_lines::{Format, Lines};
 use crate::commands::tail_notices::{Notices, to_go_on, without_numbers};
 use crate::commands::tail_place::{Heard, Place};
 use crate::commands::{complain, end_signals};
-use crate::pipeline::event;
+use crate::pipeline::event::{self, Seq};
 use crate::pipeline::position::Position;
 use crate::process::clock::{pause, timespec};
 use crate::process::exit::ExitStatus;
 use crate::process::signals::EndSignals;
 use crate::process::threads::{self, CORE_STACK_BYTES, ThreadHandle};
 use crate::process::visible::visible;
+use crate::process::words::count;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::fmt;
 use std::io::{self, Write};
@@ -34,6 +35,12 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 const DELAY_FIRST: Duration = Duration::from_millis(500);
 const DELAY_MAX: Duration = Duration::from_secs(30);
 
+/// The original keeps no history, and servers before `?last=N` begin with the state.
+const NO_HISTORY: &str =
+    "this server keeps no history, so none of its last events can be shown; it begins with what comes";
+const NO_LAST: &str =
+    "this server is of an earlier version, which cannot begin with the last events; it begins with what comes";
+
 /// The command's arguments.
 #[derive(Debug)]
 pub struct Tail {
@@ -41,6 +48,8 @@ pub struct Tail {
     pub filter: Filter,
     /// What came up to here is known; `None` begins with what comes.
     pub since: Option<Position>,
+    /// So many events of the server's history come first, at least 1; not together with `since`.
+    pub last: Option<u64>,
     pub format: Format,
     pub count: Option<u64>,
     pub duration: Option<Duration>,
@@ -79,11 +88,14 @@ impl End {
         self.at
     }
 
+    /// Whether the time is over. Never blocks.
+    pub fn is_over(&self) -> bool {
+        self.at.is_some_and(|end| Instant::now() >= end)
+    }
+
     /// Whether it is time. Never blocks.
     pub fn is_here(&self) -> bool {
-        self.signals.as_ref().is_some_and(|signals| signals.requested())
-            || self.at.is_some_and(|end| Instant::now() >= end)
-            || reader_is_gone()
+        self.signals.as_ref().is_some_and(|signals| signals.requested()) || self.is_over() || reader_is_gone()
     }
 
     /// Waits for `duration`; whether it is time to end.
@@ -119,11 +131,18 @@ pub fn run(tail: &Tail) -> ExitStatus {
         },
         dialer: Dialer::new(tail.url.clone()),
         connected: false,
+        never_connected: true,
+        why_lost: None,
+        waits_for_last: None,
         state_shown: false,
     };
     let halt = session.run();
     session.say_last();
     match halt {
+        Halt::Done if session.never_connected && session.end.is_over() => {
+            complain(&session.why_never());
+            ExitStatus::Failed
+        }
         Halt::Done => ExitStatus::Fine,
         halt => {
             complain(&format!("threadcast: {halt}\n"));
@@ -151,6 +170,12 @@ struct Session<'a> {
     dialer: Dialer,
     /// Whether there was a connection since the last delay.
     connected: bool,
+    /// Whether there was none at all.
+    never_connected: bool,
+    /// Why there is no connection.
+    why_lost: Option<String>,
+    /// This connection was asked to begin with so many events of the history, which are not all here yet.
+    waits_for_last: Option<u64>,
     /// Whether this connection's first state was shown.
     state_shown: bool,
 }
@@ -166,6 +191,7 @@ impl Session<'_> {
             let Halt::Lost(why) = halt else {
                 return halt;
             };
+            self.why_lost = Some(why.clone());
             if self.end.is_here() {
                 return Halt::Done;
             }
@@ -185,17 +211,25 @@ impl Session<'_> {
     /// A connection that goes on where the last one was lost.
     fn connect(&mut self) -> Result<Connected, Halt> {
         let mut pairs = filter_pairs(&self.tail.filter);
-        pairs.extend(self.place.position().map(|position| ("since", position.to_string())));
+        let position = self.place.position();
+        // Once there is a position, what was asked for is shown, or comes after it.
+        self.waits_for_last = self.tail.last.filter(|_| position.is_none() && self.shown == 0);
+        pairs.extend(position.map(|position| ("since", position.to_string())));
+        pairs.extend(self.waits_for_last.map(|last| ("last", last.to_string())));
         self.dialer.connect(&pairs, &self.end)
     }
 
     fn show(&mut self, (mut socket, protocol): Connected) -> Halt {
         (self.connected, self.state_shown) = (true, false);
+        self.never_connected = false;
         // What is missing of the numbering before, if this is another one, is said before its end is.
         self.say_losses(true);
         match protocol {
             Protocol::V1 => self.place.begin(),
             Protocol::Plain => {
+                if self.waits_for_last.take().is_some() {
+                    say(NO_HISTORY);
+                }
                 if let Some(was) = self.place.begin_without_numbers() {
                     say(&without_numbers(was));
                 }
@@ -260,6 +294,8 @@ impl Session<'_> {
                 self.place.seen(seq);
             }
             Heard::State => self.show_state(text),
+            Heard::Begins { after } => self.begin_with_last(after),
+            Heard::Resumed { events, .. } if self.waits_for_last.is_some() => self.end_of_last(events),
             heard => {
                 if let Some(notice) = self.notices.of(heard, Instant::now()) {
                     say(&notice);
@@ -298,6 +334,46 @@ impl Session<'_> {
         for loss in self.notices.due(Instant::now(), all) {
             say(&loss);
         }
+    }
+
+    /// Whether the server sends the last events first, if it was asked to.
+    fn begin_with_last(&mut self, after: Option<Seq>) {
+        match (self.waits_for_last, after) {
+            (None, _) => {}
+            (Some(_), None) => {
+                self.waits_for_last = None;
+                say(NO_LAST);
+            }
+            (Some(_), Some(_)) if self.tail.format == Format::Human => {
+                self.state_shown = true;
+                say(&format!(
+                    "connected to {}; what its history has comes first",
+                    self.tail.url
+                ));
+            }
+            (Some(_), Some(_)) => {}
+        }
+    }
+
+    /// The last events are here, as far as the history has them.
+    fn end_of_last(&mut self, events: u64) {
+        if let Some(wanted) = self.waits_for_last.take()
+            && events < wanted
+        {
+            say(&format!(
+                "the server's history has only {} of the last {wanted} (--history-bytes, and --journal over restarts)",
+                count(events, "event")
+            ));
+        }
+    }
+
+    /// That there was no connection in all that time, and what to do.
+    fn why_never(&self) -> String {
+        let why = self.why_lost.as_deref().unwrap_or("nothing answers there");
+        format!(
+            "threadcast: no server in all that time: {why}\nhint: start one with `threadcast serve`, or say with --url where \
+             it is; `threadcast clients --url ...` tells at once whether it answers\n"
+        )
     }
 
     /// Says what is left to say, and how to go on from here. Not when what was shown may never have been read.

@@ -24,6 +24,8 @@ pub struct Place {
 pub enum Heard<'a> {
     /// An event, byte for byte. Once it is dealt with, [`Place::seen`] is to be told its number.
     Event { seq: Seq, text: &'a str },
+    /// `hello`: what comes begins after this number, or with the state as of now.
+    Begins { after: Option<Seq> },
     /// `initial`.
     State,
     /// Events that no client will get any more.
@@ -137,7 +139,7 @@ impl Place {
             "hello" => {
                 self.epoch = string(fields, "epoch")?.parse().ok();
                 self.back_after = number("after");
-                Heard::Nothing
+                Heard::Begins { after: self.back_after }
             }
             "initial" => {
                 self.seen(number("seq")?);
@@ -268,7 +270,7 @@ mod tests {
     fn it_goes_on_after_the_last_event_and_takes_none_twice() {
         let mut place = Place::new(None);
         place.begin();
-        assert_eq!(place.hear(&hello(EPOCH, None)), Heard::Nothing);
+        assert_eq!(place.hear(&hello(EPOCH, None)), Heard::Begins { after: None });
         assert_eq!(place.position(), None, "nothing is known before the state is here");
         let initial = r#"{"type":"initial","seq":7,"machines":[],"timestamp":1.5}"#;
         assert_eq!(place.hear(initial), Heard::State);

@@ -23,6 +23,8 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct ReaderConfig {
     pub path: PathBuf,
+    /// The path was given, so that somebody expects a database there.
+    pub is_given: bool,
     /// `--db-interval`.
     pub interval: Duration,
     /// `--max-event-bytes`.
@@ -40,9 +42,11 @@ pub struct ReaderConfig {
 /// What the last look at the database found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Condition {
-    /// No file, or an empty one.
+    /// Nobody has looked yet; or no file, or an empty one, at the default path.
     #[default]
     Absent,
+    /// The same at a path that was given.
+    Missing(String),
     Fine,
     /// Another process keeps it locked.
     Locked(String),
@@ -116,6 +120,7 @@ impl EngineDbGauges {
         let shown = self.with(|shown| shown.clone());
         let (state, error) = match &shown.condition {
             Condition::Absent => ("absent", None),
+            Condition::Missing(error) => ("absent", Some(error)),
             Condition::Fine => ("ok", None),
             Condition::Locked(error) => ("locked", Some(error)),
             Condition::Faulty(error) => ("fault", Some(error)),

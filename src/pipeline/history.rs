@@ -90,6 +90,14 @@ impl History {
         &self.batches
     }
 
+    /// Batches that begin before number `before`, the oldest first and the newest of them last: at most 256. None when the
+    /// history has nothing before it.
+    pub fn before(&self, before: Seq) -> Vec<Arc<Batch>> {
+        let end = self.batches.partition_point(|batch| batch.seqs().start < before);
+        let start = end.saturating_sub(ANSWER_BATCHES_MAX);
+        self.batches.range(start..end).map(Arc::clone).collect()
+    }
+
     /// What follows number `after` (not above the newest): as many batches as have `bytes_max` bytes, at least one.
     pub fn after(&self, after: Seq, bytes_max: usize) -> Past {
         if after < self.reaches {
@@ -148,6 +156,23 @@ mod tests {
         assert_eq!(firsts(history.after(13, 2 * size)), (vec![13, 15], false));
         assert_eq!(firsts(history.after(14, 1)), (vec![15], false));
         assert_eq!(firsts(history.after(18, 1)), (vec![], true));
+    }
+
+    #[test]
+    fn it_is_walked_backwards_in_parts() {
+        let mut history = History::new(usize::MAX, 0);
+        let count = ANSWER_BATCHES_MAX as u64 + 10;
+        (0..count).for_each(|number| history.push(batch(1 + 2 * number, 2)));
+        let starts = |before| {
+            let batches = history.before(before);
+            batches.iter().map(|batch| batch.seqs().start).collect::<Vec<_>>()
+        };
+        let newest = starts(Seq::MAX);
+        assert_eq!(newest.len(), ANSWER_BATCHES_MAX);
+        assert_eq!(newest.last(), Some(&(2 * count - 1)));
+        let oldest = starts(newest[0]);
+        assert_eq!((oldest.first(), oldest.last()), (Some(&1), Some(&(newest[0] - 2))));
+        assert!(starts(1).is_empty());
     }
 
     #[test]

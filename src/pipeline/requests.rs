@@ -112,8 +112,13 @@ pub(super) enum Request {
     /// Bring this client to the live stream: everything after its position, or the state as of now.
     CatchUp {
         subscriber: Subscriber,
-        since: Option<Position>,
+        start: Start,
         reply: Sender<Joined>,
+    },
+    /// What does the history have before this number?
+    Past {
+        before: Seq,
+        reply: Sender<PastPage>,
     },
     /// What does this client, which is behind, miss?
     Missed {
@@ -160,6 +165,27 @@ pub struct Refused {
     pub datagram: Box<[u8]>,
     /// When it was written into the database, seconds since the epoch.
     pub written: f64,
+}
+
+/// Where a client's stream begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// With the state as of now.
+    State,
+    /// After what the client says that it has: what is not in the history any more is missing.
+    After(Position),
+    /// After this number, found in the history a moment ago; or with the oldest that is still there.
+    Past(Position),
+}
+
+/// A part of the history.
+#[derive(Debug)]
+pub struct PastPage {
+    pub epoch: Epoch,
+    /// The oldest first; none when there is nothing before.
+    pub batches: Vec<Arc<Batch>>,
+    /// Every number after this one is in the history.
+    pub reaches: Seq,
 }
 
 /// How a client was joined. What comes first is in its queue; whatever is published from then on comes behind it.
@@ -229,18 +255,26 @@ impl FanoutHandle {
         (handle, FanoutRequests { rx, attention })
     }
 
-    /// Asks for a client to be brought to the live stream: from the position where it was, or from the state now.
+    /// Asks for a client to be brought to the live stream, beginning with `start`.
     ///
     /// Blocks at most twice [`ANSWER_TIMEOUT`].
     ///
     /// # Errors
     /// No answer; the client was not joined, or will be let go as soon as the fan-out looks at it.
-    pub fn catch_up(&self, subscriber: Subscriber, since: Option<Position>) -> Result<Joined, Unanswered> {
+    pub fn catch_up(&self, subscriber: Subscriber, start: Start) -> Result<Joined, Unanswered> {
         self.ask(|reply| Request::CatchUp {
             subscriber,
-            since,
+            start,
             reply,
         })
+    }
+
+    /// Asks for a part of the history that begins before number `before`. Blocks as [`FanoutHandle::catch_up`].
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn past(&self, before: Seq) -> Result<PastPage, Unanswered> {
+        self.ask(|reply| Request::Past { before, reply })
     }
 
     /// Asks what a client that is behind misses; the answer comes on the channel, which ends without one if the fan-out

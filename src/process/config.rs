@@ -68,6 +68,8 @@ pub struct Config {
     pub journal_keep_age: Duration,
     /// The original engine's database; `None`: it is not read.
     pub db: Option<PathBuf>,
+    /// Somebody gave its path, so that it is worth a word if there is nothing.
+    pub db_is_given: bool,
     pub db_interval: Duration,
     /// `None`: a machine stays until it terminates or is forgotten.
     pub machine_ttl: Option<Duration>,
@@ -115,6 +117,7 @@ impl Default for Config {
             journal_keep_bytes: GIB,
             journal_keep_age: 7 * DAY,
             db: cfg!(feature = "engine-db").then(|| PathBuf::from("data/pipeline.db")),
+            db_is_given: false,
             db_interval: Duration::from_secs(2),
             machine_ttl: None,
             allow_origin: Vec::new(),
@@ -494,6 +497,7 @@ pub static SETTINGS: [Setting; 33] = [
         "the engines' database: machines started before the server, and events that could not be sent; never written; none: not read",
         |c, v| {
             c.db = engine_db(v)?;
+            c.db_is_given = true;
             Ok(())
         },
         |c| match &c.db {
@@ -691,8 +695,9 @@ pub fn socket_path(path: &OsStr) -> Result<PathBuf, String> {
 /// # Errors
 /// It is none, or out of bounds; the text says what would be right.
 pub fn number(text: &str, least: u64, most: u64) -> Result<u64, String> {
+    let is_digits = text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse() {
-        Ok(value) if (least..=most).contains(&value) => Ok(value),
+        Ok(value) if is_digits && (least..=most).contains(&value) => Ok(value),
         _ => Err(format!("write a whole number from {least} to {most}")),
     }
 }

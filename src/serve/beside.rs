@@ -186,6 +186,7 @@ pub(super) fn engine_db_config(config: &Config, history: &History, machines: &Ma
     let journal_end = history.all().back().map(|batch| batch.time());
     config.db.clone().map(|path| ReaderConfig {
         path,
+        is_given: config.db_is_given,
         interval: config.db_interval,
         event_bytes_max: config.max_event_bytes,
         since: journal_end.unwrap_or_else(epoch_seconds),

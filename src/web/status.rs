@@ -66,6 +66,7 @@ impl Status {
             ("history", history),
             ("delivery_bounds_ms", bounds.into()),
             ("totals", totals.value(rows.len())),
+            ("engine_db", self.engine_db.as_ref().map_or(Value::Null, |db| db.json())),
             (
                 "stale_machines",
                 self.engine_db

@@ -659,3 +659,71 @@ fn nothing_is_ever_written_to_the_database_or_beside_it() {
     assert_eq!(listing(path.parent().unwrap()), listed);
     assert!(fs::read(&path).unwrap() == before);
 }
+
+#[test]
+fn a_path_that_was_given_and_is_not_there_is_said_once_and_read_when_it_comes() {
+    for (path, part) in [
+        ("own.db", "there is no such file. Machines"),
+        ("nowhere/own.db", "there is no such file, and not even its folder"),
+        ("empty.db", "the file is empty"),
+    ] {
+        let folder = Arc::new(tempfile::Builder::new().prefix("threadcast-").tempdir().unwrap());
+        if path == "empty.db" {
+            fs::write(folder.path().join(path), b"").unwrap();
+        }
+        let server = TestServer::start_in(Arc::clone(&folder), &["--db", path, "--db-interval", "100ms"]);
+        let line = server.wait_for_line("⚠️ engine database ");
+        let whole = folder.path().join(path);
+        for part in [part, whole.to_str().unwrap(), "WARN", "looking again every 100ms"] {
+            assert!(line.contains(part), "{part}: {line}");
+        }
+        let told = engine_health(&server);
+        assert_eq!(told["state"], "absent");
+        assert!(
+            told["error"].as_str().unwrap().contains("looking again every 100ms"),
+            "{told}"
+        );
+        assert_eq!(
+            server.http("GET", "/status", &[]).json()["engine_db"]["error"],
+            told["error"]
+        );
+        assert_eq!(server.health()["status"], "ok");
+        fs::create_dir_all(whole.parent().unwrap()).unwrap();
+        let db = EngineDb::open(&whole);
+        db.execute(&format!("BEGIN; {SCHEMA}"));
+        db.machine("m", "s", 1.5, None, None);
+        db.execute("COMMIT");
+        db.is_read_by(&server);
+        assert_eq!(engine_health(&server)["error"], Value::Null);
+        let said = server.lines().with("⚠️ engine database ");
+        assert_eq!(said.len(), 1, "{said:?}");
+    }
+}
+
+#[test]
+fn what_is_no_file_is_called_what_it_is() {
+    let folder = Arc::new(tempfile::Builder::new().prefix("threadcast-").tempdir().unwrap());
+    let path = folder.path().join("fifo");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let _socket = std::os::unix::net::UnixDatagram::bind(folder.path().join("socket")).unwrap();
+    for (path, kind) in [
+        ("fifo", "a FIFO"),
+        ("socket", "a socket"),
+        ("/dev/null", "a device"),
+        (".", "a folder"),
+    ] {
+        let server = TestServer::start_in(
+            Arc::clone(&folder),
+            &["--db", path, "--db-interval", "100ms", "--state-file", "none"],
+        );
+        let what = format!("it is {kind} and no file");
+        server.wait_for_line(&format!("⚠️ engine database {path} cannot be read: {what}"));
+        let told = engine_health(&server);
+        assert_eq!(
+            (&told["state"], &told["error"]),
+            (&"fault".into(), &what.into()),
+            "{told}"
+        );
+    }
+}

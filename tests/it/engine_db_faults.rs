@@ -359,7 +359,7 @@ fn a_database_that_goes_leaves_its_machines_and_is_read_when_it_is_back() {
         let aside = scene.server.path("aside.db");
         fs::rename(scene.path(), &aside).unwrap();
         fs::create_dir(scene.path()).unwrap();
-        scene.suffers("it is no file", "fault");
+        scene.suffers("it is a folder and no file", "fault");
         fs::remove_dir(scene.path()).unwrap();
         let event = news(&EngineDb::open(&aside));
         fs::rename(aside, scene.path()).unwrap();

@@ -47,6 +47,7 @@ mod stopping;
 mod stream_property;
 mod systemd;
 mod tail;
+mod tail_last;
 mod tail_resume;
 mod tidy;
 mod watchdog;

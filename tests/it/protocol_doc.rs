@@ -175,6 +175,9 @@ fn losses_and_resuming(page: &Page, seen: &mut Seen) {
         }
         reader.done(seen);
     }
+    let mut latecomer = Reader::join(&server, "v1", "?last=1");
+    latecomer.until("live");
+    latecomer.done(seen);
     let losses: [(&[u8], DropCause); 5] = [
         (&too_large, DropCause::TooLarge),
         (b"\xff", DropCause::NotUtf8),

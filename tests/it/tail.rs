@@ -214,14 +214,22 @@ fn only_what_matches_is_shown_and_counted() {
 }
 
 #[test]
-fn its_duration_ends_it_with_or_without_a_server() {
+fn its_duration_ends_it_and_a_server_that_never_answered_is_a_failure() {
     let server = TestServer::start(&[]);
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let nobody = free_address();
-    for address in [server.address, silent.local_addr().unwrap(), nobody] {
+    for (address, status) in [(server.address, 0), (silent.local_addr().unwrap(), 1), (nobody, 1)] {
         let begun = Instant::now();
         let mut running = Running::start(&["tail", "--url", &url(address), "--duration", "400ms"]);
-        assert_eq!(running.status(DEADLINE), 0, "{}", running.said());
+        assert_eq!(running.status(DEADLINE), status, "{}", running.said());
+        let told = running
+            .said()
+            .contains("threadcast: no server in all that time: cannot connect to ws://");
+        assert_eq!(told, status == 1, "{}", running.said());
+        assert_eq!(
+            running.said().contains("hint: start one with `threadcast serve`"),
+            status == 1
+        );
         assert!(begun.elapsed() >= Duration::from_millis(400));
         assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     }
@@ -265,7 +273,7 @@ fn a_name_that_does_not_resolve_keeps_nobody() {
     running.ends_on_interrupt();
     let begun = Instant::now();
     let mut running = start(&["--duration", "500ms"]);
-    assert_eq!(running.status(DEADLINE), 0, "{}", running.said());
+    assert_eq!(running.status(DEADLINE), 1, "{}", running.said());
     assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
     // Without an end of its own it tells what it waits for, and goes on trying.
     let mut running = start(&[]);
@@ -498,7 +506,7 @@ fn answer(listener: &TcpListener, answer: &str) -> TcpStream {
 #[test]
 fn a_refusal_ends_it_with_the_servers_reason() {
     let server = TestServer::start(&[]);
-    for path in ["/", "/ws/event", "/health"] {
+    for path in ["/live", "/ws/event", "/health"] {
         let (status, out, said) = run(
             Path::new("/"),
             &["tail", "--url", &format!("ws://{}{path}", server.address)],
@@ -611,7 +619,19 @@ fn wrong_usage_ends_with_2_before_any_connection() {
         (&["tail", "--url", "ws://localhost:99999/"], "from 1 to 65535"),
         (&["tail", "--url", ""], "it is empty; write HOST:PORT"),
         (&["tail", "--format", "xml"], "write human, compact or json"),
-        (&["tail", "--count", "-1"], "-1"),
+        (
+            &["tail", "--count", "-1"],
+            "--count cannot be \"-1\": write how many events",
+        ),
+        (&["tail", "-n", "x"], "--lines cannot be \"x\": write how many events"),
+        (&["tail", "-n", "+5"], "--lines cannot be \"+5\""),
+        (&["tail", "--lines=-1"], "--lines cannot be \"-1\""),
+        (&["tail", "-20"], "there is no -20: write -n 20"),
+        (&["tail", "-n"], "-n"),
+        (
+            &["tail", "-n", "1", "--since", "0123456789abcdef:1"],
+            "either --since or -n, not both",
+        ),
         (
             &["tail", "--since", "17"],
             "--since cannot be \"17\": write EPOCH:N as tail prints it",
@@ -628,7 +648,7 @@ fn wrong_usage_ends_with_2_before_any_connection() {
         ),
         (&["tail", "--duration", "0s"], "--duration"),
         (&["tail", "--duration", "soon"], "--duration"),
-        (&["tail", "more"], "more"),
+        (&["tail", "m", ""], "a pattern for machine is empty"),
         (&["demo", "more"], "more"),
         (&["demo", "--event-socket-path"], "--event-socket-path"),
     ] {

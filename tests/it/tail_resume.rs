@@ -329,17 +329,17 @@ fn the_server_is_asked_for_what_is_wanted_only() {
 }
 
 /// A server of our own making.
-struct Fake(TcpListener);
+pub struct Fake(TcpListener);
 
 impl Fake {
-    fn new() -> (Fake, SocketAddr) {
+    pub fn new() -> (Fake, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         (Fake(listener), address)
     }
 
     /// Takes a connection, answers with `headers` besides the usual ones, and sends `messages`. Gives the request's head.
-    fn serve(&self, headers: &str, messages: &[String]) -> (TcpStream, String) {
+    pub fn serve(&self, headers: &str, messages: &[String]) -> (TcpStream, String) {
         let (mut connection, _) = self.0.accept().unwrap();
         connection.set_read_timeout(Some(DEADLINE)).unwrap();
         let mut head = Vec::new();
@@ -372,13 +372,13 @@ fn unmasked(text: &str) -> Vec<u8> {
     frame
 }
 
-const V1: &str = "Sec-WebSocket-Protocol: threadcast.v1\r\n";
+pub const V1: &str = "Sec-WebSocket-Protocol: threadcast.v1\r\n";
 
-fn hello(epoch: &str, after: &str) -> String {
+pub fn hello(epoch: &str, after: &str) -> String {
     format!(r#"{{"type":"hello","protocol":"threadcast.v1","epoch":"{epoch}","seq":9,"after":{after},"client":1}}"#)
 }
 
-fn event(seq: u64) -> String {
+pub fn event(seq: u64) -> String {
     format!(r#"{{"seq":{seq},"machine":"m","type":"t","event":{{"machine_name":"m","type":"t","n":{seq}}}}}"#)
 }
 

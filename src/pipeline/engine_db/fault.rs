@@ -18,8 +18,8 @@ pub(super) enum Fault {
     /// It was there, and has gone.
     Gone,
     Damaged,
-    /// A folder, or what else is no file.
-    NotAFile,
+    /// A folder, or what else is no file, in words.
+    NotAFile(&'static str),
     NotADatabase,
     /// No such table or column.
     Schema(String),
@@ -63,7 +63,7 @@ impl Fault {
             },
             Fault::Gone => "it is gone".to_owned(),
             Fault::Damaged => "it is damaged".to_owned(),
-            Fault::NotAFile => "it is no file".to_owned(),
+            Fault::NotAFile(kind) => format!("it is {kind} and no file"),
             Fault::NotADatabase => "it is no SQLite database".to_owned(),
             Fault::Schema(what) => format!("it is not the engine's: {what}"),
             Fault::HotJournal => format!(
@@ -85,7 +85,9 @@ impl Fault {
             Fault::Damaged => {
                 format!("stop the engines, then `sqlite3 {path} .recover | sqlite3 NEW`, and put NEW in its place")
             }
-            Fault::NotAFile | Fault::NotADatabase => "give --db the path of the engines' database, or none".to_owned(),
+            Fault::NotAFile(_) | Fault::NotADatabase => {
+                "give --db the path of the engines' database, or none".to_owned()
+            }
             Fault::Schema(_) => {
                 "give --db the path of the engines' database, or none; engines make missing tables when they start"
                     .to_owned()

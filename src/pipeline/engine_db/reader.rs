@@ -17,6 +17,7 @@ use crate::pipeline::engine_db::{Condition, EngineDbGauges, ReaderConfig, STALE_
 use crate::pipeline::machines::merge::{EngineRow, Process, RecoveredTo, mark};
 use crate::pipeline::requests::{FanoutHandle, Found, Refused};
 use crate::process::clock::{pause, rfc3339, timespec};
+use crate::process::config::show_duration;
 use crate::process::procfs::Processes;
 use crate::process::stop::Stop;
 use crate::process::words::{count, pick};
@@ -93,6 +94,8 @@ pub struct Reader {
     begun: Instant,
     /// It was not there when it was looked at first.
     was_absent: bool,
+    /// That nothing is there was said.
+    nothing_said: bool,
     has_read: bool,
 }
 
@@ -135,6 +138,7 @@ impl Reader {
             said: None,
             begun: Instant::now(),
             was_absent: false,
+            nothing_said: false,
             has_read: false,
         }
     }
@@ -200,9 +204,10 @@ impl Reader {
         let doing = self.beat.begin(Operation::ReadingDatabase);
         let change = self.source.look()?;
         drop(doing);
-        if change == Change::Absent {
+        if let Change::Absent | Change::Empty = change {
             self.was_absent |= !self.has_read;
-            self.gauges.looked(Condition::Absent);
+            let condition = self.judge_nothing(change);
+            self.gauges.looked(condition);
             return Ok(());
         }
         if change == Change::Something {
@@ -218,6 +223,31 @@ impl Reader {
         }
         self.gauges.looked(Condition::Fine);
         Ok(())
+    }
+
+    /// Nothing is there. Engines make the default path when they start, so that is no fault; a path that somebody gave may
+    /// be a wrong one, which is said once.
+    fn judge_nothing(&mut self, change: Change) -> Condition {
+        if !self.config.is_given {
+            return Condition::Absent;
+        }
+        let path = self.source.path();
+        let what = match (change, path.parent()) {
+            (Change::Empty, _) => "the file is empty",
+            (_, Some(folder)) if !folder.as_os_str().is_empty() && !folder.exists() => {
+                "there is no such file, and not even its folder"
+            }
+            _ => "there is no such file",
+        };
+        let every = show_duration(self.config.interval);
+        if !std::mem::replace(&mut self.nothing_said, true) {
+            log::warn!(
+                "⚠️ engine database {} (--db): {what}. Machines that run already do not show before their next event. It is \
+                 read as soon as an engine has made it: looking again every {every}",
+                std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display()
+            );
+        }
+        Condition::Missing(format!("{what}; looking again every {every}"))
     }
 
     fn judge_good(&mut self) {

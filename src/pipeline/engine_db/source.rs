@@ -11,10 +11,10 @@ use crate::pipeline::requests::Refused;
 use crate::process::clock::monotonic_ms;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, Row, params};
-use std::fs::{self, File};
+use std::fs::{self, File, FileType};
 use std::io::{self, Read};
 use std::num::NonZeroU64;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,8 +41,10 @@ pub(super) type FileId = (u64, u64);
 /// What a look at the file found.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Change {
-    /// No file, or an empty one.
+    /// No file.
     Absent,
+    /// An empty file.
+    Empty,
     /// What was read is what is there.
     Nothing,
     /// There is something new.
@@ -54,6 +56,19 @@ pub(super) enum Change {
 pub(super) struct Written {
     pub(super) row: EngineRow,
     pub(super) pid: Option<i32>,
+}
+
+/// What is no regular file, in words.
+fn kind_of(kind: FileType) -> &'static str {
+    if kind.is_dir() {
+        "a folder"
+    } else if kind.is_fifo() {
+        "a FIFO"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    }
 }
 
 /// The database.
@@ -98,23 +113,24 @@ impl Source {
     /// Looks whether there is something to read. Blocks 250 ms if the database is locked.
     pub(super) fn look(&mut self) -> Result<Change, Fault> {
         let file = match fs::metadata(&self.path) {
-            Ok(file) if file.len() > 0 || file.is_dir() => file,
+            Ok(file) if !file.is_file() => {
+                self.close();
+                return Err(Fault::NotAFile(kind_of(file.file_type())));
+            }
+            Ok(file) if file.len() > 0 => file,
             Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 return Err(Fault::io(&error));
             }
-            _ => {
+            nothing => {
                 self.close();
-                return match self.was_open {
-                    true => Err(Fault::Gone),
-                    false => Ok(Change::Absent),
+                return match (self.was_open, nothing) {
+                    (true, _) => Err(Fault::Gone),
+                    (false, Ok(_)) => Ok(Change::Empty),
+                    (false, Err(_)) => Ok(Change::Absent),
                 };
             }
         };
         let id = (file.dev(), file.ino());
-        if !file.is_file() {
-            self.close();
-            return Err(Fault::NotAFile);
-        }
         if is_write_ahead(&self.path) {
             self.close();
             return Err(Fault::WriteAhead);

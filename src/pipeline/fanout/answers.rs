@@ -11,7 +11,7 @@ use crate::pipeline::history::Past;
 use crate::pipeline::intake::Entry;
 use crate::pipeline::machines::Snapshot;
 use crate::pipeline::position::Position;
-use crate::pipeline::requests::{Found, Joined, Missed, Refused, Request};
+use crate::pipeline::requests::{Found, Joined, Missed, PastPage, Refused, Request, Start};
 use crate::process::clock::{epoch_seconds, json_seconds};
 use crossbeam_channel::Sender;
 use std::sync::Arc;
@@ -29,9 +29,16 @@ impl Fanout {
                 Request::Nudge => {}
                 Request::CatchUp {
                     subscriber,
-                    since,
+                    start,
                     reply,
-                } => self.catch_up(subscriber, since, &reply),
+                } => self.catch_up(subscriber, start, &reply),
+                Request::Past { before, reply } => {
+                    let _ = reply.try_send(PastPage {
+                        epoch: self.epoch,
+                        batches: self.history.before(before),
+                        reaches: self.history.reaches(),
+                    });
+                }
                 Request::Missed { client, reply } => self.answer_missed(client, &reply),
                 Request::Snapshot { reply } => {
                     let _ = reply.try_send(self.snapshot());
@@ -49,8 +56,17 @@ impl Fanout {
 
     /// Brings a client to the live stream: it catches up from its position if that is one of ours, else it gets the
     /// state as of now.
-    pub(super) fn catch_up(&mut self, mut subscriber: Subscriber, since: Option<Position>, reply: &Sender<Joined>) {
+    pub(super) fn catch_up(&mut self, mut subscriber: Subscriber, start: Start, reply: &Sender<Joined>) {
         let newest = self.history.newest();
+        let since = match start {
+            Start::State => None,
+            Start::After(position) => Some(position),
+            // The oldest may have gone since it was looked for.
+            Start::Past(Position { epoch, seq }) => Some(Position {
+                epoch,
+                seq: seq.max(self.history.reaches()),
+            }),
+        };
         subscriber.set_view(self.views.place(subscriber.view()));
         let known = since.filter(|since| since.epoch == self.epoch && since.seq <= newest);
         let mut joined = Joined {
@@ -62,7 +78,9 @@ impl Fanout {
         // First in its queue, which takes one parcel of any size; every later event comes behind it.
         let offered = match joined.after {
             Some(after) => {
-                subscriber.link().figures().tell_return();
+                if let Start::After(_) = start {
+                    subscriber.link().figures().tell_return();
+                }
                 subscriber.fall_behind(after)
             }
             None => {

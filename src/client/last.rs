@@ -1,0 +1,90 @@
+//! Where the stream of a client begins that asks for the last events (`?last=N`).
+//!
+//! Called by the client's own thread, which holds the filter against the history, a part at a time; the fan-out only hands
+//! out its batches. So a search through a large history delays nobody else.
+
+use crate::client::filter::{Filter, Verdicts};
+use crate::liveness::beat::Beat;
+use crate::pipeline::batch::{Batch, Item};
+use crate::pipeline::event::Seq;
+use crate::pipeline::position::Position;
+use crate::pipeline::requests::{FanoutHandle, Unanswered};
+use std::time::{Duration, Instant};
+
+/// Longest search. The largest history in memory is looked through in less, unless the host is overloaded.
+const SEARCH_MAX: Duration = Duration::from_secs(10);
+
+/// The number after which the last `wanted` events (at least 1) that `filter` wants begin; where the history has fewer,
+/// that after which the history begins. Blocks 10 s, and 4 s for the fan-out's last answer, at most.
+///
+/// # Errors
+/// The fan-out gives no answer, or the search takes too long.
+pub fn start_of_last(
+    fanout: &FanoutHandle,
+    filter: &Filter,
+    wanted: u64,
+    beat: &'static Beat,
+) -> Result<Position, Unanswered> {
+    let end = Instant::now() + SEARCH_MAX;
+    let mut verdicts = Verdicts::default();
+    let (mut before, mut missing) = (Seq::MAX, wanted);
+    while Instant::now() < end {
+        let page = fanout.past(before)?;
+        let position = |seq| Position { epoch: page.epoch, seq };
+        let Some(oldest) = page.batches.first() else {
+            return Ok(position(page.reaches));
+        };
+        before = oldest.seqs().start;
+        for batch in page.batches.iter().rev() {
+            beat.step();
+            match step_back(batch, filter, &mut verdicts, missing) {
+                Ok(found) => missing -= found,
+                Err(first) => return Ok(position(first - 1)),
+            }
+        }
+    }
+    Err(Unanswered::Late)
+}
+
+/// How many events of `batch` the filter wants; or the number of the one that makes `missing` of them, counted from the
+/// end.
+fn step_back(batch: &Batch, filter: &Filter, verdicts: &mut Verdicts, missing: u64) -> Result<u64, Seq> {
+    let wanted: Vec<Seq> = batch
+        .items()
+        .filter_map(|item| match item {
+            Item::Event(event) if verdicts.wants(filter, &event) => Some(event.seq),
+            Item::Event(_) | Item::Loss(_) => None,
+        })
+        .collect();
+    let found = wanted.len() as u64;
+    match found.checked_sub(missing) {
+        Some(surplus) => Err(wanted[surplus as usize]),
+        None => Ok(found),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::batch::BatchBuilder;
+
+    #[test]
+    fn what_is_not_wanted_or_lost_does_not_count() {
+        let mut builder = BatchBuilder::new(11, 6, 12);
+        for machine in ["a", "b", "a"] {
+            builder.push(b"{}", Some(machine), None);
+        }
+        builder.lose(5, "too_large");
+        builder.push(b"{}", Some("a"), None);
+        builder.push(b"{}", Some("b"), None);
+        let batch = builder.finish(0, 0.0).unwrap();
+        let filter = Filter::from_lists(Some("a"), None).unwrap();
+        let back = |filter: &Filter, missing| step_back(&batch, filter, &mut Verdicts::default(), missing);
+        assert_eq!(back(&filter, 1), Err(19));
+        assert_eq!(back(&filter, 2), Err(13));
+        assert_eq!(back(&filter, 3), Err(11));
+        assert_eq!(back(&filter, 4), Ok(3));
+        assert_eq!(back(&Filter::default(), 2), Err(19));
+        assert_eq!(back(&Filter::default(), 6), Ok(5));
+    }
+}
