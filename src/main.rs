@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use threadcast::cli::{self, Command, WrongUsage};
 use threadcast::commands;
+use threadcast::process::config::Config;
 use threadcast::process::exit::ExitStatus;
 
 fn main() -> ExitCode {
@@ -11,7 +12,7 @@ fn main() -> ExitCode {
         Err(error) => return wrong_usage(&error),
     };
     let status = match command {
-        Command::Serve(config) => commands::serve(*config),
+        Command::Serve(config) => commands::serve(*config, &serve_settings),
         Command::Forget { machine, server } => commands::forget::run(&machine, &server),
         Command::Drill(drill) => commands::drill::run(&drill),
         Command::Clients(clients) => commands::clients::run(&clients),
@@ -23,6 +24,15 @@ fn main() -> ExitCode {
         Command::Print(text) => commands::print(&text),
     };
     status.into()
+}
+
+/// The settings of `serve` as this process was started with them, its file as it is now.
+fn serve_settings() -> Result<Config, String> {
+    match cli::parse(std::env::args_os().skip(1)) {
+        Ok(Command::Serve(config)) => Ok(*config),
+        Ok(_) => Err("this process was started with another command".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn wrong_usage(error: &WrongUsage) -> ExitCode {

@@ -6,21 +6,24 @@
 //! clients, `inbox`, `heartbeat`, `journal`, `journal-sync`, `enginedb`, `files`, `watchdog`, `log`.
 
 mod beside;
-
+mod running;
 mod sockets;
+mod starting;
+
+pub use running::Reread;
+pub use starting::Progress;
 
 use crate::client::accept::Accept;
 use crate::client::gauges::ClientGauges;
 use crate::client::handshake::Reception;
 use crate::client::inbox::{Inbox, InboxHandle};
-use crate::client::origin::OriginRules;
+use crate::client::origin::{AllowedOrigins, OriginRules};
 use crate::client::outbox::OfferLimits;
 use crate::client::protocol::v1::Limits;
 use crate::client::registry::Registry;
 use crate::client::writer::Timing;
-use crate::liveness::beat::{Beat, Beats};
+use crate::liveness::beat::Beats;
 use crate::liveness::demand::Demand;
-use crate::liveness::drill;
 use crate::liveness::heartbeat::{Heartbeat, HeartbeatConfig};
 use crate::liveness::operation::{Operation, SlowLimits};
 use crate::pipeline::engine_db::EngineDbGauges;
@@ -28,12 +31,13 @@ use crate::pipeline::event_socket::BindError;
 use crate::pipeline::fanout::{Beginning, Fanout, FanoutConfig};
 use crate::pipeline::ingest::{Ingest, IngestGauges};
 use crate::pipeline::intake::{IntakeRx, intake};
-use crate::pipeline::journal::JournalError;
+use crate::pipeline::journal::queue::JournalGauges;
+use crate::pipeline::journal::{JournalError, Record};
 use crate::pipeline::receiver::{self, FanoutSleep};
 use crate::pipeline::requests::{FanoutGauges, FanoutHandle, FanoutRequests};
 use crate::pipeline::state_file;
 use crate::process::bell::Bell;
-use crate::process::clock::epoch_seconds;
+use crate::process::clock::{epoch_seconds, monotonic_ms};
 use crate::process::config::Config;
 use crate::process::exit::ExitStatus;
 use crate::process::files::{LockFile, Slot};
@@ -49,6 +53,9 @@ use crate::web::Site;
 use crate::web::health::Vitals;
 use crate::web::status::Status;
 use crossbeam_channel::{Receiver, bounded};
+use running::{Live, run_until_stopped};
+use sockets::Sockets;
+use starting::{StartWatch, Step};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -128,11 +135,12 @@ fn resource(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
     move |error| StartError::Resource { what, error }
 }
 
-/// Runs the server with the process's log and signals until it is told to stop. Blocks until then.
+/// Runs the server with the process's log and signals until it is told to stop. Blocks until then. SIGHUP has the settings
+/// read again by `reread`.
 ///
 /// # Errors
 /// It could not start.
-pub fn run(config: Config) -> Result<ExitStatus, StartError> {
+pub fn run(config: Config, reread: Reread<'_>) -> Result<ExitStatus, StartError> {
     // First of all, because nothing may be open yet but what was passed.
     let passed = PassedSockets::from_environment().map_err(StartError::Passed)?;
     let room = limits::client_room(limits::raise_descriptors());
@@ -151,61 +159,26 @@ pub fn run(config: Config) -> Result<ExitStatus, StartError> {
     let outcome = StopSignals::install()
         .map_err(resource("the signal handlers"))
         .and_then(|signals| {
+            let signals = Arc::new(signals);
+            let origins = AllowedOrigins::new(&config.allow_origin);
+            let live = Live {
+                config: config.clone(),
+                reread,
+                log: log.clone(),
+                origins: origins.clone(),
+            };
+            let progress = Arc::new(Progress::new(&config));
+            let watch = StartWatch::begin(&signals, &progress, log.clone()).map_err(resource("thread start"))?;
             let manager = (passed, Arc::clone(&notifier));
-            Server::start(config, manager, room, beats, Some(log.clone())).map(|server| (signals, server))
-        })
-        .map(|(signals, server)| {
+            let server = Server::start(config, manager, room, beats, Some(log.clone()), (&progress, origins));
+            watch.end();
             drop(starting);
-            run_until_stopped(&signals, server, beats.main, &notifier)
+            Ok(run_until_stopped(&signals, server?, beats.main, &notifier, live))
         });
     log.stop();
     // Whatever it could not write in time is lost with the process; there is nobody left to tell.
     let _ = log_thread.join_within(LOG_DEADLINE);
     outcome
-}
-
-fn run_until_stopped(signals: &StopSignals, server: Server, beat: &'static Beat, notifier: &Notifier) -> ExitStatus {
-    let mut told = false;
-    let cause = loop {
-        told = told || tell_ready(notifier, &server.status);
-        let doing = beat.begin(Operation::Waiting);
-        let signal = signals.wait(LOOK);
-        drop(doing);
-        drill::obey(beat);
-        if let Some(signal) = signal {
-            log::info!("🛑 {signal}: stopping; a second signal ends the process at once");
-            break None;
-        }
-        if let Some(name) = server.ended_thread() {
-            log::error!(
-                "🚨 thread {name} has ended, without which events do not reach clients; stopping. Please report it with the lines before this one"
-            );
-            break Some(name);
-        }
-    };
-    // It only shows; without it the manager waits for our end all the same.
-    let _ = notifier.stopping();
-    let begun = Instant::now();
-    let _doing = beat.begin(Operation::Stopping);
-    let faults = server.stop();
-    for fault in &faults {
-        log::error!("🚨 {fault}; it is left behind");
-    }
-    log::info!("👋 stopped in {:.2} s", begun.elapsed().as_secs_f64());
-    match cause.is_none() && faults.is_empty() {
-        true => ExitStatus::Fine,
-        false => ExitStatus::Failed,
-    }
-}
-
-/// Tells the service manager that we serve; `false` if its queue is full now, and only then.
-fn tell_ready(notifier: &Notifier, status: &str) -> bool {
-    match notifier.ready(status) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
-        Err(error) => log::warn!("⚠️ cannot tell the service manager that we serve: {error}"),
-        Ok(()) => {}
-    }
-    true
 }
 
 /// A running server.
@@ -251,18 +224,41 @@ impl Server {
         room: ClientRoom,
         beats: &'static Beats,
         log: Option<LogControl>,
+        (progress, origins): (&Progress, AllowedOrigins),
     ) -> Result<Server, StartError> {
-        let clients_max = clients_max(&config, room);
-        let mut sockets = sockets::open(&mut config, passed)?;
+        let sockets = sockets::open(&mut config, passed)?;
+        progress.begin(Step::Journal);
         let (record, journal_gauges, journal) = beside::start_journal(&config, beats)?;
-        let event_socket = match sockets::bind_events(sockets.passed_events.take(), &config) {
-            Ok(socket) => socket,
+        let started = Server::start_beside_journal(
+            &config,
+            sockets,
+            (record, journal_gauges),
+            room,
+            (beats, notifier, log),
+            (progress, origins),
+        );
+        match started {
+            Ok(server) => Ok(Server { journal, ..server }),
             Err(error) => {
-                beside::end_journal(record, journal);
-                return Err(error);
+                beside::end_journal(journal);
+                Err(error)
             }
-        };
-        sockets::announce(&config, &sockets, clients_max, room);
+        }
+    }
+
+    /// Starts all but the journal.
+    fn start_beside_journal(
+        config: &Config,
+        mut sockets: Sockets,
+        (record, journal_gauges): (Record, Option<Arc<JournalGauges>>),
+        room: ClientRoom,
+        (beats, notifier, log): (&'static Beats, Arc<Notifier>, Option<LogControl>),
+        (progress, origins): (&Progress, AllowedOrigins),
+    ) -> Result<Server, StartError> {
+        let clients_max = clients_max(config, room);
+        progress.begin(Step::EventSocket);
+        let event_socket = sockets::bind_events(sockets.passed_events.take(), config)?;
+        sockets::announce(config, &sockets, clients_max, room);
         let (obituaries, ended) = bounded(CORE_THREADS);
         let (accept_stop, ingest_stop) = (new_stop()?, new_stop()?);
         let (fanout_stop, inbox_stop) = (new_stop()?, new_stop()?);
@@ -302,17 +298,19 @@ impl Server {
             log,
             event_socket_path: config.event_socket_path.clone(),
             started: epoch_seconds(),
+            started_ms: monotonic_ms(),
         };
         if vitals.log.is_none() {
             beats.log.turn_to(Operation::Ended);
         }
         let demand = Demand::new().map_err(resource("a descriptor"))?;
         let (log, intake) = (vitals.log.clone(), vitals.intake.clone());
-        let watchdog = beside::start_watchdog(&config, beats, (log, notifier), intake, demand.clone())?;
+        let watchdog = beside::start_watchdog(config, beats, (log, notifier), intake, demand.clone())?;
         let vitals = Arc::new(vitals);
+        progress.begin(Step::Files);
         let (mut machines, state_lock, state_path) = state_file::restore(config.state_path());
         let caught_up = machines.catch_up(&record.history, config.machine_ttl, Instant::now());
-        let engine_db = beside::engine_db_config(&config, &record.history, &machines);
+        let engine_db = beside::engine_db_config(config, &record.history, &machines);
         let (status_lock, status_path) = beside::claim_status_file(config.status_file.clone());
         let ([state_slot, status_slot], files) = beside::start_files([state_path, status_path], beats)?;
         if let Some(slot) = state_slot.as_ref().filter(|_| caught_up) {
@@ -320,9 +318,10 @@ impl Server {
             slot.put(Arc::new(machines.saved(epoch_seconds())));
         }
         let stopping = accept_stop.clone();
-        let heartbeat = start_heartbeat(&config, sockets.address, &vitals, status_slot, stopping)?;
+        progress.begin(Step::Threads);
+        let heartbeat = start_heartbeat(config, sockets.address, &vitals, status_slot, stopping)?;
         let fanout = Fanout::new(
-            fanout_config(&config, sockets.send_buffer_bytes),
+            fanout_config(config, sockets.send_buffer_bytes),
             (queues.intake.0, queues.requests.1, queues.intake.1),
             Beginning {
                 machines,
@@ -343,16 +342,16 @@ impl Server {
         let clients = inbox_handle.clone();
         let registry = Arc::new(Registry::default());
         let reception = Reception {
-            rules: origin_rules(&config, sockets.address),
+            rules: origin_rules(config, sockets.address, origins),
             fanout: fanout_handle.clone(),
             numbers: Arc::clone(&fanout_gauges),
             inbox: inbox_handle,
             inbox_beat: beats.inbox,
-            timing: timing(&config),
-            limits: client_limits(&config),
+            timing: timing(config),
+            limits: client_limits(config),
             slow_snapshot: config.slow_snapshot,
             clients_max,
-            connections_max: connections_max(&config, room),
+            connections_max: connections_max(config, room),
             gauges: client_gauges,
             registry: Arc::clone(&registry),
             site: Site {
@@ -395,7 +394,7 @@ impl Server {
             inbox: (inbox_stop, inbox),
             clients,
             heartbeat,
-            journal,
+            journal: None,
             engine_db,
             files,
             watchdog,
@@ -509,11 +508,11 @@ fn start_heartbeat(
     Ok((stop, handle))
 }
 
-fn origin_rules(config: &Config, address: SocketAddr) -> OriginRules {
+fn origin_rules(config: &Config, address: SocketAddr, allowed: AllowedOrigins) -> OriginRules {
     OriginRules {
         bound_to_loopback: address.ip().to_canonical().is_loopback(),
         own_names: own_names(&config.host),
-        allowed: config.allow_origin.clone(),
+        allowed,
     }
 }
 

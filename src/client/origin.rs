@@ -7,6 +7,7 @@
 use crate::client::http::{Answer, Head};
 use crate::process::web_origin::WebOrigin;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Most characters of a header that a refusal shows.
 const SHOWN_MAX: usize = 200;
@@ -18,8 +19,30 @@ pub struct OriginRules {
     pub bound_to_loopback: bool,
     /// The names of this host, lower case. They count where we listen on more than a loopback address.
     pub own_names: Vec<String>,
-    /// Origins of `--allow-origin` in their normal form; `*` for any.
-    pub allowed: Vec<String>,
+    pub allowed: AllowedOrigins,
+}
+
+/// The origins of `--allow-origin` in their normal form, `*` for any. SIGHUP can change them while the server runs. The lock
+/// is held for a copy of a pointer.
+#[derive(Clone, Debug, Default)]
+pub struct AllowedOrigins(Arc<Mutex<Arc<Vec<String>>>>);
+
+impl AllowedOrigins {
+    /// These, for a start.
+    pub fn new(origins: &[String]) -> AllowedOrigins {
+        let allowed = AllowedOrigins::default();
+        allowed.replace(origins);
+        allowed
+    }
+
+    /// From the next request on these.
+    pub fn replace(&self, origins: &[String]) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(origins.to_vec());
+    }
+
+    fn get(&self) -> Arc<Vec<String>> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl OriginRules {
@@ -50,12 +73,12 @@ impl OriginRules {
     }
 
     fn allows_all(&self) -> bool {
-        self.allowed.iter().any(|allowed| allowed == "*")
+        self.allowed.get().iter().any(|allowed| allowed == "*")
     }
 
     fn allows(&self, origin: &WebOrigin, host: &str) -> bool {
         let normal = origin.to_string();
-        self.allowed.contains(&normal) || is_same(origin, host) || is_loopback(origin.host())
+        self.allowed.get().contains(&normal) || is_same(origin, host) || is_loopback(origin.host())
     }
 
     /// Returns whether a `Host` is this machine, or one of `--allow-origin`. An address is no name that somebody could make
@@ -67,7 +90,8 @@ impl OriginRules {
     }
 
     fn allows_host(&self, name: &str) -> bool {
-        let mut origins = self.allowed.iter().flat_map(|allowed| WebOrigin::parse(allowed));
+        let allowed = self.allowed.get();
+        let mut origins = allowed.iter().flat_map(|allowed| WebOrigin::parse(allowed));
         !name.is_empty() && origins.any(|origin| without_dot(origin.host()) == name)
     }
 
@@ -177,7 +201,7 @@ mod tests {
         OriginRules {
             bound_to_loopback,
             own_names: vec!["box".to_owned(), "box.lan".to_owned()],
-            allowed: config.allow_origin,
+            allowed: AllowedOrigins::new(&config.allow_origin),
         }
     }
 

@@ -49,9 +49,9 @@ fn end_signals() -> Option<Arc<EndSignals>> {
     }
 }
 
-/// Runs the server until it is told to stop.
-pub fn serve(config: Config) -> ExitStatus {
-    match serve::run(config) {
+/// Runs the server until it is told to stop. `reread` reads the settings again.
+pub fn serve(config: Config, reread: serve::Reread<'_>) -> ExitStatus {
+    match serve::run(config, reread) {
         Ok(status) => status,
         Err(error) => {
             complain(&format!("threadcast: {error}\nhint: {}\n", error.hint()));

@@ -13,7 +13,7 @@
 use crate::liveness::beat::Beat;
 use crate::liveness::drill;
 use crate::liveness::operation::Operation;
-use crate::liveness::pulse::{LastEvent, Pulse, Totals};
+use crate::liveness::pulse::{Pulse, Totals};
 use crate::pipeline::requests::Backlog;
 use crate::process::clock::{epoch_seconds, monotonic_ms, rfc3339, timespec};
 use crate::process::files::Slot;
@@ -183,7 +183,7 @@ impl Heartbeat {
             covers: now.saturating_duration_since(self.counted_at),
             connections: self.vitals.fanout.clients.load(Ordering::Relaxed),
             tasks: own_threads(),
-            last_event: LastEvent::of(self.vitals.fanout.last_event(), epoch_seconds()),
+            last_event: self.vitals.fanout.last_event_age(),
             since: totals.since(&self.counted),
             queue: (self.vitals.intake.len(), self.vitals.intake.bytes()),
             backlog: self.backlog,

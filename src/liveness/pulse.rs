@@ -12,28 +12,6 @@ const BACKLOG_FRESH: Duration = Duration::from_secs(1);
 /// Counts by name, in the order of their table.
 pub type Counts = Vec<(&'static str, u64)>;
 
-/// When the last event was forwarded.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum LastEvent {
-    /// None was, since the server started.
-    Never,
-    /// Seconds ago.
-    Ago(f64),
-    /// The wall clock was set back meanwhile, so that nobody can tell.
-    ClockSetBack,
-}
-
-impl LastEvent {
-    /// From two times of the wall clock, in seconds since the epoch.
-    pub fn of(last: Option<f64>, now: f64) -> LastEvent {
-        match last {
-            None => LastEvent::Never,
-            Some(last) if last <= now => LastEvent::Ago(now - last),
-            Some(_) => LastEvent::ClockSetBack,
-        }
-    }
-}
-
 /// The sum of everything since the start, at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -88,7 +66,8 @@ pub struct Pulse {
     pub connections: usize,
     /// Threads of this process, where the kernel tells.
     pub tasks: Option<usize>,
-    pub last_event: LastEvent,
+    /// How long ago the last event was forwarded; `None` when none was since the server started.
+    pub last_event: Option<Duration>,
     /// Since the last heartbeat.
     pub since: Totals,
     /// What waits between socket and fan-out now: events and bytes.
@@ -116,9 +95,8 @@ impl fmt::Display for Pulse {
             None => write!(f, " | tasks=unknown")?,
         }
         match self.last_event {
-            LastEvent::Never => write!(f, " | last_event=never")?,
-            LastEvent::Ago(seconds) => write!(f, " | last_event={seconds:.1}s ago")?,
-            LastEvent::ClockSetBack => write!(f, " | last_event=unknown (the clock was set back)")?,
+            None => write!(f, " | last_event=never")?,
+            Some(ago) => write!(f, " | last_event={:.1}s ago", ago.as_secs_f64())?,
         }
         let since = &self.since;
         write!(f, " | events={}{}", since.events, self.shown_rate(since.events, &plain))?;
@@ -159,10 +137,7 @@ impl Pulse {
             "number": self.number,
             "covers_seconds": rounded(self.covers.as_secs_f64()),
             "threads": self.tasks,
-            "last_event_seconds_ago": match self.last_event {
-                LastEvent::Ago(seconds) => Some(rounded(seconds)),
-                LastEvent::Never | LastEvent::ClockSetBack => None,
-            },
+            "last_event_seconds_ago": self.last_event.map(|ago| rounded(ago.as_secs_f64())),
             "events": self.since.events,
             "bytes": self.since.bytes,
             "events_per_second": self.rate(self.since.events).map(rounded),
@@ -265,7 +240,7 @@ mod tests {
             covers: Duration::from_secs(5),
             connections: 0,
             tasks: Some(9),
-            last_event: LastEvent::Never,
+            last_event: None,
             since: Totals::default(),
             queue: (0, 0),
             backlog: Backlog::default(),
@@ -282,16 +257,8 @@ mod tests {
             quiet().to_string(),
             "💓 Server heartbeat #1 | connections=0 | tasks=9 | last_event=never | events=0 | bytes=0 B | queue=0 | backlog=0"
         );
-        let unknown = Pulse {
-            tasks: None,
-            last_event: LastEvent::of(Some(101.0), 100.0),
-            ..quiet()
-        };
-        assert!(
-            unknown
-                .to_string()
-                .contains(" | tasks=unknown | last_event=unknown (the clock was set back) | ")
-        );
+        let unknown = Pulse { tasks: None, ..quiet() };
+        assert!(unknown.to_string().contains(" | tasks=unknown | last_event=never | "));
     }
 
     #[test]
@@ -301,7 +268,7 @@ mod tests {
             covers: Duration::from_millis(5020),
             connections: 2,
             tasks: Some(7),
-            last_event: LastEvent::of(Some(100.0), 100.06),
+            last_event: Some(Duration::from_millis(60)),
             since: Totals {
                 events: 1250,
                 bytes: 300_000,

@@ -25,24 +25,22 @@ pub struct Voice {
     /// What it took last was the beginning of a line.
     cut: bool,
     log: Option<LogControl>,
-    level: log::LevelFilter,
 }
 
 impl Voice {
-    /// Lines graver than or as grave as `level` are said.
-    pub fn new(log: Option<LogControl>, level: log::LevelFilter) -> Voice {
+    /// What the log would not write is not said; without a log everything is.
+    pub fn new(log: Option<LogControl>) -> Voice {
         Voice {
             terminal: Outlet::stderr(),
             stuck: false,
             cut: false,
             log,
-            level,
         }
     }
 
     /// One line, in the log's own form, to the terminal and to the log's file. Blocks as [`Voice::put`] does.
     pub fn say(&mut self, level: Level, text: &str) {
-        if level <= self.level {
+        if self.log.as_ref().is_none_or(|log| log.writes(level)) {
             let mut line = logging::compose(level, "watchdog", &format_args!("{text}"), OffsetDateTime::now_utc());
             line.push('\n');
             self.put(&line);

@@ -376,10 +376,14 @@ impl Fanout {
                 }
             }
         }
-        let batch = builder.finish(monotonic_us(), time)?;
+        let published_us = monotonic_us();
+        let batch = builder.finish(published_us, time)?;
         if batch.events() > 0 {
             self.gauges.events.fetch_add(batch.events() as u64, Ordering::Relaxed);
             self.gauges.last_event.store(time.to_bits(), Ordering::Relaxed);
+            self.gauges
+                .last_event_ms
+                .store(published_us / 1000 + 1, Ordering::Relaxed);
         }
         Some(batch)
     }

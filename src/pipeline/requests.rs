@@ -9,6 +9,7 @@ use crate::pipeline::machines::Snapshot;
 use crate::pipeline::machines::merge::{EngineRow, RecoveredTo};
 use crate::pipeline::position::{Epoch, Position};
 use crate::process::bell::Bell;
+use crate::process::clock::monotonic_ms;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 use std::fmt;
 use std::num::NonZeroU64;
@@ -48,6 +49,8 @@ pub struct FanoutGauges {
     pub machines_untabled: AtomicU64,
     /// When the last event was forwarded: the bits of an f64, seconds since the epoch; 0 for never.
     pub(super) last_event: AtomicU64,
+    /// The same in milliseconds of the monotonic clock, and 1; 0 for never.
+    pub(super) last_event_ms: AtomicU64,
     /// Both sides only try the lock, so nobody waits for it, and what is read belongs together.
     backlog: Mutex<Backlog>,
 }
@@ -83,6 +86,12 @@ impl FanoutGauges {
             0 => None,
             bits => Some(f64::from_bits(bits)),
         }
+    }
+
+    /// How long ago the last event was forwarded, whatever the wall clock did since.
+    pub fn last_event_age(&self) -> Option<Duration> {
+        let at = self.last_event_ms.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(Duration::from_millis(monotonic_ms().saturating_sub(at)))
     }
 
     /// The backlog as the fan-out saw it last; `None` in the moment in which it writes that down. Never blocks.

@@ -70,13 +70,14 @@ struct Site {
 /// The logger that the `log` macros reach.
 #[derive(Debug)]
 struct Front {
-    level: LevelFilter,
     tx: Sender<Line>,
     shared: Arc<Shared>,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
+    /// The least grave level that is written, a [`LevelFilter`] as a number; changes with [`LogControl::set_level`].
+    level: AtomicUsize,
     /// Memory of the lines in the queue, and of those that are tried right now.
     queued_bytes: AtomicUsize,
     /// Lines that found the queue full since the last one that says so.
@@ -158,7 +159,8 @@ impl Front {
 
 impl Log for Front {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= self.level
+        // Relaxed: a line more or less at the moment of a change.
+        metadata.level() as usize <= self.shared.level.load(Ordering::Relaxed)
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -221,6 +223,17 @@ pub struct LogControl {
 }
 
 impl LogControl {
+    /// Writes lines as grave as `level` or graver from now on.
+    pub fn set_level(&self, level: LevelFilter) {
+        self.shared.level.store(level as usize, Ordering::Relaxed);
+        log::set_max_level(level);
+    }
+
+    /// Whether a line of this level is written.
+    pub fn writes(&self, level: Level) -> bool {
+        level as usize <= self.shared.level.load(Ordering::Relaxed)
+    }
+
     /// Makes thread `log` write what waits, then end. Never blocks.
     pub fn stop(&self) {
         let _ = self.stop_tx.try_send(());
@@ -264,7 +277,8 @@ impl LogControl {
     }
 }
 
-/// Makes our front the process's logger. Lines wait in the queue until [`LogThread::run`] runs.
+/// Makes our front the process's logger, which writes lines as grave as `level` or graver. The sinks take what it lets
+/// through. Lines wait in the queue until [`LogThread::run`] runs.
 ///
 /// `file` is the log file, `None` for the terminal alone.
 ///
@@ -274,12 +288,12 @@ pub fn start(level: LevelFilter, file: Option<&Path>) -> Result<(LogThread, LogC
     let (tx, rx) = bounded(LINES_QUEUE_LEN_MAX);
     let (stop_tx, stop_rx) = bounded(1);
     let shared = Arc::new(Shared {
+        level: AtomicUsize::new(level as usize),
         left: Mutex::new(Vec::with_capacity(LEFT_BYTES_MAX)),
         ..Shared::default()
     });
     let losses = Arc::new(SinkLosses::default());
     log::set_boxed_logger(Box::new(Front {
-        level,
         tx,
         shared: Arc::clone(&shared),
     }))?;
@@ -289,10 +303,11 @@ pub fn start(level: LevelFilter, file: Option<&Path>) -> Result<(LogThread, LogC
     let terminal = Terminal::new(Arc::clone(&losses));
     let mut not_file_only = plain_lines();
     not_file_only.add_filter_ignore_str(FILE_ONLY);
-    let mut sinks: Vec<Box<dyn SharedLogger>> = vec![WriteLogger::new(level, not_file_only.build(), terminal)];
+    let mut sinks: Vec<Box<dyn SharedLogger>> =
+        vec![WriteLogger::new(LevelFilter::Trace, not_file_only.build(), terminal)];
     if let Some(path) = file {
         let file = RotatingFile::new(path.to_owned(), Arc::clone(&losses));
-        sinks.push(WriteLogger::new(level, plain_lines().build(), file));
+        sinks.push(WriteLogger::new(LevelFilter::Trace, plain_lines().build(), file));
     }
     let thread = LogThread {
         rx,
@@ -460,9 +475,11 @@ mod tests {
     fn front_with_room(lines: usize) -> (Front, Receiver<Line>) {
         let (tx, rx) = bounded(lines);
         let front = Front {
-            level: LevelFilter::Info,
             tx,
-            shared: Arc::new(Shared::default()),
+            shared: Arc::new(Shared {
+                level: AtomicUsize::new(LevelFilter::Info as usize),
+                ..Shared::default()
+            }),
         };
         (front, rx)
     }

@@ -1,29 +1,83 @@
-//! Signals that ask to end: [`StopSignals`] for the server, where a second one ends the process at once, and
-//! [`EndSignals`] for the short commands. A process uses one of them.
+//! Signals that people and programs send: [`StopSignals`] for the server, where a second wish to end ends the process at
+//! once, and [`EndSignals`] for the short commands. A process uses one of them. docs/operating.md has the table.
 
-use crate::process::clock::timespec;
+use crate::process::clock::{monotonic_ms, timespec};
 use crate::process::exit::ExitStatus;
 use rustix::event::{PollFd, PollFlags, poll};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use std::io::{self, Write};
+use rustix::fs::{Mode, OFlags, open};
+use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXFSZ};
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// Waits for the signals that end the server. One per process.
+/// Wishes to end that come within this time are one: GNU timeout(1) signals its child and then the child's group, and a
+/// terminal's Ctrl-C can reach a process by two ways. A person who presses it again takes longer.
+const ONE_WISH: Duration = Duration::from_millis(500);
+
+/// Signals that would end the process although nobody means its end by them, and a file that must not grow any more
+/// (SIGXFSZ, setrlimit(2)): the write then fails with EFBIG, which takes the way of every failed write. They get a handler,
+/// because an ignored signal stays ignored in programs that a process starts.
+const MEANING_NOTHING: [i32; 7] = [SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGXFSZ];
+
+/// What a signal means to the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// End in order. The signal's name.
+    Stop(&'static str),
+    /// Read the settings again.
+    Reload,
+    /// Nothing. The signal's name.
+    Nothing(&'static str),
+}
+
+/// Waits for the server's signals. One per process; any thread may wait.
 #[derive(Debug)]
 pub struct StopSignals {
     wake: UnixStream,
-    last: Arc<AtomicUsize>,
+    seen: Arc<Seen>,
+}
+
+/// What the handlers have seen. They only store; see signal-safety(7).
+#[derive(Debug, Default)]
+struct Seen {
+    /// The first signal that asks to end, or 0, and when it came, in milliseconds of the monotonic clock.
+    stop: AtomicUsize,
+    stop_ms: AtomicU64,
+    reload: AtomicBool,
+    /// One bit for each of [`MEANING_NOTHING`].
+    nothing: AtomicUsize,
+}
+
+impl Seen {
+    /// Runs in a handler. A further wish to end, later than [`ONE_WISH`] after the first, ends the process on the spot with
+    /// status 1, even if every thread is stuck.
+    fn wish_to_end(&self, signal: i32) {
+        let now = monotonic_ms();
+        // The time first: whoever sees the signal sees it too. Relaxed suffices within one thread's handlers, and the
+        // exchange orders it for others.
+        if self.stop.load(Ordering::Acquire) == 0 {
+            self.stop_ms.store(now, Ordering::Relaxed);
+        }
+        let first = self
+            .stop
+            .compare_exchange(0, signal as usize, Ordering::AcqRel, Ordering::Acquire);
+        let since = now.saturating_sub(self.stop_ms.load(Ordering::Relaxed));
+        if first.is_err() && u128::from(since) >= ONE_WISH.as_millis() {
+            signal_hook::low_level::exit(ExitStatus::Failed as i32);
+        }
+    }
 }
 
 impl StopSignals {
-    /// Takes over SIGTERM and SIGINT.
+    /// Takes over SIGTERM, SIGINT, SIGHUP and those that mean nothing here. The latter two stay ignored where the process was
+    /// started to ignore them, as nohup(1) does.
     ///
-    /// From here on the first of them is reported by [`StopSignals::wait`]; any further one ends the process on the
-    /// spot with status 1, even if every thread is stuck, because the handler itself does it (signal-safety(7)).
+    /// From here on [`StopSignals::wait`] reports the first wish to end; one that comes more than 500 ms later ends the
+    /// process on the spot with status 1, because the handler itself does it. SIGHUP is a wish to end where the process has
+    /// a controlling terminal, which sends it when it closes, and asks for the settings to be read again elsewhere.
     ///
     /// # Errors
     /// Out of descriptors, or the kernel refuses the handler.
@@ -31,30 +85,90 @@ impl StopSignals {
         let (wake, sender) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
         sender.set_nonblocking(true)?;
-        let seen = Arc::new(AtomicBool::new(false));
-        let last = Arc::new(AtomicUsize::new(0));
-        for signal in [SIGTERM, SIGINT] {
-            // The order of registration is the order of running: on the first signal the flag is still false here.
-            let status = ExitStatus::Failed as i32;
-            signal_hook::flag::register_conditional_shutdown(signal, status, Arc::clone(&seen))?;
-            signal_hook::flag::register(signal, Arc::clone(&seen))?;
-            signal_hook::flag::register_usize(signal, Arc::clone(&last), signal as usize)?;
+        let seen = Arc::new(Seen::default());
+        // Starts the clock here, because its first use takes a lock.
+        monotonic_ms();
+        let ignored = ignored_signals();
+        let is_heeded = |signal: &i32| ignored & (1 << (signal - 1)) == 0;
+        let hup_ends = has_terminal();
+        for signal in [SIGTERM, SIGINT].into_iter().chain(Some(SIGHUP).filter(is_heeded)) {
+            let seen = Arc::clone(&seen);
+            on_signal(signal, move || {
+                if signal == SIGHUP && !hup_ends {
+                    seen.reload.store(true, Ordering::Release);
+                } else {
+                    seen.wish_to_end(signal);
+                }
+            })?;
             signal_hook::low_level::pipe::register(signal, sender.try_clone()?)?;
         }
-        Ok(StopSignals { wake, last })
+        for (bit, signal) in MEANING_NOTHING
+            .into_iter()
+            .enumerate()
+            .filter(|(_, signal)| is_heeded(signal))
+        {
+            let seen = Arc::clone(&seen);
+            on_signal(signal, move || {
+                // The failed write is said already.
+                if signal != SIGXFSZ {
+                    seen.nothing.fetch_or(1 << bit, Ordering::Relaxed);
+                }
+            })?;
+        }
+        Ok(StopSignals { wake, seen })
     }
 
-    /// Blocks until a signal has come, at most `bound`. Gives its name.
-    pub fn wait(&self, bound: Duration) -> Option<&'static str> {
+    /// Blocks until a signal has come that asks for something, at most `bound`; gives what there is to do. A wish to end is
+    /// given again at every call, anything else once.
+    pub fn wait(&self, bound: Duration) -> Option<Heard> {
         let mut fds = [PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN)];
-        // An interrupted poll is as good as one that timed out: the flag decides.
+        // An interrupted poll is as good as one that timed out: the flags decide.
         let _ = poll(&mut fds, Some(&timespec(bound)));
-        match self.last.load(Ordering::Acquire) as i32 {
+        if let Some(stop) = self.stop() {
+            return Some(Heard::Stop(stop));
+        }
+        // What woke us is done with; the flags are looked at behind it. Empty is as good.
+        let _ = (&self.wake).read(&mut [0; 64]);
+        if self.seen.reload.swap(false, Ordering::Acquire) {
+            return Some(Heard::Reload);
+        }
+        let nothing = self.seen.nothing.load(Ordering::Relaxed);
+        (nothing != 0).then(|| {
+            let bit = nothing.trailing_zeros() as usize;
+            self.seen.nothing.fetch_and(!(1 << bit), Ordering::Relaxed);
+            Heard::Nothing(name_of(MEANING_NOTHING[bit]))
+        })
+    }
+
+    /// The name of the signal that asked to end, if one has.
+    pub fn stop(&self) -> Option<&'static str> {
+        match self.seen.stop.load(Ordering::Acquire) as i32 {
             0 => None,
-            SIGINT => Some("SIGINT"),
-            _ => Some("SIGTERM"),
+            signal => Some(name_of(signal)),
         }
     }
+}
+
+/// Runs `handler` whenever `signal` comes.
+#[expect(unsafe_code, reason = "signal_hook's own handlers cannot look at a clock")]
+fn on_signal(signal: i32, handler: impl Fn() + Send + Sync + 'static) -> io::Result<()> {
+    // SAFETY: the handlers of this module do only what signal-safety(7) allows: they load and store atomics, read the
+    // monotonic clock, whose start was set before, and call _exit(2). They take no lock, no memory, and do not unwind.
+    unsafe { signal_hook::low_level::register(signal, handler) }.map(drop)
+}
+
+fn name_of(signal: i32) -> &'static str {
+    signal_hook::low_level::signal_name(signal).unwrap_or("a signal")
+}
+
+/// Whether the process has a controlling terminal (tty(4)).
+fn has_terminal() -> bool {
+    open(
+        "/dev/tty",
+        OFlags::RDONLY | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .is_ok()
 }
 
 /// What asks a command to end.

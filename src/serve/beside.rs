@@ -130,10 +130,12 @@ pub(super) fn start_journal(config: &Config, beats: &'static Beats) -> Result<Ke
     Ok((record, Some(gauges), Some((stop, threads))))
 }
 
-/// Ends the journal of a server that does not start after all, in order: it gave no number.
-pub(super) fn end_journal(record: Record, threads: Option<JournalThreads>) {
-    drop(record);
-    for thread in threads.into_iter().flat_map(|(_, threads)| threads) {
+/// Ends the journal of a server that does not start after all, in order, so that the next one gives no number twice and
+/// skips none. Blocks 1 s at most for each thread.
+pub(super) fn end_journal(threads: Option<JournalThreads>) {
+    let Some((stop, threads)) = threads else { return };
+    stop.request();
+    for thread in threads {
         // What is not done by then is cut off with the process; the next start skips some numbers.
         let _ = thread.join_within(JOURNAL_WAIT);
     }
@@ -276,7 +278,7 @@ pub(super) fn start_watchdog(
         });
     }
     let reporter = Reporter::new(EmergencyFile::new(config.hang_report_path()));
-    let ways = (Voice::new(log, config.log_level), reporter, notifier);
+    let ways = (Voice::new(log), reporter, notifier);
     let stop = new_stop()?;
     let watchdog = Watchdog::new(&settings, beats, backlogs, ways, (demand, stop.clone()));
     let handle = threads::spawn("watchdog", WATCHDOG_STACK_BYTES, None, move || watchdog.run())

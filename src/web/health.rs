@@ -13,7 +13,7 @@ use crate::pipeline::intake::IntakeGauge;
 use crate::pipeline::journal::queue::JournalGauges;
 use crate::pipeline::position::Epoch;
 use crate::pipeline::requests::FanoutGauges;
-use crate::process::clock::{epoch_seconds, pause};
+use crate::process::clock::{monotonic_ms, pause};
 use crate::process::logging::LogControl;
 use crate::process::procfs::other_unix_socket_owner;
 use serde_json::{Map, Value, json};
@@ -44,6 +44,8 @@ pub struct Vitals {
     pub event_socket_path: PathBuf,
     /// Seconds since the epoch.
     pub started: f64,
+    /// The same moment, [`monotonic_ms`].
+    pub started_ms: u64,
 }
 
 /// A JSON object of these fields, in this order.
@@ -101,7 +103,8 @@ struct Stall {
     verdict: Verdict,
     operation: String,
     still: Duration,
-    is_core: bool,
+    /// Nothing can be said to be well while it hangs: a thread of the data path, and the watchdog, who judges all others.
+    is_vital: bool,
 }
 
 impl Stall {
@@ -111,14 +114,15 @@ impl Stall {
             verdict,
             operation: beat.sight().text(),
             still,
-            is_core: beat.is_core(),
+            is_vital: beat.is_core(),
         }
     }
 
     fn finding(&self) -> (Status, String) {
-        let status = match self.is_core && self.verdict == Verdict::Hung {
-            true => Status::Hung,
-            false => Status::Degraded,
+        let status = if self.is_vital && self.verdict == Verdict::Hung {
+            Status::Hung
+        } else {
+            Status::Degraded
         };
         let text = format!(
             "{} is {}: no progress for {:.1} s in {}",
@@ -141,7 +145,7 @@ impl Stall {
 }
 
 impl Vitals {
-    /// The page. Blocks 400 ms when the watchdog seems to stand still; 503 when the data path does.
+    /// The page. Blocks 400 ms when the watchdog seems to stand still; 503 when it does, or the data path.
     pub fn answer(&self) -> Answer {
         let finding = self.find(pause);
         let code = if finding.status == Status::Hung { 503 } else { 200 };
@@ -169,7 +173,8 @@ impl Vitals {
     /// What the page says, in its order, under a `status` in a word.
     pub fn fields(&self, status: &str, finding: &Finding) -> Vec<(&'static str, Value)> {
         let last_event = self.fanout.last_event().unwrap_or(self.started);
-        let since = (epoch_seconds() - last_event).max(0.0);
+        let uptime = Duration::from_millis(monotonic_ms().saturating_sub(self.started_ms));
+        let since = self.fanout.last_event_age().unwrap_or(uptime).as_secs_f64();
         let tally = |counts: &mut dyn Iterator<Item = (&'static str, u64)>| -> Value {
             counts
                 .map(|(name, count)| (name.to_owned(), count.into()))
@@ -189,10 +194,7 @@ impl Vitals {
             ("reasons", finding.reasons.as_slice().into()),
             ("stalls", finding.stalls.iter().map(Stall::json).collect()),
             ("version", env!("CARGO_PKG_VERSION").into()),
-            (
-                "uptime_seconds",
-                ((epoch_seconds() - self.started).max(0.0).floor()).into(),
-            ),
+            ("uptime_seconds", uptime.as_secs_f64().floor().into()),
             ("events_received", self.ingest.received.load(Ordering::Relaxed).into()),
             ("events_forwarded", self.fanout.events.load(Ordering::Relaxed).into()),
             ("events_dropped", tally(&mut self.ingest.drops.counts())),
@@ -255,7 +257,10 @@ impl Vitals {
         if seen.age >= WATCHDOG_STILL {
             pause(SECOND_LOOK);
             if watchdog.progress() == seen.progress {
-                stalls.push(Stall::of(watchdog, Verdict::Hung, watchdog.sight().age));
+                stalls.push(Stall {
+                    is_vital: true,
+                    ..Stall::of(watchdog, Verdict::Hung, watchdog.sight().age)
+                });
             }
         }
         stalls

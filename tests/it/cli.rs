@@ -1,7 +1,7 @@
 //! The command line says what it can do, takes what it says, and refuses everything else with the reason.
 
 use crate::support::server::{STEADY, in_shell, run};
-use crate::support::{TestClient, TestServer};
+use crate::support::{TestClient, TestServer, skipped};
 use std::ffi::OsStr;
 use std::fs;
 use std::net::TcpListener;
@@ -366,7 +366,7 @@ fn a_name_and_an_ipv6_address_are_served_too() {
     server.client();
 
     if TcpListener::bind("[::1]:0").is_err() {
-        eprintln!("left out: --host ::1, because this host has no IPv6 loopback");
+        skipped("--host ::1, because this host has no IPv6 loopback");
         return;
     }
     let server = TestServer::start(&["--host", "::1"]);

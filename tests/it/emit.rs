@@ -1,7 +1,7 @@
 //! `threadcast emit` sends exactly what it was given, never waits longer than asked, and says what was not taken and why.
 
 use crate::support::server::run;
-use crate::support::{DEADLINE, TestServer, pause, uninterrupted};
+use crate::support::{DEADLINE, TestServer, pause, skipped, uninterrupted};
 use rustix::process::Signal;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -371,7 +371,7 @@ fn a_server_that_ends_while_its_queue_is_full_is_noticed() {
 #[test]
 fn a_socket_of_somebody_else_is_told_from_an_absent_one() {
     if rustix::process::geteuid().is_root() {
-        eprintln!("left out: a socket that this user may not write to, because root may write to every one");
+        skipped("a socket that this user may not write to, because root may write to every one");
         return;
     }
     let folder = folder();

@@ -5,7 +5,7 @@ use crate::clock::shim;
 use crate::event_socket::refused_without_privileges;
 use crate::support::client::{Options, TEXT, masked};
 use crate::support::server::{in_shell, mounting_shell};
-use crate::support::{DEADLINE, Row, TestClient, TestServer, Watched, eventually};
+use crate::support::{DEADLINE, Row, TestClient, TestServer, Watched, eventually, skipped};
 use rustix::process::{Pid, Resource, Rlimit, geteuid, prlimit};
 use std::fs::{self, Permissions};
 use std::io::Read;
@@ -108,7 +108,7 @@ fn out_of_threads_newcomers_are_told_so() {
     // The limit of processes does not bind root, so the server runs as another user; whoever is not root shares the
     // limit with all that this user runs, so that nobody can say what it would do.
     if !geteuid().is_root() {
-        eprintln!("left out: only root can give the server a user, and with it a limit of threads, of its own");
+        skipped("only root can give the server a user, and with it a limit of threads, of its own");
         return;
     }
     let folder = folder();

@@ -39,6 +39,7 @@ mod names;
 mod notices;
 mod pausing;
 mod protocol_doc;
+mod signals;
 mod slow_client;
 mod socket_activation;
 mod state_file;

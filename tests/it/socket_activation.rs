@@ -2,7 +2,7 @@
 //! is touched; what was passed wrongly is told by its number.
 
 use crate::support::server::in_shell;
-use crate::support::{DEADLINE, Sender, TestServer, eventually, http, pause, state_change};
+use crate::support::{DEADLINE, Sender, TestServer, eventually, http, pause, skipped, state_change};
 use rustix::net::sockopt;
 use rustix::process::{ForeignRawFd, Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use std::collections::BTreeSet;
@@ -187,7 +187,9 @@ fn servers_ends(server: &TestServer) -> Option<Vec<TcpStream>> {
             // Closed since we saw it.
             Err(rustix::io::Errno::BADF) => {}
             Err(error) => {
-                eprintln!("left out: the options of the server's sockets, which this host does not show: {error}");
+                skipped(format_args!(
+                    "the options of the server's sockets, which this host does not show: {error}"
+                ));
                 return None;
             }
         }

@@ -2,7 +2,7 @@
 //! `threadcast demo` gives it something to show and leaves nothing behind.
 
 use crate::support::server::run;
-use crate::support::{DEADLINE, TestServer, eventually, state_change, within};
+use crate::support::{DEADLINE, TestServer, eventually, skipped, state_change, within};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -267,7 +267,7 @@ fn a_name_that_does_not_resolve_keeps_nobody() {
             .or_else(|| running.said().contains("connecting again").then_some(None))
     });
     let Some(_writer) = waits else {
-        eprintln!("left out: a look-up that hangs, because this host's resolver does not read HOSTALIASES");
+        skipped("a look-up that hangs, because this host's resolver does not read HOSTALIASES");
         return;
     };
     running.ends_on_interrupt();
@@ -294,7 +294,7 @@ fn colors_are_for_terminals_and_no_color_forbids_them() {
     // `script` gives its command a terminal.
     let there = Command::new("script").arg("--version").stdout(Stdio::null()).status();
     if !there.is_ok_and(|status| status.success()) {
-        eprintln!("left out: colors on a terminal, because there is no `script` here to make one");
+        skipped("colors on a terminal, because there is no `script` here to make one");
         return;
     }
     let on_terminal = |no_color: Option<&str>, format: &str| {

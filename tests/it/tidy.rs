@@ -50,7 +50,8 @@ fn code(text: &str) -> String {
 }
 
 /// The modules that may contain `unsafe`, and what for; ARCHITECTURE.md says the same.
-const UNSAFE: [(&str, &str); 6] = [
+const UNSAFE: [(&str, &str); 7] = [
+    ("src/process/signals.rs", "handlers of signals that look at a clock"),
     ("src/process/recvmmsg.rs", "recvmmsg(2), which rustix lacks"),
     ("src/process/heap.rs", "malloc_trim(3)"),
     (

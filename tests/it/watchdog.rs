@@ -3,7 +3,7 @@
 
 use crate::support::client::Options;
 use crate::support::server::{in_shell, mounting_shell};
-use crate::support::{DEADLINE, Fleet, TestClient, TestServer, eventually, numbered, pause, uninterrupted};
+use crate::support::{DEADLINE, Fleet, TestClient, TestServer, eventually, numbered, pause, skipped, uninterrupted};
 use rustix::process::Signal;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -85,7 +85,7 @@ fn lines_of_function(name: &str) -> std::ops::RangeInclusive<usize> {
 #[track_caller]
 fn expect_frame(stack: &str, function: &str) {
     if !cfg!(all(feature = "stacks", target_arch = "x86_64")) {
-        eprintln!("left out: frames, because this build has no stacks");
+        skipped("frames, because this build has no stacks");
         return;
     }
     let name = format!("threadcast::liveness::drill::{function}");
@@ -307,9 +307,10 @@ fn a_watchdog_that_stands_still_is_said_by_health() {
     let server = TestServer::start(&FLAGS);
     drill(&server, "watchdog", DRILL, "sleep");
     let health = eventually("health says it", || {
-        let health = server.health();
-        (health["status"] == "degraded").then_some(health)
+        let answer = server.http("GET", "/health", &[]);
+        (answer.status == 503).then(|| answer.json())
     });
+    assert_eq!(health["status"], "hung", "nobody judges the others: {health}");
     assert_eq!(health["stalls"][0]["component"], "watchdog", "{health}");
     drill(&server, "watchdog", Duration::ZERO, "sleep");
     expect_ok(&server);
@@ -321,7 +322,7 @@ fn a_watchdog_that_stands_still_is_said_by_health() {
 #[test]
 fn a_hang_with_the_allocators_lock_is_reported_and_its_end_is_said() {
     if !cfg!(debug_assertions) {
-        return eprintln!("left out: only a build with debug assertions has this drill");
+        return skipped("only a build with debug assertions has this drill");
     }
     let server = TestServer::start(&FLAGS);
     let mut client = server.client();
@@ -351,7 +352,7 @@ fn a_hang_with_the_allocators_lock_is_reported_and_its_end_is_said() {
 #[test]
 fn a_helper_that_holds_the_allocator_hides_no_core_thread() {
     if !cfg!(debug_assertions) {
-        return eprintln!("left out: only a build with debug assertions has this drill");
+        return skipped("only a build with debug assertions has this drill");
     }
     let server = TestServer::start(&FLAGS);
     let mut client = server.client();

@@ -12,13 +12,14 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
+use threadcast::client::origin::AllowedOrigins;
 use threadcast::liveness::beat::Beats;
 use threadcast::liveness::operation::SlowLimits;
 use threadcast::process::config::{Config, Delivery, StateFile};
 use threadcast::process::limits::{client_room, raise_descriptors};
 use threadcast::process::passed_sockets::PassedSockets;
 use threadcast::process::systemd::Notifier;
-use threadcast::serve::Server;
+use threadcast::serve::{Progress, Server};
 
 /// Events per run. So small windows make TCP wait for its own timers, so that more of them would take long.
 const EVENTS: usize = 400;
@@ -64,7 +65,8 @@ fn run(delivery: Delivery, mut rng: Rng) {
     };
     let beats = Beats::new(limits, room.clients() + room.spare());
     let manager = (PassedSockets::default(), Arc::new(Notifier::silent()));
-    let server = Server::start(config, manager, room, beats, None).unwrap();
+    let beside = (&Progress::new(&config), AllowedOrigins::default());
+    let server = Server::start(config.clone(), manager, room, beats, None, beside).unwrap();
     let address = server.address();
     let published = Arc::new(AtomicBool::new(false));
     let seen: Vec<Arc<AtomicUsize>> = (0..STEADY).map(|_| Arc::default()).collect();

@@ -18,6 +18,8 @@ pub use watched::{Row, Watched};
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Every wait in the tests ends after this long, by failing. Generous: the machines are shared.
@@ -64,6 +66,24 @@ pub fn pause(duration: Duration) {
 pub fn skipped(why: impl Display) {
     // A closed standard error leaves nobody to tell.
     let _ = writeln!(io::stderr(), "SKIPPED: {why}");
+}
+
+/// Compiles a library for LD_PRELOAD that stands between a process and the system; `None`, said, without a C compiler.
+pub fn compile(folder: &Path, name: &str, source: &str) -> Option<PathBuf> {
+    let (file, library) = (folder.join(format!("{name}.c")), folder.join(format!("{name}.so")));
+    std::fs::write(&file, source).unwrap();
+    let compiler = Command::new("cc")
+        .args(["-shared", "-fPIC", "-o"])
+        .args([&library, &file])
+        .arg("-ldl")
+        .status();
+    let compiled = compiler.is_ok_and(|status| status.success());
+    if !compiled {
+        skipped(format_args!(
+            "what {name} does to a process, because there is no C compiler"
+        ));
+    }
+    compiled.then_some(library)
 }
 
 /// Runs `test` in both delivery shapes.

@@ -1,7 +1,7 @@
 //! The real binary, in a folder of its own, on free ports; ended and reaped whatever happens.
 
 use super::http::{self, Answer};
-use super::{DEADLINE, TestClient, eventually, pause, uninterrupted, within};
+use super::{DEADLINE, TestClient, eventually, pause, skipped, uninterrupted, within};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
@@ -193,6 +193,11 @@ impl TestServer {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Waits until it has ended.
     #[track_caller]
     pub fn wait_for_end(&mut self, deadline: Duration) -> ExitStatus {
@@ -346,7 +351,7 @@ pub fn mounting_shell() -> Option<&'static [&'static str]> {
         .status();
     let allowed = status.is_ok_and(|status| status.success());
     if !allowed {
-        eprintln!("left out: full and read-only disks, because this user may not mount a small one");
+        skipped("full and read-only disks, because this user may not mount a small one");
     }
     allowed.then_some(SHELL)
 }
