@@ -521,6 +521,7 @@ fn timing(config: &Config) -> Timing {
         ping_interval: config.ping_interval,
         pong_timeout: config.pong_timeout,
         send_timeout: config.send_timeout,
+        dead_path_timeout: config.dead_path_timeout,
         allow_drill: config.allow_drill,
     }
 }

@@ -201,7 +201,7 @@ impl Drop for Over<'_> {
         // Only a panic gets here without a reason.
         if self.link.end(EndReason::Internal) {
             self.reception.gauges.ends.add(EndReason::Internal);
-            self.link.reset();
+            self.link.cut();
         }
         self.link.set_over();
         self.reception.fanout.nudge();

@@ -11,9 +11,10 @@ use crate::pipeline::event::Seq;
 use crate::pipeline::machines::Snapshot;
 use crate::process::clock::monotonic_ms;
 use crate::process::config::Delivery;
+use crate::process::tcp_path::TcpPath;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use rustix::io::Errno;
-use rustix::net::{SendFlags, connect_unspec, send};
+use rustix::net::{SendFlags, connect_unspec, send, sockopt};
 use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -30,6 +31,10 @@ const CLIENT_CHUNKS_MAX: usize = 16_384;
 
 /// A client that falls behind again and again is named in the log at most this often.
 const NAME_EVERY: Duration = Duration::from_secs(10);
+
+/// For how long after its last sign of life the kernel tries to tell a client of its end. It sends again after twice the
+/// time of before, for the last time after 204 s, so that every client learns of its end after a cut of up to three minutes.
+const KERNEL_TELLS: Duration = Duration::from_secs(300);
 
 /// A client wants a new `initial`. It may come while the last one is still in work: a client that has it in hand is
 /// faster than the thread that has just sent it.
@@ -239,9 +244,26 @@ impl Link {
     ///
     /// Closing would not do it: the others still hold the descriptor, and a closed socket stays in FIN-WAIT-1 behind
     /// data that nobody reads. Dissolving the association (connect(2), AF_UNSPEC) resets whoever else holds it.
-    pub fn reset(&self) {
+    fn reset(&self) {
         // It fails only when the connection is gone already.
         let _ = connect_unspec(&self.socket);
+    }
+
+    /// Cuts the connection, and lets the peer know as well as can be.
+    ///
+    /// A peer whose kernel answers is reset. Over a dead path a reset, which is sent once, would be lost, and a client
+    /// that sends nothing by itself would wait for ever. So there the kernel keeps what the socket holds (at most
+    /// SO_SNDBUF and what it costs, for [`KERNEL_TELLS`]) and sends it again, with our end behind it: once the path is
+    /// back, the client reads on to a lost connection. What is sent to it in vain is bounded by the host as well
+    /// (net.ipv4.tcp_max_orphans; beyond, the kernel resets). Never blocks.
+    pub fn cut(&self) {
+        if TcpPath::of(&self.socket).is_some_and(|path| path.is_unanswered()) {
+            // They fail only when the connection is gone already.
+            let _ = sockopt::set_tcp_user_timeout(&self.socket, KERNEL_TELLS.as_millis() as u32);
+            self.shut_down_writing();
+        } else {
+            self.reset();
+        }
     }
 
     /// Ends our direction; what is in the socket is still sent.

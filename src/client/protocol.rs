@@ -88,6 +88,8 @@ pub enum EndReason {
     TooSlow,
     /// It took no byte of its backlog for `--send-timeout`.
     SendTimeout,
+    /// What was sent to it was not acknowledged for `--dead-path-timeout`.
+    DeadPath,
     /// Nothing came from it for `--pong-timeout`.
     NoPong,
     /// It broke the WebSocket protocol.
@@ -129,7 +131,7 @@ const fn facts(reason: EndReason, name: &'static str, code: u16, text: &'static 
 
 impl EndReason {
     /// Every reason, in the order of the enum.
-    pub const TABLE: [EndFacts; 11] = [
+    pub const TABLE: [EndFacts; 12] = [
         facts(
             EndReason::PeerClosed,
             "peer_closed",
@@ -156,6 +158,13 @@ impl EndReason {
             "send_timeout",
             1013,
             "too slow: it took nothing for --send-timeout",
+            Level::Warn,
+        ),
+        facts(
+            EndReason::DeadPath,
+            "dead_path",
+            1013,
+            "the network does not reach it: nothing was acknowledged for --dead-path-timeout",
             Level::Warn,
         ),
         facts(

@@ -25,6 +25,7 @@ use crate::pipeline::chunk::{Chunk, ping_frame, text_frame};
 use crate::pipeline::event::Seq;
 use crate::pipeline::requests::{FanoutGauges, FanoutHandle, Joined};
 use crate::process::clock::{epoch_seconds, monotonic_ms, monotonic_us, pause};
+use crate::process::tcp_path::Way;
 use crate::process::words::count;
 use crossbeam_channel::{Receiver, TryRecvError, never, select};
 use std::collections::VecDeque;
@@ -76,6 +77,8 @@ pub struct Timing {
     pub ping_interval: Duration,
     pub pong_timeout: Duration,
     pub send_timeout: Duration,
+    /// Takes the place of the two before it where the path is dead and they are shorter.
+    pub dead_path_timeout: Duration,
     /// Looks for an order to stand still several times a second.
     pub allow_drill: bool,
 }
@@ -135,6 +138,8 @@ struct Running {
     notices: Notices,
     /// Since when the socket takes nothing.
     blocked_since: Option<Instant>,
+    /// When the socket was last found full for too long, its path was dead.
+    path_is_dead: bool,
     /// Until when there may be anything written at all; set when the server stops.
     deadline: Option<Instant>,
     /// When this process last came back from not running, [`monotonic_ms`].
@@ -164,6 +169,7 @@ impl Writer {
             sent_of_frame: 0,
             next_lag: now,
             blocked_since: None,
+            path_is_dead: false,
             deadline: None,
             resumed_ms: 0,
             reads_ms: 0,
@@ -339,12 +345,16 @@ impl Running {
             self.next_ping = now + self.w.timing.ping_interval;
             self.ping_due = true;
         }
-        if self.silence() >= self.w.timing.pong_timeout {
-            if self.w.inbox_beat.sight().age >= INBOX_STILL {
-                self.resumed_ms = monotonic_ms();
-            } else {
-                self.w.link.end(EndReason::NoPong);
-            }
+        let silence = self.silence();
+        if silence < self.w.timing.pong_timeout {
+            return;
+        }
+        if self.w.inbox_beat.sight().age >= INBOX_STILL {
+            self.resumed_ms = monotonic_ms();
+        } else if self.way(silence) != Way::Dead {
+            self.w.link.end(EndReason::NoPong);
+        } else if silence >= self.w.timing.dead_path_timeout {
+            self.w.link.end(EndReason::DeadPath);
         }
     }
 

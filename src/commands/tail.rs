@@ -29,11 +29,14 @@ use tungstenite::{Error, Message};
 const GRACE: Duration = Duration::from_secs(1);
 /// A thread that only waits must have a bound too.
 const SIGNAL_LOOK: Duration = Duration::from_secs(60);
-/// The server pings every 10 s by default; after several of them it is as good as gone.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
-/// The first delay before connecting again, and the longest.
+/// Longest silence on a connection; after it `tail` connects anew: two of the pings that come every 10 s by default are
+/// missing. Of a server that says that it pings less often, two and a half of its intervals.
+const SILENCE_MAX: Duration = Duration::from_secs(25);
+const SILENT_PINGS: f64 = 2.5;
+/// The first delay before connecting again, and the longest. With the 5 s that an attempt takes, `tail` is
+/// connected again within 20 s after a cut of any length.
 const DELAY_FIRST: Duration = Duration::from_millis(500);
-const DELAY_MAX: Duration = Duration::from_secs(30);
+const DELAY_MAX: Duration = Duration::from_secs(15);
 
 /// The original keeps no history, and servers before `?last=N` begin with the state.
 const NO_HISTORY: &str =
@@ -261,13 +264,20 @@ impl Session<'_> {
                     }
                 }
                 Err(Error::Io(error)) if is_timeout(&error) => {
-                    if heard.elapsed() > SILENCE_MAX {
-                        return Halt::Lost(format!("nothing came from the server for {SILENCE_MAX:?}"));
+                    let silence_max = self.silence_max();
+                    if heard.elapsed() > silence_max {
+                        return Halt::Lost(format!("nothing came from the server for {silence_max:?}"));
                     }
                 }
                 Err(error) => return Halt::Lost(format!("the connection is lost: {error}")),
             }
         }
+    }
+
+    /// After how long without a message the connection is taken for dead.
+    fn silence_max(&self) -> Duration {
+        let pings = self.place.ping_interval().mul_f64(SILENT_PINGS);
+        SILENCE_MAX.max(pings)
     }
 
     fn is_full(&self) -> bool {

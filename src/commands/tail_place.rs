@@ -5,6 +5,7 @@ use crate::pipeline::event::Seq;
 use crate::pipeline::position::{Epoch, Position};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Where `tail` is in the server's numbering.
 #[derive(Debug)]
@@ -17,7 +18,12 @@ pub struct Place {
     back_after: Option<Seq>,
     /// The server's history did not reach back to there.
     jumped: bool,
+    /// How often the server says that it pings; zero where it does not say so.
+    ping_interval: Duration,
 }
+
+/// Longest ping interval that is believed; the server's own setting ends here, too.
+const PING_INTERVAL_MAX: Duration = Duration::from_secs(3600);
 
 /// What a message means.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,7 +82,13 @@ impl Place {
             epoch: None,
             back_after: None,
             jumped: false,
+            ping_interval: Duration::ZERO,
         }
+    }
+
+    /// How often the server says that it pings; zero where it does not say so.
+    pub fn ping_interval(&self) -> Duration {
+        self.ping_interval
     }
 
     /// Everything up to here was dealt with; `None` without a server that numbers.
@@ -87,6 +99,7 @@ impl Place {
     /// There is a new connection, to a server that numbers its events.
     pub fn begin(&mut self) {
         (self.epoch, self.back_after, self.jumped) = (None, None, false);
+        self.ping_interval = Duration::ZERO;
     }
 
     /// There is a new connection, to a server that does not number its events. Gives where we were: what came since then
@@ -139,6 +152,7 @@ impl Place {
             "hello" => {
                 self.epoch = string(fields, "epoch")?.parse().ok();
                 self.back_after = number("after");
+                self.ping_interval = ping_interval(fields).unwrap_or_default();
                 Heard::Begins { after: self.back_after }
             }
             "initial" => {
@@ -226,6 +240,13 @@ fn number(fields: &Fields<'_>, key: &str) -> Option<u64> {
 
 fn seconds(fields: &Fields<'_>) -> Option<f64> {
     fields.get("seconds")?.get().parse().ok()
+}
+
+fn ping_interval(fields: &Fields<'_>) -> Option<Duration> {
+    let limits: Fields<'_> = serde_json::from_str(fields.get("limits")?.get()).ok()?;
+    let seconds: f64 = limits.get("ping_interval_s")?.get().parse().ok()?;
+    let interval = Duration::try_from_secs_f64(seconds).ok()?;
+    Some(interval.min(PING_INTERVAL_MAX))
 }
 
 fn string(fields: &Fields<'_>, key: &str) -> Option<String> {
@@ -334,6 +355,22 @@ mod tests {
         assert_eq!(place.hear(r#"{"type":"initial","seq":40,"machines":[]}"#), Heard::State);
         assert_eq!(place.hear(&live(40, 0)), Heard::Nothing, "nothing was replayed");
         assert_eq!(place.position(), Some(position(EPOCH, 40)));
+    }
+
+    #[test]
+    fn how_often_the_server_pings_is_known_for_the_connection() {
+        let mut place = Place::new(None);
+        let hello = |limits: &str| format!(r#"{{"type":"hello","epoch":"{EPOCH}","seq":4,"after":null{limits}}}"#);
+        for (limits, seconds) in [
+            (r#","limits":{"max_behind_s":30.0,"ping_interval_s":60.0}"#, 60),
+            (r#","limits":{"ping_interval_s":1e9}"#, 3600),
+            (r#","limits":{"ping_interval_s":-1.0}"#, 0),
+            ("", 0),
+        ] {
+            place.begin();
+            place.hear(&hello(limits));
+            assert_eq!(place.ping_interval(), Duration::from_secs(seconds), "{limits}");
+        }
     }
 
     #[test]

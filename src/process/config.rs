@@ -51,6 +51,8 @@ pub struct Config {
     pub ping_interval: Duration,
     pub pong_timeout: Duration,
     pub send_timeout: Duration,
+    /// Longer than the two before it where a path is dead; shorter is as long as they.
+    pub dead_path_timeout: Duration,
     /// `None`: as many as the host allows.
     pub max_clients: Option<usize>,
     pub client_queue_bytes: usize,
@@ -103,6 +105,8 @@ impl Default for Config {
             ping_interval: Duration::from_secs(10),
             pong_timeout: Duration::from_secs(30),
             send_timeout: Duration::from_secs(2),
+            // As long as the pong timeout: a client that hears nothing for 25 s connects anew by itself.
+            dead_path_timeout: Duration::from_secs(30),
             max_clients: None,
             client_queue_bytes: 1024 * 1024,
             history_bytes: 64 * 1024 * 1024,
@@ -252,7 +256,7 @@ macro_rules! setting {
 }
 
 /// Every setting, in the order of `--help`.
-pub static SETTINGS: [Setting; 33] = [
+pub static SETTINGS: [Setting; 34] = [
     setting!(
         "host",
         "ADDRESS",
@@ -342,6 +346,16 @@ pub static SETTINGS: [Setting; 33] = [
             Ok(())
         },
         |c| show_duration(c.send_timeout)
+    ),
+    setting!(
+        "dead-path-timeout",
+        "TIME",
+        "a client that the network cannot reach is ended only after this long, if the two times before are shorter",
+        |c, v| {
+            c.dead_path_timeout = duration(v, TEN_MS, HOUR)?;
+            Ok(())
+        },
+        |c| show_duration(c.dead_path_timeout)
     ),
     setting!(
         "max-clients",

@@ -21,6 +21,7 @@ pub mod signals;
 pub mod stop;
 pub mod systemd;
 pub mod task;
+pub mod tcp_path;
 pub mod threads;
 pub mod visible;
 pub mod web_origin;

@@ -36,6 +36,7 @@ mod logging;
 mod memory;
 mod messages;
 mod names;
+mod network_cut;
 mod notices;
 mod pausing;
 mod protocol_doc;

@@ -50,10 +50,11 @@ fn code(text: &str) -> String {
 }
 
 /// The modules that may contain `unsafe`, and what for; ARCHITECTURE.md says the same.
-const UNSAFE: [(&str, &str); 7] = [
+const UNSAFE: [(&str, &str); 8] = [
     ("src/process/signals.rs", "handlers of signals that look at a clock"),
     ("src/process/recvmmsg.rs", "recvmmsg(2), which rustix lacks"),
     ("src/process/heap.rs", "malloc_trim(3)"),
+    ("src/process/tcp_path.rs", "TCP_INFO (tcp(7)), which rustix lacks"),
     (
         "src/process/passed_sockets.rs",
         "descriptors that the service manager passes by their numbers",

@@ -1,4 +1,4 @@
-//! A client's end: told why where it can be told, else reset.
+//! A client's end: told why where it can be told, else cut off.
 
 use super::socket::send_slices;
 use super::{BUSY, CLOSE_DEADLINE, LAST_ACQUIRE, LAST_FLUSH, Running};
@@ -11,11 +11,11 @@ use rustix::io::IoSlice;
 use std::time::Instant;
 
 impl Running {
-    /// Ends the connection: tells the client why if it can still be told, else resets it.
+    /// Ends the connection: tells the client why if it can still be told, else cuts it.
     pub(super) fn finish(&mut self, reason: EndReason) {
         let _doing = self.w.beat.begin(Operation::Closing);
         if reason == EndReason::PeerGone || !self.acquire_at_last() {
-            self.w.link.reset();
+            self.w.link.cut();
             return;
         }
         // What the inbox answers from now on is not waited for.
@@ -27,13 +27,13 @@ impl Running {
             _ => self.finish_frame_at_once() && self.send_at_once(&close_bytes(reason)),
         };
         if !told {
-            self.w.link.reset();
+            self.w.link.cut();
             return;
         }
         self.w.link.shut_down_writing();
         // When the server stops, what a late reader has not taken yet is the kernel's to deliver, even past our end.
         if !self.peer_ended() && reason != EndReason::Stopping {
-            self.w.link.reset();
+            self.w.link.cut();
         }
     }
 

@@ -5,11 +5,12 @@ use crate::client::outbox::Link;
 use crate::client::protocol::EndReason;
 use crate::liveness::operation::Operation;
 use crate::process::clock::{monotonic_ms, monotonic_us, timespec};
+use crate::process::tcp_path::{TcpPath, Way};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, IoSlice};
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use std::os::fd::AsFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 impl Running {
     /// Writes the first chunks of the backlog to their last byte.
@@ -105,6 +106,7 @@ impl Running {
                 self.w.beat.step();
                 if self.blocked_since.take().is_some() {
                     self.reads_ms = monotonic_ms();
+                    self.path_is_dead = false;
                 }
                 Ok(sent)
             }
@@ -117,11 +119,7 @@ impl Running {
     /// Blocks until the socket may take a byte, at most a look; the send timeout counts from the last byte it took. The
     /// kernel shows what a peer reads only in large steps, so that some KiB a second look like nothing.
     pub(super) fn wait_for_room(&mut self) -> Result<(), EndReason> {
-        let since = *self.blocked_since.get_or_insert_with(Instant::now);
-        let left = self.w.timing.send_timeout.saturating_sub(since.elapsed());
-        if left.is_zero() {
-            return Err(EndReason::SendTimeout);
-        }
+        let left = self.patience_left()?;
         let (asked, begun) = (left.min(LOOK), Instant::now());
         let about = (0, self.w.link.queued_bytes() as u64);
         let _doing = self.w.beat.begin_about(Operation::WaitingForSocket, about);
@@ -138,6 +136,45 @@ impl Running {
             }
             Some(reason) => Err(reason),
         }
+    }
+}
+
+impl Running {
+    /// How long the socket may still be full; never zero.
+    ///
+    /// # Errors
+    /// It was full for too long: the reader is slow, or the path to it is dead.
+    fn patience_left(&mut self) -> Result<Duration, EndReason> {
+        let since = *self.blocked_since.get_or_insert_with(Instant::now);
+        let (blocked, timing) = (since.elapsed(), &self.w.timing);
+        let left = timing.send_timeout.saturating_sub(blocked);
+        if !left.is_zero() {
+            return Ok(left);
+        }
+        let was_dead = std::mem::take(&mut self.path_is_dead);
+        match self.way(blocked) {
+            Way::Dead => {
+                let left = timing.dead_path_timeout.saturating_sub(blocked);
+                self.path_is_dead = true;
+                if left.is_zero() {
+                    Err(EndReason::DeadPath)
+                } else {
+                    Ok(left)
+                }
+            }
+            // It is back, and with it the time in which the client may show that it reads.
+            Way::Open if was_dead => {
+                self.blocked_since = Some(Instant::now());
+                Ok(timing.send_timeout)
+            }
+            Way::Open | Way::Refused => Err(EndReason::SendTimeout),
+        }
+    }
+
+    /// Asks the kernel about the path to a client that has been silent, or has taken nothing, for `silent`.
+    /// Where it says nothing, the client is to blame.
+    pub(super) fn way(&self, silent: Duration) -> Way {
+        TcpPath::of(&*self.w.link).map_or(Way::Open, |path| path.way(silent))
     }
 }
 

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each file uses its part")]
 
 pub mod client;
+pub mod cut_network;
 #[cfg(feature = "engine-db")]
 pub mod engine_db;
 pub mod examples;
