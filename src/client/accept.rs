@@ -17,6 +17,7 @@ use crate::liveness::operation::Operation;
 use crate::process::clock::{pause, timespec};
 use crate::process::stop::Stop;
 use crate::process::threads::{self, ThreadHandle};
+use crate::process::waits;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send, sockopt};
@@ -98,7 +99,7 @@ impl Accept {
             PollFd::from_borrowed_fd(self.stop.as_fd(), PollFlags::IN),
         ];
         // An interrupted poll costs nothing: accepting does not block, and the next turn polls again.
-        let _ = poll(&mut fds, Some(&timespec(TURN)));
+        let _ = waits::ACCEPT.judge(poll(&mut fds, Some(&timespec(TURN))));
     }
 
     fn take_in(&mut self) {

@@ -12,6 +12,7 @@ pub use head::Head;
 
 use crate::process::clock::timespec;
 use crate::process::stop::Stop;
+use crate::process::waits;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
@@ -143,7 +144,7 @@ fn drain(socket: BorrowedFd<'_>, deadline: Instant) {
 }
 
 /// Blocks until the socket is ready for `events` or has failed, at most until `deadline`, which is asked anew at every
-/// look; whether it is.
+/// look; whether it is, or may be.
 fn wait(socket: BorrowedFd<'_>, events: PollFlags, mut deadline: impl FnMut() -> Instant) -> bool {
     loop {
         let left = deadline().saturating_duration_since(Instant::now());
@@ -151,9 +152,14 @@ fn wait(socket: BorrowedFd<'_>, events: PollFlags, mut deadline: impl FnMut() ->
             return false;
         }
         let mut fds = [PollFd::from_borrowed_fd(socket, events)];
-        // An interrupted poll is retried against the same deadline.
-        if poll(&mut fds, Some(&timespec(left.min(LOOK)))).is_ok_and(|ready| ready > 0) {
-            return true;
+        match poll(&mut fds, Some(&timespec(left.min(LOOK)))) {
+            // Retried against the same deadline.
+            Ok(0) | Err(Errno::INTR) => {}
+            // Where the kernel does not let us wait, the caller's own look tells.
+            outcome => {
+                let _ = waits::CLIENTS.judge(outcome);
+                return true;
+            }
         }
     }
 }

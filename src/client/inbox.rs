@@ -21,6 +21,7 @@ use crate::pipeline::chunk::{close_frame, text_frame};
 use crate::pipeline::requests::FanoutHandle;
 use crate::process::clock::timespec;
 use crate::process::stop::Stop;
+use crate::process::waits;
 use crate::process::words::count;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use rustix::buffer::spare_capacity;
@@ -33,7 +34,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Error, Message, WebSocket};
 
@@ -123,6 +124,8 @@ pub struct Inbox {
     readers: HashMap<u64, Reader>,
     /// Clients whose answers wait for room.
     waiting: Vec<u64>,
+    /// When all clients were last looked at because no wait told of any.
+    read_all_at: Instant,
     fanout: FanoutHandle,
     gauges: Arc<ClientGauges>,
     beat: &'static Beat,
@@ -161,6 +164,7 @@ impl Inbox {
             shared,
             readers: HashMap::new(),
             waiting: Vec::new(),
+            read_all_at: Instant::now(),
             fanout,
             gauges,
             beat,
@@ -175,7 +179,7 @@ impl Inbox {
         let mut events = Vec::with_capacity(EVENTS_PER_TURN);
         while !self.stop.requested() {
             drill::obey(self.beat);
-            self.wait(&mut events);
+            let knows = self.wait(&mut events);
             let _doing = self.beat.begin(Operation::Reading);
             for event in &events {
                 self.beat.step();
@@ -187,6 +191,9 @@ impl Inbox {
                     id => self.read(id),
                 }
             }
+            if !knows {
+                self.read_all();
+            }
             self.retry_waiting();
             self.take_joining();
             self.let_go();
@@ -194,8 +201,8 @@ impl Inbox {
         self.beat.turn_to(Operation::Ended);
     }
 
-    /// Blocks until somebody is to be read, at most a turn.
-    fn wait(&self, events: &mut Vec<epoll::Event>) {
+    /// Blocks until somebody is to be read, at most a turn. Returns whether `events` says who.
+    fn wait(&self, events: &mut Vec<epoll::Event>) -> bool {
         let _doing = self.beat.begin(Operation::Waiting);
         let turn = if self.waiting.is_empty() {
             TURN
@@ -203,8 +210,10 @@ impl Inbox {
             TURN_WITH_WAITING
         };
         events.clear();
-        // An interrupted wait gives no events; the next turn waits again.
-        let _ = epoll::wait(&self.epoll, spare_capacity(events), Some(&timespec(turn)));
+        let waited = epoll::wait(&self.epoll, spare_capacity(events), Some(&timespec(turn)));
+        // An interrupted wait gives no events; the next turn waits again. A failed one tells of nobody, so everybody is
+        // looked at.
+        waits::INBOX.judge(waited).is_some() || waited == Err(Errno::INTR)
     }
 
     fn take_joining(&mut self) {
@@ -241,6 +250,22 @@ impl Inbox {
                 self.waiting.push(id);
             }
             Next::Done => self.remove(id),
+        }
+    }
+
+    /// Looks at every client that may be read, once in a turn's time, because thousands may be there. Without an epoll that
+    /// works nothing else tells of them.
+    fn read_all(&mut self) {
+        if self.read_all_at.elapsed() < TURN {
+            return;
+        }
+        self.read_all_at = Instant::now();
+        let ids: Vec<u64> = self.readers.keys().copied().collect();
+        for id in ids {
+            self.beat.step();
+            if !self.waiting.contains(&id) {
+                self.read(id);
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::pipeline::event::DropCause;
 use crate::process::clock::timespec;
 use crate::process::config::MAX_EVENT_BYTES_MAX;
+use crate::process::waits;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send, sockopt};
@@ -127,7 +128,7 @@ impl EventSender {
                     }
                     let mut fds = [PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::OUT)];
                     // Whatever it says, the next send tells.
-                    let _ = poll(&mut fds, Some(&timespec(left)));
+                    let _ = waits::SENDER.judge(poll(&mut fds, Some(&timespec(left))));
                 }
                 Err(error) => return Err(refusal(&error.into())),
             }

@@ -21,6 +21,7 @@ use crate::process::heap;
 use crate::process::logging::{LogControl, SELF_PACED};
 use crate::process::procfs::own_threads;
 use crate::process::stop::Stop;
+use crate::process::waits;
 use crate::process::words::count;
 use crate::web::health::{Finding, Vitals, object};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -134,7 +135,7 @@ impl Heartbeat {
             let _doing = self.beat.begin(Operation::Waiting);
             let mut fds = [PollFd::from_borrowed_fd(self.stop.as_fd(), PollFlags::IN)];
             // Interrupted or not, the clock tells.
-            let _ = poll(&mut fds, Some(&timespec(left.min(TURN))));
+            let _ = waits::HEARTBEAT.judge(poll(&mut fds, Some(&timespec(left.min(TURN)))));
         }
     }
 

@@ -25,6 +25,7 @@ use crate::process::clock::timespec;
 use crate::process::config::OnHang;
 use crate::process::stop::Stop;
 use crate::process::systemd::Notifier;
+use crate::process::waits;
 use crate::process::words::{count, pick};
 use log::Level;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -160,7 +161,7 @@ impl Watchdog {
             PollFd::from_borrowed_fd(self.demand.as_fd(), PollFlags::IN),
         ];
         // Interrupted, the round is a short one.
-        let _ = poll(&mut fds, Some(&timespec(TURN)));
+        let _ = waits::WATCHDOG.judge(poll(&mut fds, Some(&timespec(TURN))));
     }
 
     fn turn(&mut self) {

@@ -19,6 +19,7 @@ use crate::pipeline::event_socket::{BindError, EventSocket, PathLock, PathState}
 use crate::pipeline::receiver::{Receiver, try_lock};
 use crate::process::clock::{pause, timespec};
 use crate::process::stop::Stop;
+use crate::process::waits;
 use crate::process::words::{count, pick};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -159,8 +160,12 @@ impl Ingest {
     fn wait(&self) {
         let _doing = self.beat.begin(Operation::Waiting);
         let mut ready = Vec::with_capacity(2);
-        // An interrupted or failed wait costs nothing: receiving does not block, and the next turn waits again.
-        let _ = epoll::wait(&self.sleep, spare_capacity(&mut ready), Some(&timespec(TURN)));
+        // Receiving does not block, so it goes on also when a wait was interrupted or has failed.
+        let _ = waits::INGEST.judge(epoll::wait(
+            &self.sleep,
+            spare_capacity(&mut ready),
+            Some(&timespec(TURN)),
+        ));
     }
 
     /// The receiver, unless the fan-out keeps it for longer than receiving takes.
@@ -352,7 +357,7 @@ mod tests {
     use crate::pipeline::event::DropCause;
     use crate::pipeline::event_socket::lock;
     use crate::pipeline::intake::{Entry, INTAKE_LEN_MAX, IntakeRx, intake};
-    use crate::pipeline::receiver::{AFTER_ERROR, FanoutSleep};
+    use crate::pipeline::receiver::FanoutSleep;
     use crate::process::bell::Bell;
     use std::os::unix::net::UnixDatagram;
 
@@ -464,7 +469,7 @@ mod tests {
             ingest.wait();
             receiver.receive(ingest.beat, &|| ingest.has_another_duty());
         }
-        assert!(begun.elapsed() >= TURNS * AFTER_ERROR);
+        assert!(begun.elapsed() >= TURNS * waits::BACK_OFF);
         assert_eq!(datagram(&rx), "still received");
     }
 

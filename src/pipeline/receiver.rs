@@ -15,11 +15,13 @@ use crate::pipeline::event_socket::EventSocket;
 use crate::pipeline::ingest::{IngestGauges, beginning};
 use crate::pipeline::intake::{IntakeTx, Pushed};
 use crate::process::bell::Bell;
-use crate::process::clock::{pause, timespec};
+use crate::process::clock::timespec;
 use crate::process::recvmmsg::DatagramBatch;
+use crate::process::waits;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
@@ -32,8 +34,6 @@ const BATCH_LEN: usize = 32;
 const FEW: usize = 8;
 /// System calls per socket and turn, so that one flooded socket does not keep the thread from the others.
 const BATCHES_PER_TURN: usize = 64;
-/// After an error of a socket, which stays ready to be read: out of memory, this thread must not eat the processor too.
-pub(super) const AFTER_ERROR: Duration = Duration::from_millis(10);
 /// The kernel has told the idle fan-out alone of a datagram, and `ingest` has the lock: most likely it takes that datagram,
 /// but it may have looked before. So the fan-out waits for its bell for so long, and then looks itself.
 const LEFT_LOOK: Duration = Duration::from_millis(2);
@@ -173,7 +173,10 @@ impl Receiver {
                 _ => &self.former[index - 1],
             };
             match self.batch.receive(socket.as_fd(), BATCH_LEN) {
-                Ok(0) => return true,
+                Ok(0) => {
+                    waits::EVENT_SOCKET.judge(Ok(()));
+                    return true;
+                }
                 Ok(count) => {
                     *received += count as u64;
                     self.hand_on(beat);
@@ -184,7 +187,9 @@ impl Receiver {
                         "⚠️ cannot receive from {}: {error}; trying again",
                         self.socket.path().display()
                     );
-                    pause(AFTER_ERROR);
+                    // Stands back, and shows in `/health` if it lasts.
+                    let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+                    waits::EVENT_SOCKET.judge::<()>(Err(errno));
                     return true;
                 }
             }
@@ -320,11 +325,11 @@ impl FanoutSleep {
         let mut ready = Vec::with_capacity(2);
         bell.sleep(is_idle, || {
             let most = timespec(if alone { most.min(LEFT_LOOK) } else { most });
-            // An interrupted or failed wait costs nothing: the next turn waits again.
+            // An interrupted wait costs nothing: the next turn waits again, also after one that has failed.
             if alone {
-                let _ = poll(&mut [PollFd::new(bell, PollFlags::IN)], Some(&most));
+                let _ = waits::FANOUT.judge(poll(&mut [PollFd::new(bell, PollFlags::IN)], Some(&most)));
             } else {
-                let _ = epoll::wait(epoll, spare_capacity(&mut ready), Some(&most));
+                let _ = waits::FANOUT.judge(epoll::wait(epoll, spare_capacity(&mut ready), Some(&most)));
             }
         });
         let is_ready = |key| ready.iter().any(|ready| ready.data.u64() == key);

@@ -24,5 +24,6 @@ pub mod task;
 pub mod tcp_path;
 pub mod threads;
 pub mod visible;
+pub mod waits;
 pub mod web_origin;
 pub mod words;

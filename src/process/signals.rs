@@ -3,6 +3,7 @@
 
 use crate::process::clock::{monotonic_ms, timespec};
 use crate::process::exit::ExitStatus;
+use crate::process::waits;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags, open};
 use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXFSZ};
@@ -123,7 +124,7 @@ impl StopSignals {
     pub fn wait(&self, bound: Duration) -> Option<Heard> {
         let mut fds = [PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN)];
         // An interrupted poll is as good as one that timed out: the flags decide.
-        let _ = poll(&mut fds, Some(&timespec(bound)));
+        let _ = waits::MAIN.judge(poll(&mut fds, Some(&timespec(bound))));
         if let Some(stop) = self.stop() {
             return Some(Heard::Stop(stop));
         }
@@ -223,7 +224,7 @@ impl EndSignals {
     pub fn wait(&self, bound: Duration) -> bool {
         let mut fds = [PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN)];
         // What is there to read stays, so everybody who waits is woken. An interrupted poll costs nothing.
-        let _ = poll(&mut fds, Some(&timespec(bound)));
+        let _ = waits::MAIN.judge(poll(&mut fds, Some(&timespec(bound))));
         self.requested()
     }
 }

@@ -8,6 +8,7 @@ use crate::process::logging::LogControl;
 use crate::process::signals::StopSignals;
 use crate::process::stop::Stop;
 use crate::process::threads::{self, CORE_STACK_BYTES, ThreadHandle};
+use crate::process::waits;
 use log::Level;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::io;
@@ -105,7 +106,7 @@ fn watch(signals: &StopSignals, progress: &Progress, log: LogControl, over: &Sto
     let mut asked = None;
     while !over.requested() {
         // An interrupted poll is one more look.
-        let _ = poll(&mut [PollFd::new(over, PollFlags::IN)], Some(&timespec(LOOK)));
+        let _ = waits::MAIN.judge(poll(&mut [PollFd::new(over, PollFlags::IN)], Some(&timespec(LOOK))));
         let Some(signal) = signals.stop() else { continue };
         let since = *asked.get_or_insert_with(monotonic_ms);
         if monotonic_ms().saturating_sub(since) >= PATIENCE_MS && !over.requested() {

@@ -16,6 +16,7 @@ use crate::pipeline::requests::FanoutGauges;
 use crate::process::clock::{monotonic_ms, pause};
 use crate::process::logging::LogControl;
 use crate::process::procfs::other_unix_socket_owner;
+use crate::process::waits;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -159,7 +160,12 @@ impl Vitals {
         let mut status = Status::Ok;
         let mut reasons = Vec::new();
         let stalled = stalls.iter().map(Stall::finding);
-        for (how, text) in stalled.chain(self.path_finding()).chain(self.journal_finding()) {
+        let waits = waits::faults().map(|fault| (Status::Degraded, fault));
+        for (how, text) in stalled
+            .chain(self.path_finding())
+            .chain(self.journal_finding())
+            .chain(waits)
+        {
             status = status.max(how);
             reasons.push(text);
         }

@@ -40,6 +40,7 @@ mod network_cut;
 mod notices;
 mod pausing;
 mod protocol_doc;
+mod refused_waits;
 mod signals;
 mod slow_client;
 mod socket_activation;

@@ -6,6 +6,7 @@ use crate::client::protocol::EndReason;
 use crate::liveness::operation::Operation;
 use crate::process::clock::{monotonic_ms, monotonic_us, timespec};
 use crate::process::tcp_path::{TcpPath, Way};
+use crate::process::waits;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, IoSlice};
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
@@ -125,7 +126,7 @@ impl Running {
         let _doing = self.w.beat.begin_about(Operation::WaitingForSocket, about);
         let mut fds = [PollFd::from_borrowed_fd(self.w.link.as_fd(), PollFlags::OUT)];
         // Interrupted or not, the next send tells.
-        let _ = poll(&mut fds, Some(&timespec(asked)));
+        let _ = waits::CLIENTS.judge(poll(&mut fds, Some(&timespec(asked))));
         self.notice_oversleep(asked, begun);
         match self.w.link.end_reason() {
             None => Ok(()),

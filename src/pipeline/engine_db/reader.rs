@@ -20,6 +20,7 @@ use crate::process::clock::{pause, rfc3339, timespec};
 use crate::process::config::show_duration;
 use crate::process::procfs::Processes;
 use crate::process::stop::Stop;
+use crate::process::waits;
 use crate::process::words::{count, pick};
 use crossbeam_channel::{Receiver, Select, Sender};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -177,7 +178,7 @@ impl Reader {
             let _doing = self.beat.begin(Operation::Waiting);
             let mut fds = [PollFd::new(&self.stop, PollFlags::IN)];
             // Interrupted or not, the clock tells.
-            let _ = poll(&mut fds, Some(&timespec(left.min(TURN))));
+            let _ = waits::ENGINE_DB.judge(poll(&mut fds, Some(&timespec(left.min(TURN)))));
         }
     }
 
