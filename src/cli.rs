@@ -750,7 +750,7 @@ fn serve_help() -> String {
     let defaults = Config::default();
     let mut text = "\
 Receives events on a Unix datagram socket and sends each to every WebSocket client; runs until SIGTERM or Ctrl-C.
-A second signal ends it at once.
+A further signal, more than 500 ms after the first, ends it at once.
 
 Usage: threadcast serve [FLAGS]
 

@@ -5,7 +5,7 @@
 pub enum ExitStatus {
     /// Everything asked for was done; for `serve`: stopped by SIGTERM or SIGINT, in order.
     Fine = 0,
-    /// It could not start, or could not go on; also a second signal while stopping.
+    /// It could not start, or could not go on; also a further signal while stopping.
     Failed = 1,
     /// Unknown command or flag, a value that cannot be read, a faulty settings file.
     Usage = 2,
