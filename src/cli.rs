@@ -1,6 +1,7 @@
 //! From arguments to a command, and the texts of `--help`.
 
 use crate::client::filter::Filter;
+use crate::commands::act::Target;
 use crate::commands::clients::Clients;
 use crate::commands::drill::Drill;
 use crate::commands::emit::{Emit, Source};
@@ -23,10 +24,10 @@ use std::time::Duration;
 #[derive(Debug)]
 pub enum Command {
     Serve(Box<Config>),
-    Forget { machine: String, server: ServerUrl },
+    Forget { machine: String, server: Target },
     Drill(Drill),
     Clients(Clients),
-    Diagnose(ServerUrl),
+    Diagnose(Target),
     Emit(Emit),
     Tail(Tail),
     Replay(Replay),
@@ -203,10 +204,11 @@ fn serve(parser: &mut Parser) -> Result<Command, UsageError> {
 fn forget(parser: &mut Parser) -> Result<Command, UsageError> {
     let mut machine = None;
     let defaults = Config::default();
-    let (mut host, mut port) = (defaults.host, defaults.port);
+    let (mut host, mut port, mut socket) = (defaults.host, defaults.port, None);
     while let Some(argument) = parser.next()? {
         match argument {
             Arg::Long("help") | Arg::Short('h') => return Ok(Command::Print(forget_help())),
+            Arg::Long("admin-socket") => socket = Some(admin_socket(parser)?),
             Arg::Long("host") => host = host_value(parser)?,
             Arg::Long("port") => port = port_value(parser)?,
             Arg::Value(name) if machine.is_none() => machine = Some(name.string()?),
@@ -216,7 +218,10 @@ fn forget(parser: &mut Parser) -> Result<Command, UsageError> {
     match machine {
         Some(machine) => Ok(Command::Forget {
             machine,
-            server: ServerUrl::new(host, port),
+            server: Target {
+                server: ServerUrl::new(host, port),
+                socket,
+            },
         }),
         None => Err(UsageError::Missing {
             command: "forget",
@@ -520,11 +525,12 @@ fn demo(parser: &mut Parser) -> Result<Command, UsageError> {
 }
 
 fn diagnose(parser: &mut Parser) -> Result<Command, UsageError> {
-    let mut server = ServerUrl::default();
+    let mut server = Target::default();
     while let Some(argument) = parser.next()? {
         match argument {
             Arg::Long("help") | Arg::Short('h') => return Ok(Command::Print(diagnose_help())),
-            Arg::Long("url") => server = server_url(parser)?,
+            Arg::Long("url") => server.server = server_url(parser)?,
+            Arg::Long("admin-socket") => server.socket = Some(admin_socket(parser)?),
             other => return Err(other.unexpected().into()),
         }
     }
@@ -538,12 +544,13 @@ fn drill(parser: &mut Parser) -> Result<Command, UsageError> {
     };
     let (mut component, mut duration) = (None, None);
     let mut kind = "sleep".to_owned();
-    let mut server = ServerUrl::default();
+    let mut server = Target::default();
     while let Some(argument) = parser.next()? {
         match argument {
             Arg::Long("help") | Arg::Short('h') => return Ok(Command::Print(drill_help())),
             Arg::Long("kind") => kind = parser.value()?.string()?,
-            Arg::Long("url") => server = server_url(parser)?,
+            Arg::Long("url") => server.server = server_url(parser)?,
+            Arg::Long("admin-socket") => server.socket = Some(admin_socket(parser)?),
             Arg::Value(word) if component.is_none() => component = Some(word.string()?),
             Arg::Value(word) if duration.is_none() => duration = Some(drill_time(word.string()?)?),
             other => return Err(other.unexpected().into()),
@@ -564,6 +571,16 @@ fn drill_time(value: String) -> Result<Duration, UsageError> {
     config::duration(&value, Duration::ZERO, DRILL_MAX).map_err(|wanted| wrong("duration", value, wanted))
 }
 
+/// Where the server's admin socket is.
+fn admin_socket(parser: &mut Parser) -> Result<PathBuf, UsageError> {
+    let value = parser.value()?;
+    if value.is_empty() {
+        let wanted = "write the path of the server's admin socket, as its log and /status name it";
+        return Err(wrong("admin-socket", String::new(), wanted.to_owned()));
+    }
+    Ok(value.into())
+}
+
 fn server_url(parser: &mut Parser) -> Result<ServerUrl, UsageError> {
     let value = parser.value()?.string()?;
     value.parse().map_err(|wanted| wrong("url", value, wanted))
@@ -572,11 +589,14 @@ fn server_url(parser: &mut Parser) -> Result<ServerUrl, UsageError> {
 fn diagnose_help() -> String {
     format!(
         "\
-Prints what every thread of a running server is doing right now, with its stack. Taken from the server's own host only.
+Prints what every thread of a running server is doing right now, with its stack.
+Taken at the server's admin socket: by its own user, root, and its --admin-group.
 
 Usage: threadcast diagnose [FLAGS]
 
   --url URL                   the server: HOST, HOST:PORT or http://HOST:PORT [http://{}]
+  --admin-socket PATH         the server's admin socket; else it is looked for: /run/threadcast/admin.sock,
+                              threadcast-PORT.sock in $XDG_RUNTIME_DIR, the path in /status, logs
 
 Exit status: 0 fine, 1 no report, 2 wrong usage.
 ",
@@ -588,7 +608,8 @@ fn drill_help() -> String {
     format!(
         "\
 Makes one thread of a running server stand still for a while, to see what a hang looks like: the report names it, the
-others go on. The server must have been started with --allow-drill, and takes this from its own host only.
+others go on. The server must have been started with --allow-drill.
+Taken at the server's admin socket: by its own user, root, and its --admin-group.
 
 Usage: threadcast drill COMPONENT DURATION [FLAGS]
 
@@ -598,6 +619,8 @@ Usage: threadcast drill COMPONENT DURATION [FLAGS]
   --kind KIND                 sleep (as one who waits for a lock or a disk), spin (computing), log (asleep with the log's
                               lock in its hand) [sleep]
   --url URL                   the server: HOST, HOST:PORT or http://HOST:PORT [http://{}]
+  --admin-socket PATH         the server's admin socket; else it is looked for: /run/threadcast/admin.sock,
+                              threadcast-PORT.sock in $XDG_RUNTIME_DIR, the path in /status, logs
 
 Exit status: 0 the drill has begun, 1 it has not, 2 wrong usage.
 ",
@@ -782,12 +805,15 @@ fn forget_help() -> String {
     format!(
         "\
 Removes a machine from a running server's table, as if it had ended: for machines that were killed and never said so.
-Every browser that shows it is told. The server takes this from its own host only.
+Every browser that shows it is told.
+Taken at the server's admin socket: by its own user, root, and its --admin-group.
 
 Usage: threadcast forget NAME [FLAGS]
 
   --host ADDRESS              where the server listens [{}]
   --port PORT                 its port [{}]
+  --admin-socket PATH         the server's admin socket; else it is looked for: /run/threadcast/admin.sock,
+                              threadcast-PORT.sock in $XDG_RUNTIME_DIR, the path in /status, logs
 
 Exit status: 0 forgotten, 1 no such machine or no such server, 2 wrong usage.
 ",

@@ -23,6 +23,8 @@
 //! | `journal` | 0-1 | the event journal | a batch of events, 250 ms | yes |
 //! | `journal-sync` | 0-1 | nothing | something to flush, 250 ms | yes |
 //! | `enginedb` | 0-1 | reading the engine's database | the clock, 250 ms; a locked database, 250 ms | yes |
+//! | `admin` | 0-1 | the admin socket | a connection, 250 ms | yes |
+//! | `admin-request` | 0-4 | one request at the admin socket | its head 5 s, a report 10 s, its answer 20 s | no |
 //! | `files` | 0-1 | the state file and the status file | content, 250 ms | yes |
 //! | `watchdog` | 1 | what it remembers of every beat; the emergency file | the clock, 250 ms | by `/health` |
 //! | `log` | 1 | simplelog and its sinks | a line, 250 ms | yes |
@@ -41,6 +43,8 @@ pub mod commands;
 pub mod pipeline;
 
 pub mod client;
+
+pub mod admin;
 
 pub mod liveness;
 

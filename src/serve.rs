@@ -13,6 +13,7 @@ mod starting;
 pub use running::Reread;
 pub use starting::Progress;
 
+use crate::admin::listener::AdminGauges;
 use crate::client::accept::Accept;
 use crate::client::gauges::ClientGauges;
 use crate::client::handshake::Reception;
@@ -50,6 +51,7 @@ use crate::process::stop::Stop;
 use crate::process::systemd::Notifier;
 use crate::process::threads::{self, CORE_STACK_BYTES, JoinError, Obituaries, ThreadHandle};
 use crate::web::Site;
+use crate::web::acting::Acting;
 use crate::web::health::Vitals;
 use crate::web::status::Status;
 use crossbeam_channel::{Receiver, bounded};
@@ -59,6 +61,7 @@ use starting::{StartWatch, Step};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -74,6 +77,8 @@ const INGEST_WAIT: Duration = Duration::from_millis(750);
 const FANOUT_WAIT: Duration = Duration::from_millis(1250);
 /// `heartbeat` wakes at once, and makes one line and one content.
 const HEARTBEAT_WAIT: Duration = Duration::from_millis(250);
+/// `admin` wakes at once and removes its file.
+const ADMIN_WAIT: Duration = Duration::from_millis(250);
 /// `enginedb` wakes at once, or when SQLite has waited 250 ms for a lock.
 const ENGINE_DB_WAIT: Duration = Duration::from_millis(500);
 /// `watchdog` wakes at once; in the middle of a report it is left behind.
@@ -90,6 +95,7 @@ pub enum StartError {
     Listen { address: String, error: io::Error },
     Socket(BindError),
     Journal(JournalError),
+    Admin { path: PathBuf, error: io::Error },
     Resource { what: &'static str, error: io::Error },
 }
 
@@ -100,6 +106,9 @@ impl fmt::Display for StartError {
             StartError::Listen { address, error } => write!(f, "cannot listen on {address}: {error}"),
             StartError::Socket(error) => write!(f, "{error}"),
             StartError::Journal(error) => write!(f, "{error}"),
+            StartError::Admin { path, error } => {
+                write!(f, "cannot make the admin socket {}: {error}", path.display())
+            }
             StartError::Resource { what, error } => write!(f, "cannot make {what}: {error}"),
         }
     }
@@ -124,6 +133,9 @@ impl StartError {
             StartError::Passed(error) => error.hint().to_owned(),
             StartError::Socket(error) => error.hint(),
             StartError::Journal(error) => error.hint().to_owned(),
+            StartError::Admin { .. } => {
+                "give --admin-socket a path in a folder that only this user may write, or none".to_owned()
+            }
             StartError::Resource { .. } => {
                 "raise the limits of this user or service (ulimit -n, ulimit -u, TasksMax=)".to_owned()
             }
@@ -195,6 +207,7 @@ pub struct Server {
     heartbeat: (Stop, ThreadHandle<()>),
     journal: Option<beside::JournalThreads>,
     engine_db: Option<(Stop, ThreadHandle<()>)>,
+    admin: Option<(Stop, ThreadHandle<()>)>,
     files: Option<(Stop, ThreadHandle<()>)>,
     watchdog: (Stop, ThreadHandle<()>),
     ended: Receiver<String>,
@@ -226,7 +239,8 @@ impl Server {
         log: Option<LogControl>,
         (progress, origins): (&Progress, AllowedOrigins),
     ) -> Result<Server, StartError> {
-        let sockets = sockets::open(&mut config, passed)?;
+        let mut sockets = sockets::open(&mut config, passed)?;
+        sockets.admin = beside::bind_admin(&config, sockets.address.port())?;
         progress.begin(Step::Journal);
         let (record, journal_gauges, journal) = beside::start_journal(&config, beats)?;
         let started = Server::start_beside_journal(
@@ -341,6 +355,29 @@ impl Server {
         let engine_db = beside::start_engine_db(engine_db, fanout_handle.clone(), vitals.engine_db.clone(), beats)?;
         let clients = inbox_handle.clone();
         let registry = Arc::new(Registry::default());
+        let admin_gauges = Arc::new(AdminGauges::default());
+        let bound = sockets.admin.take();
+        let site = Arc::new(Site {
+            status: Status {
+                clients: Arc::clone(&registry),
+                fanout: Arc::clone(&fanout_gauges),
+                history_bytes_max: config.history_bytes,
+                engine_db: vitals.engine_db.clone(),
+                admin_socket: bound.as_ref().map(|bound| bound.path.clone()),
+                admin: Arc::clone(&admin_gauges),
+            },
+            vitals,
+            fanout: fanout_handle.clone(),
+        });
+        let acting = Acting {
+            fanout: fanout_handle.clone(),
+            beats,
+            demand,
+            stop: accept_stop.clone(),
+            allow_drill: config.allow_drill,
+            port: sockets.address.port(),
+        };
+        let admin = beside::start_admin(bound, config, (acting, Arc::clone(&site)), admin_gauges, beats)?;
         let reception = Reception {
             rules: origin_rules(config, sockets.address, origins),
             fanout: fanout_handle.clone(),
@@ -354,20 +391,8 @@ impl Server {
             connections_max: connections_max(config, room),
             gauges: client_gauges,
             registry: Arc::clone(&registry),
-            site: Site {
-                status: Status {
-                    clients: registry,
-                    fanout: fanout_gauges,
-                    history_bytes_max: config.history_bytes,
-                    engine_db: vitals.engine_db.clone(),
-                },
-                vitals,
-                fanout: fanout_handle,
-                beats,
-                demand,
-                stop: accept_stop.clone(),
-                allow_drill: config.allow_drill,
-            },
+            site: Arc::clone(&site),
+            beats,
             stop: accept_stop.clone(),
         };
         let accept = Accept::new(sockets.listener, Arc::new(reception), beats.accept, accept_stop.clone());
@@ -396,6 +421,7 @@ impl Server {
             heartbeat,
             journal: None,
             engine_db,
+            admin,
             files,
             watchdog,
             ended,
@@ -434,6 +460,10 @@ impl Server {
         self.clients.end_all();
         for client in clients.unwrap_or_default() {
             keep_faults(client.join_within(left(STOP_DEADLINE)), &mut faults);
+        }
+        if let Some((stop, admin)) = self.admin {
+            stop.request();
+            keep_faults(admin.join_within(left(ADMIN_WAIT)), &mut faults);
         }
         self.inbox.0.request();
         keep_faults(self.inbox.1.join_within(left(STOP_DEADLINE)), &mut faults);

@@ -21,7 +21,7 @@ use crate::client::protocol::{EndReason, Protocol, v1};
 use crate::client::registry::Registry;
 use crate::client::view::View;
 use crate::client::writer::{CONTROL_QUEUE_LEN_MAX, Timing, Writer};
-use crate::liveness::beat::Beat;
+use crate::liveness::beat::{Beat, Beats};
 use crate::liveness::operation::Operation;
 use crate::pipeline::position::Position;
 use crate::pipeline::requests::{FanoutGauges, FanoutHandle, Joined as JoinedBy, Start, Unanswered};
@@ -59,7 +59,8 @@ pub struct Reception {
     pub connections_max: usize,
     pub gauges: Arc<ClientGauges>,
     pub registry: Arc<Registry>,
-    pub site: Site,
+    pub site: Arc<Site>,
+    pub beats: &'static Beats,
     /// Made when the server stops: whoever is no client yet is not waited for.
     pub stop: Stop,
 }
@@ -74,7 +75,7 @@ pub struct Connection {
 
 /// The thread's body.
 pub fn serve(connection: Connection, reception: &Reception) {
-    match reception.site.beats.clients.take(connection.id) {
+    match reception.beats.clients.take(connection.id) {
         Some(place) => receive(connection, reception, *place),
         // `accept` lets in no more connections than there are places; should it ever, this one is told to come back.
         None => {
@@ -123,7 +124,7 @@ fn receive(connection: Connection, reception: &Reception, beat: &'static Beat) {
         refusal
     } else {
         let _doing = beat.begin(Operation::AnsweringPage);
-        let answer = reception.site.answer(&head, connection.peer);
+        let answer = reception.site.answer(&head);
         if answer.is_refusal() {
             log::info!(
                 "📋 answered {:.20} {:.200} of {} with {}",
@@ -394,7 +395,7 @@ fn join(
         inbox_beat: reception.inbox_beat,
         fanout: reception.fanout.clone(),
         numbers: Arc::clone(&reception.numbers),
-        beats: reception.site.beats,
+        beats: reception.beats,
         timing: reception.timing,
         limits: reception.limits,
     };

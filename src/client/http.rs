@@ -15,7 +15,7 @@ use crate::process::stop::Stop;
 use crate::process::waits;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -91,7 +91,8 @@ pub fn read_head(socket: BorrowedFd<'_>, stop: &Stop) -> Result<Head, HeadError>
 
 /// Sends an answer and ends the connection so that the peer can read it; whether the peer's side took all of it. Blocks
 /// at most the answer's deadline and the drain's; once the server stops, the drain's for each.
-pub fn answer(socket: &std::net::TcpStream, method: &str, answer: &Answer, stop: &Stop) -> bool {
+pub fn answer(socket: impl AsFd, method: &str, answer: &Answer, stop: &Stop) -> bool {
+    let socket = socket.as_fd();
     let bytes = answer.encode(method);
     let deadline = Instant::now() + ANSWER_DEADLINE;
     let mut stopping = None;
@@ -99,12 +100,12 @@ pub fn answer(socket: &std::net::TcpStream, method: &str, answer: &Answer, stop:
         true => *stopping.get_or_insert_with(|| deadline.min(Instant::now() + DRAIN_DEADLINE)),
         false => deadline,
     };
-    if !send_until(socket.as_fd(), &bytes, deadline) {
+    if !send_until(socket, &bytes, deadline) {
         return false;
     }
     // It fails only when the peer is gone.
-    let _ = socket.shutdown(std::net::Shutdown::Write);
-    drain(socket.as_fd(), Instant::now() + DRAIN_DEADLINE);
+    let _ = shutdown(socket, Shutdown::Write);
+    drain(socket, Instant::now() + DRAIN_DEADLINE);
     true
 }
 

@@ -1,6 +1,6 @@
 //! `threadcast diagnose`: prints what every thread of a running server is doing, with its stack.
 
-use crate::commands::request::{self, ServerUrl};
+use crate::commands::act::{self, Target};
 use crate::commands::{complain, print};
 use crate::process::exit::ExitStatus;
 use std::time::Duration;
@@ -9,8 +9,8 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(12);
 
 /// The command.
-pub fn run(server: &ServerUrl) -> ExitStatus {
-    match request::post(server, "/diagnose", PATIENCE) {
+pub fn run(server: &Target) -> ExitStatus {
+    match act::post(server, "/diagnose", PATIENCE) {
         Ok(answer) if answer.status == 200 => print(&answer.body),
         Ok(answer) => {
             complain(&format!("threadcast: no report: {}\n", answer.detail()));

@@ -1,6 +1,6 @@
 //! `threadcast drill COMPONENT DURATION`: makes a thread of a running server stand still, to see what happens then.
 
-use crate::commands::request::{self, ServerUrl};
+use crate::commands::act::{self, Target};
 use crate::commands::{complain, print};
 use crate::process::exit::ExitStatus;
 use crate::web::query;
@@ -15,7 +15,7 @@ pub struct Drill {
     pub component: String,
     pub duration: Duration,
     pub kind: String,
-    pub server: ServerUrl,
+    pub server: Target,
 }
 
 /// The command.
@@ -26,7 +26,7 @@ pub fn run(drill: &Drill) -> ExitStatus {
         drill.duration.as_millis(),
         query::encode(&drill.kind)
     );
-    match request::post(&drill.server, &target, PATIENCE) {
+    match act::post(&drill.server, &target, PATIENCE) {
         Ok(answer) if answer.status == 200 => print(&format!(
             "{} stands still for {:?} ({}) from its next turn on; see the server's log, /health, and logs/hang-emergency.log\n",
             drill.component, drill.duration, drill.kind

@@ -1,6 +1,6 @@
 //! `threadcast forget NAME`: removes a machine from a running server.
 
-use crate::commands::request::{self, ServerUrl};
+use crate::commands::act::{self, Target};
 use crate::commands::{complain, print};
 use crate::process::exit::ExitStatus;
 use crate::web::query;
@@ -10,9 +10,9 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The command.
-pub fn run(machine: &str, server: &ServerUrl) -> ExitStatus {
+pub fn run(machine: &str, server: &Target) -> ExitStatus {
     let target = format!("/forget?machine={}", query::encode(machine));
-    match request::post(server, &target, PATIENCE) {
+    match act::post(server, &target, PATIENCE) {
         Ok(answer) if answer.status == 200 => print(&format!("machine {machine:?} is forgotten\n")),
         Ok(answer) => {
             complain(&format!("threadcast: not forgotten: {}\n", answer.detail()));

@@ -1,5 +1,6 @@
 //! What each command of the program does, from the person's side: its output, its exit status.
 
+pub mod act;
 pub mod clients;
 pub mod clients_table;
 pub mod demo;

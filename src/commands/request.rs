@@ -9,6 +9,7 @@ use httparse::{EMPTY_HEADER, Response, Status};
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -27,6 +28,11 @@ impl ServerUrl {
     /// By host (without brackets) and port.
     pub fn new(host: String, port: u16) -> ServerUrl {
         ServerUrl(Authority::new(host, port))
+    }
+
+    /// Its TCP port.
+    pub fn port(&self) -> u16 {
+        self.0.port()
     }
 }
 
@@ -75,25 +81,13 @@ impl Answer {
     }
 }
 
-/// Sends `POST target` and gives the answer; says so, with a hint, when there is none. Blocks 5 s for each of the host's
+/// Sends `GET target` and gives the answer; says so, with a hint, when there is none. Blocks 5 s for each of the host's
 /// addresses and `patience` for each part of the answer, at most.
 ///
 /// # Errors
 /// There is no server, or it does not answer; that has been said.
-pub fn post(url: &ServerUrl, target: &str, patience: Duration) -> Result<Answer, ExitStatus> {
-    request(url, "POST", target, patience)
-}
-
-/// The same with GET.
-///
-/// # Errors
-/// As [`post`].
 pub fn get(url: &ServerUrl, target: &str, patience: Duration) -> Result<Answer, ExitStatus> {
-    request(url, "GET", target, patience)
-}
-
-fn request(url: &ServerUrl, method: &str, target: &str, patience: Duration) -> Result<Answer, ExitStatus> {
-    ask(url, method, target, patience).map_err(|error| {
+    quietly(url, target, patience).map_err(|error| {
         complain(&format!(
             "threadcast: cannot ask the server at {url}: {error}\nhint: is it running there? `{}` answers when it is\n",
             format_args!("curl http://{url}/health")
@@ -102,29 +96,38 @@ fn request(url: &ServerUrl, method: &str, target: &str, patience: Duration) -> R
     })
 }
 
-fn ask(url: &ServerUrl, method: &str, target: &str, patience: Duration) -> io::Result<Answer> {
+/// The same without a word.
+///
+/// # Errors
+/// As [`get`].
+pub fn quietly(url: &ServerUrl, target: &str, patience: Duration) -> io::Result<Answer> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in (url.0.host(), url.0.port()).to_socket_addrs()? {
         match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
-            Ok(socket) => return exchange(socket, url, (method, target), patience),
+            Ok(socket) => return exchange(&socket, &url.0.for_header(), ("GET", target), patience),
             Err(error) => last = error,
         }
     }
     Err(last)
 }
 
-fn exchange(
-    mut socket: TcpStream,
-    url: &ServerUrl,
+/// Sends a request to `host` and reads the answer to its end. Blocks `patience` for each part of it.
+///
+/// # Errors
+/// The connection fails, time is over, or what answers is no threadcast.
+pub fn exchange<S: Timed>(
+    socket: &S,
+    host: &str,
     (method, target): (&str, &str),
     patience: Duration,
-) -> io::Result<Answer> {
-    socket.set_read_timeout(Some(patience))?;
-    socket.set_write_timeout(Some(patience))?;
+) -> io::Result<Answer>
+where
+    for<'a> &'a S: Read + Write,
+{
+    socket.limit(patience)?;
     write!(
-        socket,
-        "{method} {target} HTTP/1.1\r\nhost: {}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
-        url.0.for_header()
+        &mut &*socket,
+        "{method} {target} HTTP/1.1\r\nhost: {host}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
     )?;
     let mut bytes = Vec::new();
     socket.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes).map_err(|error| {
@@ -145,6 +148,29 @@ fn exchange(
             body: String::from_utf8(bytes.split_off(head_len)).map_err(|_| stranger())?,
         }),
         _ => Err(stranger()),
+    }
+}
+
+/// A socket whose reads and writes can have a limit.
+pub trait Timed {
+    /// From now on each read and each write ends after `patience`.
+    ///
+    /// # Errors
+    /// The time is zero.
+    fn limit(&self, patience: Duration) -> io::Result<()>;
+}
+
+impl Timed for TcpStream {
+    fn limit(&self, patience: Duration) -> io::Result<()> {
+        self.set_read_timeout(Some(patience))?;
+        self.set_write_timeout(Some(patience))
+    }
+}
+
+impl Timed for UnixStream {
+    fn limit(&self, patience: Duration) -> io::Result<()> {
+        self.set_read_timeout(Some(patience))?;
+        self.set_write_timeout(Some(patience))
     }
 }
 

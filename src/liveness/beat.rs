@@ -381,6 +381,7 @@ pub struct Beats {
     pub journal: &'static Beat,
     pub journal_sync: &'static Beat,
     pub enginedb: &'static Beat,
+    pub admin: &'static Beat,
     pub log: &'static Beat,
     pub watchdog: &'static Beat,
     pub clients: ClientBeats,
@@ -405,6 +406,7 @@ impl Beats {
             journal: beat("journal", Role::Helper),
             journal_sync: beat("journal-sync", Role::Helper),
             enginedb: beat("enginedb", Role::Helper),
+            admin: beat("admin", Role::Helper),
             log: beat("log", Role::Helper),
             watchdog: beat("watchdog", Role::Helper),
             clients: ClientBeats::new(connections_max, move || Beat::new("client", Role::Client, slow)),
@@ -426,7 +428,7 @@ impl Beats {
     }
 
     /// The beats of all threads that live as long as the server, the data path first.
-    pub fn permanent(&self) -> [&'static Beat; 12] {
+    pub fn permanent(&self) -> [&'static Beat; 13] {
         [
             self.ingest,
             self.fanout,
@@ -438,6 +440,7 @@ impl Beats {
             self.journal,
             self.journal_sync,
             self.enginedb,
+            self.admin,
             self.log,
             self.watchdog,
         ]

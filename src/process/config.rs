@@ -1,6 +1,7 @@
 //! The settings of `threadcast serve`: one table from which flags, `--config` and `--help` are made.
 
 use crate::process::address::parse_host;
+use crate::process::groups;
 use crate::process::web_origin::WebOrigin;
 use log::LevelFilter;
 use std::ffi::OsStr;
@@ -26,6 +27,18 @@ pub enum StateFile {
     /// At this path.
     At(PathBuf),
     /// Nowhere.
+    Off,
+}
+
+/// Where the admin socket lies.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AdminSocket {
+    /// `$RUNTIME_DIRECTORY/admin.sock`, else `threadcast-PORT.sock` in `$XDG_RUNTIME_DIR`, else in the log folder.
+    #[default]
+    Usual,
+    /// At this path.
+    At(PathBuf),
+    /// Nowhere: nobody can act.
     Off,
 }
 
@@ -84,6 +97,9 @@ pub struct Config {
     pub slow_broadcast: Duration,
     pub slow_snapshot: Duration,
     pub allow_drill: bool,
+    pub admin_socket: AdminSocket,
+    /// The group whose members may act, by its number.
+    pub admin_group: Option<u32>,
     /// SO_SNDBUF of every client, in bytes as given to setsockopt(2). Not a flag: an operator has no reason to change
     /// it; tests make it tiny so that every send is partial.
     pub send_buffer_bytes: usize,
@@ -132,6 +148,8 @@ impl Default for Config {
             slow_broadcast: Duration::from_millis(50),
             slow_snapshot: Duration::from_millis(200),
             allow_drill: false,
+            admin_socket: AdminSocket::Usual,
+            admin_group: None,
             send_buffer_bytes: SEND_BUFFER_BYTES,
         }
     }
@@ -256,7 +274,7 @@ macro_rules! setting {
 }
 
 /// Every setting, in the order of `--help`.
-pub static SETTINGS: [Setting; 34] = [
+pub static SETTINGS: [Setting; 36] = [
     setting!(
         "host",
         "ADDRESS",
@@ -434,6 +452,38 @@ pub static SETTINGS: [Setting; 34] = [
             Delivery::Queued => "queued",
         }
         .to_owned()
+    ),
+    setting!(
+        "admin-socket",
+        "PATH",
+        "Unix socket at which who may acts on the server; auto: admin.sock in $RUNTIME_DIRECTORY, else threadcast-PORT.sock in $XDG_RUNTIME_DIR or the log folder; none: nobody can act",
+        |c, v| {
+            c.admin_socket = match not_empty(v)?.as_str() {
+                "auto" => AdminSocket::Usual,
+                "none" => AdminSocket::Off,
+                path => AdminSocket::At(path.into()),
+            };
+            Ok(())
+        },
+        |c| match &c.admin_socket {
+            AdminSocket::Usual => "auto".to_owned(),
+            AdminSocket::At(path) => path.display().to_string(),
+            AdminSocket::Off => "none".to_owned(),
+        }
+    ),
+    setting!(
+        "admin-group",
+        "GROUP",
+        "a group whose members may act on the server too, by name or number",
+        |c, v| {
+            c.admin_group = if v == "none" {
+                None
+            } else {
+                Some(groups::number_of(&not_empty(v)?)?)
+            };
+            Ok(())
+        },
+        |c| c.admin_group.map_or("none".to_owned(), |group| group.to_string())
     ),
     setting!(
         "state-file",
@@ -633,7 +683,7 @@ pub static SETTINGS: [Setting; 34] = [
     setting!(
         "allow-drill",
         "",
-        "let `POST /drill` from this host freeze a component for a while, to try the alarms",
+        "let `threadcast drill` freeze a component for a while, to try the alarms",
         |c, v| {
             c.allow_drill = switch(v)?;
             Ok(())

@@ -1,5 +1,8 @@
 //! The threads beside the path of events: `log`, `journal`, `files` and `watchdog`, and what each is given.
 
+use crate::admin::credentials::Rule;
+use crate::admin::listener::{Admin, AdminGauges};
+use crate::admin::place::{self, Bound};
 use crate::liveness::beat::{Beat, Beats};
 use crate::liveness::demand::Demand;
 use crate::liveness::drill;
@@ -19,7 +22,7 @@ use crate::pipeline::machines::Machines;
 use crate::pipeline::machines::merge::{RecoveredTo, mark};
 use crate::pipeline::requests::FanoutHandle;
 use crate::process::clock::epoch_seconds;
-use crate::process::config::Config;
+use crate::process::config::{AdminSocket, Config};
 use crate::process::files::{self, Durability, KeptFile, LockError, LockFile, Phase, Slot, lock_path};
 use crate::process::logging::{self, LogControl};
 use crate::process::stop::Stop;
@@ -27,6 +30,8 @@ use crate::process::systemd::Notifier;
 use crate::process::threads::{self, CORE_STACK_BYTES, ThreadHandle};
 use crate::process::words::count;
 use crate::serve::{StartError, new_stop, resource};
+use crate::web::Site;
+use crate::web::acting::Acting;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -288,3 +293,49 @@ pub(super) fn start_watchdog(
 
 /// Symbols are looked up on this stack, by code that recurses; only touched pages count.
 const WATCHDOG_STACK_BYTES: usize = 4 * 1024 * 1024;
+
+/// Makes the admin socket. Without it at a usual place the server serves all the same, and says so.
+pub(super) fn bind_admin(config: &Config, port: u16) -> Result<Option<Bound>, StartError> {
+    let mut failed = Vec::new();
+    for path in place::candidates(&config.admin_socket, port, &config.log_dir) {
+        match Bound::new(&path, config.admin_group) {
+            Ok(bound) => return Ok(Some(bound)),
+            Err(error) if matches!(config.admin_socket, AdminSocket::At(_)) => {
+                return Err(StartError::Admin { path, error });
+            }
+            Err(error) => failed.push(format!("{}: {error}", path.display())),
+        }
+    }
+    if !failed.is_empty() {
+        log::warn!(
+            "⚠️ there is no admin socket, so nobody can forget machines or have a report made of this server ({}); give \
+             --admin-socket a path in a folder that only this user may write",
+            failed.join("; ")
+        );
+    }
+    Ok(None)
+}
+
+/// Starts `admin`, if it has a socket.
+pub(super) fn start_admin(
+    bound: Option<Bound>,
+    config: &Config,
+    desk: (Acting, Arc<Site>),
+    gauges: Arc<AdminGauges>,
+    beats: &'static Beats,
+) -> Result<Option<(Stop, ThreadHandle<()>)>, StartError> {
+    let Some(bound) = bound else {
+        beats.admin.turn_to(Operation::Ended);
+        return Ok(None);
+    };
+    let rule = Rule {
+        own_uid: rustix::process::geteuid().as_raw(),
+        group: config.admin_group,
+    };
+    log::info!("🔑 admin socket {}", bound.path.display());
+    let stop = new_stop()?;
+    let admin = Admin::new(bound, rule, desk, gauges, (beats.admin, stop.clone()));
+    let handle =
+        threads::spawn("admin", CORE_STACK_BYTES, None, move || admin.run()).map_err(resource("thread admin"))?;
+    Ok(Some((stop, handle)))
+}

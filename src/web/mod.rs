@@ -2,6 +2,8 @@
 //!
 //! Every request is answered on its connection's own thread.
 
+pub mod acting;
+
 pub mod health;
 
 pub mod query;
@@ -11,20 +13,11 @@ pub mod status;
 use crate::client::handshake::STREAM_PATH;
 use crate::client::http::head::READ_METHODS;
 use crate::client::http::{Answer, Head};
-use crate::liveness::beat::Beats;
-use crate::liveness::demand::{Demand, NoReport};
-use crate::liveness::drill::{self, Kind};
 use crate::pipeline::requests::FanoutHandle;
-use crate::process::stop::Stop;
+use crate::web::acting::ACTING;
 use crate::web::health::Vitals;
 use crate::web::status::Status;
-use serde_json::json;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// How long a report on demand may take; of 1,000 threads it takes a second or two.
-const DIAGNOSE_MAX: Duration = Duration::from_secs(10);
 
 /// The pages.
 #[derive(Debug)]
@@ -32,17 +25,11 @@ pub struct Site {
     pub vitals: Arc<Vitals>,
     pub status: Status,
     pub fanout: FanoutHandle,
-    pub beats: &'static Beats,
-    pub demand: Demand,
-    /// Made when the server stops: who waits for a report is not waited for.
-    pub stop: Stop,
-    pub allow_drill: bool,
 }
 
 impl Site {
-    /// Answers a request that is not to become a WebSocket. Blocks at most 4 s, on the fan-out; for a report,
-    /// [`DIAGNOSE_MAX`].
-    pub fn answer(&self, head: &Head, peer: SocketAddr) -> Answer {
+    /// Answers a request that is not to become a WebSocket. Blocks at most 4 s, on the fan-out.
+    pub fn answer(&self, head: &Head) -> Answer {
         let Some(methods) = methods(head) else {
             return Answer::detail(404, "Not Found");
         };
@@ -56,12 +43,7 @@ impl Site {
             "/health" => self.vitals.answer(),
             "/status" => self.status.answer(),
             "/initial" => self.initial(),
-            command => match by_hand(head, peer) {
-                Err(refusal) => refusal,
-                Ok(()) if command == "/forget" => self.forget(&head.query),
-                Ok(()) if command == "/diagnose" => self.diagnose(),
-                Ok(()) => self.drill(&head.query),
-            },
+            path => acting_refused(path),
         }
     }
 
@@ -83,55 +65,6 @@ impl Site {
             Err(why) => Answer::detail(503, &why.to_string()),
         }
     }
-
-    fn forget(&self, query: &str) -> Answer {
-        let Some(machine) = query::value(query, "machine") else {
-            return Answer::detail(400, "the query must be machine=NAME");
-        };
-        match self.fanout.forget(machine.clone()) {
-            Ok(true) => Answer::json(200, b"{\"forgotten\":true}".to_vec()),
-            Ok(false) => Answer::detail(404, &format!("there is no machine {machine:?}")),
-            Err(why) => Answer::detail(503, &why.to_string()),
-        }
-    }
-
-    /// Where every thread is. Blocks until the watchdog has made the report, at most [`DIAGNOSE_MAX`].
-    fn diagnose(&self) -> Answer {
-        match self.demand.ask(DIAGNOSE_MAX, || self.stop.requested()) {
-            Ok(report) => Answer::text(200, report),
-            Err(NoReport::Taken) => Answer::detail(503, "another report is being made; ask again"),
-            Err(NoReport::Late) => Answer::detail(503, "the watchdog did not make the report in time"),
-        }
-    }
-
-    fn drill(&self, query: &str) -> Answer {
-        if !self.allow_drill {
-            return Answer::detail(403, "start the server with --allow-drill to allow this");
-        }
-        let component = query::value(query, "component");
-        let millis = query::value(query, "ms").and_then(|ms| ms.parse().ok());
-        let (Some(component), Some(millis)) = (component, millis) else {
-            return Answer::detail(400, "the query must be component=NAME&ms=MILLISECONDS");
-        };
-        let duration = Duration::from_millis(millis).min(drill::DRILL_MAX);
-        let kind = query::value(query, "kind").unwrap_or_else(|| Kind::Sleep.name().to_owned());
-        let Some(kind) = Kind::from_name(&kind) else {
-            let names: Vec<&str> = Kind::names().collect();
-            let text = format!("there is no kind {kind:?}; there are {}", names.join(", "));
-            return Answer::detail(400, &text);
-        };
-        if !drill::order(self.beats, &component, duration, kind) {
-            let names: Vec<String> = self.beats.permanent().iter().map(|beat| beat.name()).collect();
-            let text = format!(
-                "there is no component {component:?}; there are {}, and client-N for each client",
-                names.join(", ")
-            );
-            return Answer::detail(404, &text);
-        }
-        log::warn!("⚠️ drill: {component} stands still for {duration:?} ({})", kind.name());
-        let answer = json!({ "component": component, "ms": duration.as_millis() as u64, "kind": kind.name() });
-        Answer::json(200, answer.to_string().into_bytes())
-    }
 }
 
 /// What may be asked of a path; `None` where there is nothing. Nothing is at `/` either, but monitors ask there with
@@ -140,22 +73,20 @@ fn methods(head: &Head) -> Option<&'static str> {
     match &head.path[..] {
         "/health" | "/status" | "/initial" | STREAM_PATH => Some(READ_METHODS),
         "/" | "*" if head.method == "OPTIONS" => Some(READ_METHODS),
-        "/forget" | "/drill" | "/diagnose" => Some("POST, OPTIONS"),
+        path if ACTING.iter().any(|(acting, _)| *acting == path) => Some("POST, OPTIONS"),
         _ => None,
     }
 }
 
-/// Commands that change something are taken from this host only, and never from a web page: browsers name the page's
-/// origin in every POST.
-fn by_hand(head: &Head, peer: SocketAddr) -> Result<(), Answer> {
-    if head.forwarded || !peer.ip().to_canonical().is_loopback() {
-        return Err(Answer::detail(403, "this is taken from the server's own host only"));
-    }
-    if head.origin.is_some() {
-        return Err(Answer::detail(
-            403,
-            "this is not taken from web pages; use the threadcast command",
-        ));
-    }
-    Ok(())
+/// Acting takes credentials, which no TCP connection has.
+fn acting_refused(path: &str) -> Answer {
+    let command = ACTING
+        .iter()
+        .find(|(acting, _)| *acting == path)
+        .map_or("threadcast", |(_, command)| *command);
+    let text = format!(
+        "this is taken at the server's admin socket only (`admin_socket` in /status): run `{command}` on the server's host, as \
+         the server's user or root"
+    );
+    Answer::detail(403, &text)
 }

@@ -2,6 +2,7 @@
 //!
 //! The answer asks nobody: it reads what `fanout` and the clients' threads show, so it is given while they stand still.
 
+use crate::admin::listener::AdminGauges;
 use crate::client::figures::{Latencies, Seen};
 use crate::client::http::Answer;
 use crate::client::outbox::Link;
@@ -13,6 +14,7 @@ use crate::pipeline::requests::FanoutGauges;
 use crate::process::clock::{epoch_seconds, monotonic_ms};
 use crate::web::health::object;
 use serde_json::{Value, json};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -24,6 +26,9 @@ pub struct Status {
     /// `--history-bytes`.
     pub history_bytes_max: usize,
     pub engine_db: Option<Arc<EngineDbGauges>>,
+    /// Where who may can act; `None`: nowhere.
+    pub admin_socket: Option<PathBuf>,
+    pub admin: Arc<AdminGauges>,
 }
 
 /// One client at one moment.
@@ -63,6 +68,11 @@ impl Status {
             ("epoch", self.fanout.epoch.get().map(Epoch::to_string).into()),
             ("seq", newest.into()),
             ("time", epoch_seconds().into()),
+            (
+                "admin_socket",
+                self.admin_socket.as_ref().map(|path| path.display().to_string()).into(),
+            ),
+            ("admin_refused", self.admin.refused.load(Ordering::Relaxed).into()),
             ("history", history),
             ("delivery_bounds_ms", bounds.into()),
             ("totals", totals.value(rows.len())),

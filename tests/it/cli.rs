@@ -279,7 +279,7 @@ mod settings_file {
         // In force, not only printed.
         let mut client = server.client();
         assert!(client.frame().is_keepalive());
-        assert_eq!(server.http("POST", "/drill?component=files&ms=1", &[]).status, 200);
+        assert_eq!(server.act("/drill?component=files&ms=1").status, 200);
         let mode = fs::metadata(server.socket_path()).unwrap();
         assert_eq!(std::os::unix::fs::MetadataExt::mode(&mode) & 0o777, 0o640);
     }

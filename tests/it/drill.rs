@@ -48,7 +48,7 @@ fn a_drill_that_cannot_be_says_why() {
         (
             &["drill", "fanout", "1s", "--url", "http://127.0.0.1:1"],
             1,
-            "cannot ask the server at 127.0.0.1:1",
+            "no admin socket of the server at 127.0.0.1:1 was found",
         ),
         (&["drill", "fanout"], 2, "drill fanout 20s"),
         (&["drill", "fanout", "1h", "--url", &with], 2, "2m"),
@@ -115,7 +115,10 @@ fn diagnose_without_a_server_or_watchdog_says_so() {
     let folder = server.folder();
     let (status, out, err) = run(folder.path(), &["diagnose", "--url", "http://127.0.0.1:1"]);
     assert_eq!((status, out.as_str()), (1, ""));
-    assert!(err.contains("cannot ask the server at 127.0.0.1:1"), "{err}");
+    assert!(
+        err.contains("no admin socket of the server at 127.0.0.1:1 was found"),
+        "{err}"
+    );
     let (status, ..) = run(folder.path(), &["drill", "watchdog", "60s", "--url", &url(&server)]);
     assert_eq!(status, 0);
     // It obeys at its next turn; a report that is made before that is a good one.

@@ -268,7 +268,7 @@ fn a_younger_server_at_our_path_is_named_and_not_ourselves() {
     let server = TestServer::start(&["--allow-drill", "--hang-timeout", "1s"]);
     let path = server.socket_path();
     let drill = |millis: u32| {
-        let answer = server.http("POST", &format!("/drill?component=ingest&ms={millis}"), &[]);
+        let answer = server.act(&format!("/drill?component=ingest&ms={millis}"));
         assert_eq!(answer.status, 200, "{}", answer.body);
     };
     // While ingest stands still, it does not bind again what is removed here.

@@ -16,7 +16,7 @@ const NOTICED: Duration = Duration::from_secs(20);
 #[track_caller]
 fn freeze(server: &TestServer, component: &str, duration: Duration) {
     let target = format!("/drill?component={component}&ms={}", duration.as_millis());
-    let answer = server.http("POST", &target, &[]);
+    let answer = server.act(&target);
     assert_eq!(answer.status, 200, "{}", answer.body);
 }
 

@@ -92,7 +92,7 @@ fn summed(lines: &[BTreeMap<String, String>], key: &str) -> BTreeMap<String, u64
 
 fn freeze(server: &TestServer, component: &str, duration: Duration) {
     let target = format!("/drill?component={component}&ms={}", duration.as_millis());
-    let answer = server.http("POST", &target, &[]);
+    let answer = server.act(&target);
     assert_eq!(answer.status, 200, "{}", answer.body);
 }
 

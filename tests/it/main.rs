@@ -9,6 +9,7 @@
 
 mod support;
 
+mod admin;
 mod bad_events;
 mod cli;
 mod clock;

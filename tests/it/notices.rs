@@ -38,7 +38,7 @@ fn joined(server: &TestServer) -> TestClient {
 #[track_caller]
 fn freeze(server: &TestServer, component: &str, millis: u64) {
     let target = format!("/drill?component={component}&ms={millis}");
-    let answer = server.http("POST", &target, &[]);
+    let answer = server.act(&target);
     assert_eq!(answer.status, 200, "{}", answer.body);
 }
 

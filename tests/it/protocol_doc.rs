@@ -277,7 +277,7 @@ fn hang(page: &Page, seen: &mut Seen) {
     let server = TestServer::start(&["--allow-drill", "--hang-timeout", "1s"]);
     let freeze = |millis: u64| {
         let target = format!("/drill?component=fanout&ms={millis}");
-        assert_eq!(server.http("POST", &target, &[]).status, 200);
+        assert_eq!(server.act(&target).status, 200);
     };
     let mut reader = Reader::join(&server, "v1", "");
     reader.until("hello");

@@ -385,7 +385,7 @@ fn the_figures_are_told_while_the_fanout_and_a_client_stand_still() {
     let id = row(&status(&server), &client)["id"].as_u64().unwrap();
     for component in ["fanout".to_owned(), format!("client-{id}")] {
         let target = format!("/drill?component={component}&ms=60000");
-        assert_eq!(server.http("POST", &target, &[]).status, 200);
+        assert_eq!(server.act(&target).status, 200);
     }
     eventually("both are hung", || {
         let health = server.health();
@@ -397,7 +397,7 @@ fn the_figures_are_told_while_the_fanout_and_a_client_stand_still() {
     assert_eq!((code, err.as_str()), (0, ""));
     assert!(out.contains("; 1 client\n"), "{out}");
     for component in ["fanout".to_owned(), format!("client-{id}")] {
-        server.http("POST", &format!("/drill?component={component}&ms=0"), &[]);
+        server.act(&format!("/drill?component={component}&ms=0"));
     }
     server.send(numbered(1, 100));
     client.expect_numbers(1..2);

@@ -175,7 +175,7 @@ fn a_second_signal_ends_a_slow_stop_at_once() {
         let client = server.client();
         // Each makes the stop wait for its own bound.
         for component in ["ingest", "fanout", "inbox"] {
-            let answer = server.http("POST", &format!("/drill?component={component}&ms=60000"), &[]);
+            let answer = server.act(&format!("/drill?component={component}&ms=60000"));
             assert_eq!(answer.status, 200, "{}", answer.body);
         }
         server.signal(first);
@@ -198,7 +198,7 @@ fn a_second_signal_ends_a_slow_stop_at_once() {
 fn a_component_that_stands_still_is_named_and_left_behind() {
     let mut server = TestServer::start(&["--allow-drill", "--hang-timeout", "1s"]);
     let mut client = server.client();
-    let answer = server.http("POST", "/drill?component=fanout&ms=60000", &[]);
+    let answer = server.act("/drill?component=fanout&ms=60000");
     assert_eq!(answer.status, 200, "{}", answer.body);
     server.wait_for_line("fanout is late: ");
     let begun = Instant::now();

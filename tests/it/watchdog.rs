@@ -29,13 +29,14 @@ const COMPONENTS: &[&str] = &[
     #[cfg(feature = "engine-db")]
     "enginedb",
     "files",
+    "admin",
     "log",
 ];
 
 #[track_caller]
 fn drill(server: &TestServer, component: &str, duration: Duration, kind: &str) {
     let target = format!("/drill?component={component}&ms={}&kind={kind}", duration.as_millis());
-    let answer = server.http("POST", &target, &[]);
+    let answer = server.act(&target);
     assert_eq!(answer.status, 200, "{}", answer.body);
 }
 
@@ -397,7 +398,7 @@ fn many_clients_that_hang_at_once_are_one_report_in_which_nobody_is_left_out() {
         (server.health()["connections"] == CLIENTS).then_some(())
     });
     let ids: Vec<String> = {
-        let answer = server.http("POST", "/diagnose", &[]);
+        let answer = server.act("/diagnose");
         let named = answer.body.split("client-").skip(1);
         let mut ids: Vec<String> = named
             .filter_map(|rest| rest.split_once(" (id ").map(|(id, _)| id.to_owned()))
@@ -411,7 +412,7 @@ fn many_clients_that_hang_at_once_are_one_report_in_which_nobody_is_left_out() {
     for id in ids {
         let target = format!("/drill?component=client-{id}&ms=60000");
         // The one that has asked is gone.
-        if server.http("POST", &target, &[]).status == 200 {
+        if server.act(&target).status == 200 {
             held.push(id);
         }
     }
@@ -673,7 +674,7 @@ fn two_hundred_reports_under_load_leave_nothing_behind_and_interrupt_nobody() {
     let server = TestServer::start(&["--ping-interval", "50ms", "--history-bytes", "0"]);
     let fleet = Fleet::start(&server, CLIENTS, 1);
     let diagnose = || {
-        let answer = server.http("POST", "/diagnose", &[]);
+        let answer = server.act("/diagnose");
         assert_eq!(answer.status, 200, "{}", answer.body);
         for thread in ["fanout (id ", "ingest (id ", "watchdog (id "] {
             assert!(answer.body.contains(thread), "no {thread} in {}", answer.body);

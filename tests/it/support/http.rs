@@ -3,6 +3,8 @@
 use super::DEADLINE;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 /// An answer.
 #[derive(Debug)]
@@ -34,10 +36,23 @@ pub fn request(address: SocketAddr, method: &str, target: &str, headers: &[&str]
     raw(address, format!("{method} {target} HTTP/1.1\r\n{lines}\r\n").as_bytes())
 }
 
+/// Sends a request that acts to an admin socket, and reads the answer to its end.
+pub fn act(socket: &Path, method: &str, target: &str, headers: &[&str]) -> Answer {
+    let lines: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
+    let socket = UnixStream::connect(socket).unwrap_or_else(|error| panic!("{}: {error}", socket.display()));
+    let bytes = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n");
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    exchange(socket, bytes.as_bytes())
+}
+
 /// Sends bytes and reads the answer to its end.
 pub fn raw(address: SocketAddr, bytes: &[u8]) -> Answer {
-    let mut socket = TcpStream::connect(address).unwrap();
+    let socket = TcpStream::connect(address).unwrap();
     socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    exchange(socket, bytes)
+}
+
+fn exchange(mut socket: impl Read + Write, bytes: &[u8]) -> Answer {
     socket.write_all(bytes).unwrap();
     let mut answer = Vec::new();
     socket.read_to_end(&mut answer).unwrap();

@@ -168,7 +168,18 @@ impl TestServer {
         client
     }
 
-    /// A request.
+    /// Its admin socket, at the usual place of a server without folders for what runs.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.path(&format!("logs/threadcast-{}.sock", self.address.port()))
+    }
+
+    /// A request that acts, at the admin socket.
+    #[track_caller]
+    pub fn act(&self, target: &str) -> Answer {
+        http::act(&self.admin_socket(), "POST", target, &[])
+    }
+
+    /// A request over TCP.
     pub fn http(&self, method: &str, target: &str, headers: &[&str]) -> Answer {
         http::request(self.address, method, target, headers)
     }
@@ -317,6 +328,9 @@ fn command(folder: &Path, flags: &[&str]) -> Command {
         .args(STEADY.iter().flat_map(|(flag, value)| [flag, value]))
         .args(flags)
         .current_dir(folder)
+        // The admin socket lies in the log folder then, and servers of tests do not meet.
+        .env_remove("RUNTIME_DIRECTORY")
+        .env_remove("XDG_RUNTIME_DIR")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
@@ -361,6 +375,7 @@ pub fn run(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_threadcast"))
         .args(arguments)
         .current_dir(folder)
+        .env_remove("XDG_RUNTIME_DIR")
         .stdin(Stdio::null())
         .output()
         .unwrap();

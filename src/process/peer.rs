@@ -1,0 +1,95 @@
+//! Who is at the other end of a Unix stream socket (unix(7)).
+
+use rustix::net::sockopt::socket_peercred;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+/// A process as it was when it connected, or when it began to listen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    pub pid: i32,
+    pub uid: u32,
+    /// Its first group; [`groups`] has the others.
+    pub gid: u32,
+}
+
+/// Most groups that are asked for: NGROUPS_MAX of Linux.
+const GROUPS_MAX: usize = 65_536;
+
+/// Who has connected, or listens.
+///
+/// # Errors
+/// It is no Unix stream socket, or nobody is there.
+pub fn credentials(socket: impl AsFd) -> io::Result<Peer> {
+    let peer = socket_peercred(socket)?;
+    Ok(Peer {
+        pid: peer.pid.as_raw_nonzero().get(),
+        uid: peer.uid.as_raw(),
+        gid: peer.gid.as_raw(),
+    })
+}
+
+/// The supplementary groups of who has connected (SO_PEERGROUPS, Linux 4.13).
+///
+/// # Errors
+/// As [`credentials`].
+pub fn groups(socket: impl AsFd) -> io::Result<Vec<u32>> {
+    let mut room = 64;
+    loop {
+        let mut groups = vec![0u32; room];
+        let mut bytes = (room * size_of::<u32>()) as libc::socklen_t;
+        let given = get_groups(socket.as_fd().as_raw_fd(), &mut groups, &mut bytes);
+        let count = bytes as usize / size_of::<u32>();
+        match given {
+            Ok(()) => {
+                groups.truncate(count);
+                return Ok(groups);
+            }
+            // It has said how many there are.
+            Err(error) if error.raw_os_error() == Some(libc::ERANGE) && count > room && count <= GROUPS_MAX => {
+                room = count
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "rustix has no SO_PEERGROUPS")]
+fn get_groups(socket: i32, groups: &mut [u32], bytes: &mut libc::socklen_t) -> io::Result<()> {
+    // SAFETY: the kernel writes at most `bytes` bytes, which is the length of `groups`, and then the length that it has
+    // written or needs to `bytes`; both outlive the call. gid_t is u32 on Linux, and any value is a valid one.
+    let outcome = unsafe {
+        libc::getsockopt(
+            socket,
+            libc::SOL_SOCKET,
+            libc::SO_PEERGROUPS,
+            groups.as_mut_ptr().cast(),
+            std::ptr::from_mut(bytes),
+        )
+    };
+    if outcome == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn we_are_our_own_peer() {
+        let (one, _other) = UnixStream::pair().unwrap();
+        let peer = credentials(&one).unwrap();
+        assert_eq!(peer.pid, i32::try_from(std::process::id()).unwrap());
+        assert_eq!(peer.uid, rustix::process::geteuid().as_raw());
+        let expected: Vec<u32> = rustix::process::getgroups()
+            .unwrap()
+            .iter()
+            .map(|group| group.as_raw())
+            .collect();
+        assert_eq!(groups(&one).unwrap(), expected);
+    }
+}
