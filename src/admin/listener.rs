@@ -18,6 +18,7 @@ use crate::process::clock::{pause, timespec};
 use crate::process::peer::Peer;
 use crate::process::stop::Stop;
 use crate::process::threads::{self, CORE_STACK_BYTES, ThreadHandle};
+use crate::process::waits;
 use crate::web::Site;
 use crate::web::acting::Acting;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -119,7 +120,7 @@ impl Admin {
             PollFd::new(&self.stop, PollFlags::IN),
         ];
         // An interrupted poll costs nothing: accepting does not block.
-        let _ = poll(&mut fds, Some(&timespec(TURN)));
+        let _ = waits::ADMIN.judge(poll(&mut fds, Some(&timespec(TURN))));
     }
 
     fn take_in(&mut self) {
@@ -151,10 +152,11 @@ impl Admin {
         }
         let desk = Arc::clone(&self.desk);
         // A request reads and writes only this socket, within its own bounds.
+        let socket = Arc::new(socket);
+        let own = Arc::clone(&socket);
         let started = socket
             .set_nonblocking(true)
-            .and_then(|()| socket.try_clone())
-            .and_then(|own| threads::spawn("admin-request", CORE_STACK_BYTES, None, move || desk.answer(&own, peer)));
+            .and_then(|()| threads::spawn("admin-request", CORE_STACK_BYTES, None, move || desk.answer(&own, peer)));
         match started {
             Ok(handle) => self.requests.push(handle),
             Err(error) => self.refuse(

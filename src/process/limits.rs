@@ -4,8 +4,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fs;
 use std::path::Path;
 
-/// Descriptors that are not connections: sockets, log, state file, epoll.
-const DESCRIPTORS_RESERVED: u64 = 32;
+/// Descriptors that are not connections: sockets, log, state file, epoll, requests at the admin socket.
+const DESCRIPTORS_RESERVED: u64 = 40;
 /// Threads that are not connections, ours and what else runs under the same limits.
 const THREADS_RESERVED: u64 = 64;
 /// Connections beyond the clients, for pages and for handshakes under way: an eighth of all, at most so many.

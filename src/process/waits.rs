@@ -37,6 +37,7 @@ pub static FANOUT: Wait = Wait::new("fanout waits for work");
 pub static ACCEPT: Wait = Wait::new("accept waits for connections");
 pub static INBOX: Wait = Wait::new("inbox waits for clients' messages");
 pub static CLIENTS: Wait = Wait::new("clients' threads wait for their sockets");
+pub static ADMIN: Wait = Wait::new("admin waits for requests");
 pub static HEARTBEAT: Wait = Wait::new("heartbeat waits for its time");
 pub static ENGINE_DB: Wait = Wait::new("enginedb waits for its time");
 pub static WATCHDOG: Wait = Wait::silent("watchdog waits for its time");
@@ -45,7 +46,7 @@ pub static WATCHDOG: Wait = Wait::silent("watchdog waits for its time");
 pub static SENDER: Wait = Wait::silent("a command waits for room");
 
 /// Those of the server.
-static ALL: [&Wait; 10] = [
+static ALL: [&Wait; 11] = [
     &MAIN,
     &INGEST,
     &EVENT_SOCKET,
@@ -53,6 +54,7 @@ static ALL: [&Wait; 10] = [
     &ACCEPT,
     &INBOX,
     &CLIENTS,
+    &ADMIN,
     &HEARTBEAT,
     &ENGINE_DB,
     &WATCHDOG,

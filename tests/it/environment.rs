@@ -81,10 +81,10 @@ fn a_server_with_few_descriptors_plans_for_them_and_tells_who_is_too_many() {
     let server = TestServer::start_command(folder(), &[], |command| {
         in_shell(command, &["sh"], "ulimit -n 80");
     });
-    server.wait_for_line("room for 42 clients");
+    server.wait_for_line("room for 35 clients");
     let mut watched = Watched::new(server);
     let line = ": too many connections";
-    // 42 clients and six more connections have room, and ten are there: of 120, the last 82 come too late, but for one
+    // 35 clients and five more connections have room, and ten are there: of 120, the last 90 come too late, but for one
     // or two whose room the requests of this test had taken.
     let least = 78;
     watched.judge(Row::new(

@@ -115,7 +115,7 @@ fn a_part_of_a_recording_has_the_losses_that_reach_into_it() {
         let arguments = [&["replay"][..], &paths, &["--fast"], &part].concat();
         let (status, _, said) = run(&server.path(""), &arguments);
         assert_eq!(status, 0, "{said}");
-        let counted = if said.contains("losses are recorded") {
+        let counted = if said.contains("1 loss is recorded") {
             "1 losses"
         } else {
             "no losses"

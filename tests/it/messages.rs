@@ -367,7 +367,9 @@ fn whoever_breaks_the_protocol_is_ended_with_the_code_for_it_and_nobody_else() {
             1009,
         ),
         ("a frame that declares 1 GB", declared(1 << 30), 1009),
-        ("a frame that declares all there is", declared(u64::MAX), 1009),
+        ("a frame that declares all there is", declared(u64::MAX >> 1), 1009),
+        // RFC 6455 section 5.2: the most significant bit must be 0.
+        ("a frame that declares more than there is", declared(u64::MAX), 1002),
     ];
     for bit in [0x40, 0x20, 0x10, 0x70] {
         cases.push(("a reserved bit", masked_with(0x80 | bit | TEXT, b"ping"), 1002));

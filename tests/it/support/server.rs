@@ -168,8 +168,12 @@ impl TestServer {
         client
     }
 
-    /// Its admin socket, at the usual place of a server without folders for what runs.
+    /// Its admin socket, at the usual place of a server without folders for what runs, unless its folder has one.
     pub fn admin_socket(&self) -> PathBuf {
+        let given = self.path("admin.sock");
+        if given.exists() {
+            return given;
+        }
         self.path(&format!("logs/threadcast-{}.sock", self.address.port()))
     }
 
