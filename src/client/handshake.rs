@@ -141,7 +141,7 @@ fn receive(connection: Connection, reception: &Reception, beat: &'static Beat) {
     reply(&connection, &method, &answer, reception);
 }
 
-/// The one way out for answers, so that no refusal goes uncounted. Blocks as [`http::answer`] does.
+/// The one way out for answers, so that no refusal goes uncounted. Blocks as [`http::answer()`] does.
 fn reply(connection: &Connection, method: &str, answer: &Answer, reception: &Reception) {
     if answer.is_refusal() {
         reception.gauges.requests.add(answer.status);

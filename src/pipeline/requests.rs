@@ -64,7 +64,7 @@ pub struct Backlog {
     pub bytes: usize,
     /// The client with the largest backlog: its number, and its bytes.
     pub largest: Option<(u64, usize)>,
-    /// When the fan-out looked, [`monotonic_ms`](crate::process::clock::monotonic_ms).
+    /// When the fan-out looked, [`monotonic_ms`].
     pub measured_ms: u64,
 }
 
