@@ -375,7 +375,7 @@ impl Server {
             demand,
             stop: accept_stop.clone(),
             allow_drill: config.allow_drill,
-            port: sockets.address.port(),
+            address: sockets.address,
         };
         let admin = beside::start_admin(bound, config, (acting, Arc::clone(&site)), admin_gauges, beats)?;
         let reception = Reception {

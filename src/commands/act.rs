@@ -11,6 +11,7 @@ use serde_json::Value;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -34,8 +35,8 @@ pub struct Target {
 #[derive(Debug)]
 enum NotThis {
     Absent,
-    /// It belongs to a server with another port.
-    OtherPort(u16),
+    /// It belongs to a server that listens elsewhere.
+    OtherServer(SocketAddr),
     Denied,
     /// Its user.
     Stranger(u32),
@@ -46,7 +47,7 @@ impl fmt::Display for NotThis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             NotThis::Absent => f.write_str("nobody listens there"),
-            NotThis::OtherPort(port) => write!(f, "it belongs to the server with port {port}"),
+            NotThis::OtherServer(address) => write!(f, "it belongs to the server at {address}"),
             NotThis::Denied => f.write_str("this user may not connect"),
             NotThis::Stranger(uid) => {
                 write!(
@@ -71,7 +72,7 @@ pub fn post(to: &Target, target: &str, patience: Duration) -> Result<Answer, Exi
         None => (usual_places(&to.server), false),
     };
     for path in places {
-        match open(&path, (!given).then_some(to.server.port())) {
+        match open(&path, (!given).then_some(&to.server)) {
             Ok(socket) => return ask(socket, target, patience).map_err(|error| no_answer(&path, &error)),
             Err(why) => tried.push((path, why)),
         }
@@ -99,8 +100,41 @@ fn named_by_status(server: &ServerUrl) -> Option<PathBuf> {
     Some(PathBuf::from(status.get("admin_socket")?.as_str()?))
 }
 
-/// Connects, if who listens there may be trusted with what we ask, and has that port.
-fn open(path: &Path, port: Option<u16>) -> Result<UnixStream, NotThis> {
+/// Connects, if who listens there may be trusted with what we ask, and is the server at that address.
+fn open(path: &Path, server: Option<&ServerUrl>) -> Result<UnixStream, NotThis> {
+    if let Some(server) = server {
+        let socket = connect_to_trusted(path)?;
+        let answer = request::exchange(&socket, "localhost", ("GET", "/admin"), LOOK).map_err(NotThis::Failed)?;
+        if answer.status == 403 {
+            return Err(NotThis::Denied);
+        }
+        let body: Option<Value> = serde_json::from_str(&answer.body).ok();
+        let theirs = body.and_then(|body| body.get("address")?.as_str()?.parse().ok());
+        let theirs: SocketAddr =
+            theirs.ok_or_else(|| NotThis::Failed(io::Error::other("what answers there is no threadcast")))?;
+        if !is_at(server, theirs) {
+            return Err(NotThis::OtherServer(theirs));
+        }
+    }
+    // A connection is for one request. Whoever listens now is judged anew.
+    connect_to_trusted(path)
+}
+
+/// Whether a server that listens at `theirs` is the one that `server` names: the port, and either the address itself or, for
+/// one that listens at every address, an address of this host.
+fn is_at(server: &ServerUrl, theirs: SocketAddr) -> bool {
+    let Ok(addresses) = server.addresses() else {
+        return false;
+    };
+    let is_own = |address: IpAddr| UdpSocket::bind((address, 0)).is_ok();
+    addresses.into_iter().any(|wanted| {
+        let (wanted_ip, their_ip) = (wanted.ip().to_canonical(), theirs.ip().to_canonical());
+        wanted.port() == theirs.port() && (wanted_ip == their_ip || their_ip.is_unspecified() && is_own(wanted_ip))
+    })
+}
+
+/// Connects to this user, root, or the owner of the socket's folder; to nobody else.
+fn connect_to_trusted(path: &Path) -> Result<UnixStream, NotThis> {
     let socket = connect_to(path, LOOK)?;
     let peer = peer::credentials(&socket).map_err(NotThis::Failed)?;
     let own = rustix::process::geteuid().as_raw();
@@ -108,20 +142,11 @@ fn open(path: &Path, port: Option<u16>) -> Result<UnixStream, NotThis> {
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
-    let owner = fs::metadata(folder).map(|folder| folder.uid());
-    if peer.uid != own && peer.uid != 0 && owner.is_ok_and(|owner| owner != peer.uid) {
+    let is_owner = || fs::metadata(folder).is_ok_and(|folder| folder.uid() == peer.uid);
+    if peer.uid != own && peer.uid != 0 && !is_owner() {
         return Err(NotThis::Stranger(peer.uid));
     }
-    let Some(port) = port else { return Ok(socket) };
-    let answer = request::exchange(&socket, "localhost", ("GET", "/admin"), LOOK).map_err(NotThis::Failed)?;
-    let body: Option<Value> = serde_json::from_str(&answer.body).ok();
-    let theirs = body.and_then(|body| u16::try_from(body.get("port")?.as_u64()?).ok());
-    match (answer.status, theirs) {
-        (403, _) => Err(NotThis::Denied),
-        (_, Some(theirs)) if theirs == port => connect_to(path, LOOK),
-        (_, Some(theirs)) => Err(NotThis::OtherPort(theirs)),
-        (_, None) => Err(NotThis::Failed(io::Error::other("what answers there is no threadcast"))),
-    }
+    Ok(socket)
 }
 
 fn connect_to(path: &Path, patience: Duration) -> Result<UnixStream, NotThis> {

@@ -8,7 +8,7 @@ use crate::process::exit::ExitStatus;
 use httparse::{EMPTY_HEADER, Response, Status};
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::str::FromStr;
 use std::time::Duration;
@@ -28,6 +28,14 @@ impl ServerUrl {
     /// By host (without brackets) and port.
     pub fn new(host: String, port: u16) -> ServerUrl {
         ServerUrl(Authority::new(host, port))
+    }
+
+    /// The addresses of its host, with its port. Blocks on the system's answer to a name.
+    ///
+    /// # Errors
+    /// The name has no address.
+    pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        Ok((self.0.host(), self.0.port()).to_socket_addrs()?.collect())
     }
 
     /// Its TCP port.
@@ -102,7 +110,7 @@ pub fn get(url: &ServerUrl, target: &str, patience: Duration) -> Result<Answer, 
 /// As [`get`].
 pub fn quietly(url: &ServerUrl, target: &str, patience: Duration) -> io::Result<Answer> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in (url.0.host(), url.0.port()).to_socket_addrs()? {
+    for address in url.addresses()? {
         match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
             Ok(socket) => return exchange(&socket, &url.0.for_header(), ("GET", target), patience),
             Err(error) => last = error,

@@ -1,12 +1,12 @@
 //! Who is at the other end of a Unix stream socket (unix(7)).
 
-use rustix::net::sockopt::socket_peercred;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
 /// A process as it was when it connected, or when it began to listen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
+    /// 0 if it is in another PID namespace, such as a container's.
     pub pid: i32,
     pub uid: u32,
     /// Its first group; [`groups`] has the others.
@@ -16,16 +16,23 @@ pub struct Peer {
 /// Most groups that are asked for: NGROUPS_MAX of Linux.
 const GROUPS_MAX: usize = 65_536;
 
-/// Who has connected, or listens.
+/// Who has connected, or listens (SO_PEERCRED).
 ///
 /// # Errors
 /// It is no Unix stream socket, or nobody is there.
 pub fn credentials(socket: impl AsFd) -> io::Result<Peer> {
-    let peer = socket_peercred(socket)?;
+    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut bytes = size_of::<libc::ucred>() as libc::socklen_t;
+    get_option(
+        socket.as_fd().as_raw_fd(),
+        libc::SO_PEERCRED,
+        std::ptr::from_mut(&mut peer).cast(),
+        &mut bytes,
+    )?;
     Ok(Peer {
-        pid: peer.pid.as_raw_nonzero().get(),
-        uid: peer.uid.as_raw(),
-        gid: peer.gid.as_raw(),
+        pid: peer.pid,
+        uid: peer.uid,
+        gid: peer.gid,
     })
 }
 
@@ -38,7 +45,12 @@ pub fn groups(socket: impl AsFd) -> io::Result<Vec<u32>> {
     loop {
         let mut groups = vec![0u32; room];
         let mut bytes = (room * size_of::<u32>()) as libc::socklen_t;
-        let given = get_groups(socket.as_fd().as_raw_fd(), &mut groups, &mut bytes);
+        let given = get_option(
+            socket.as_fd().as_raw_fd(),
+            libc::SO_PEERGROUPS,
+            groups.as_mut_ptr().cast(),
+            &mut bytes,
+        );
         let count = bytes as usize / size_of::<u32>();
         match given {
             Ok(()) => {
@@ -54,19 +66,16 @@ pub fn groups(socket: impl AsFd) -> io::Result<Vec<u32>> {
     }
 }
 
-#[expect(unsafe_code, reason = "rustix has no SO_PEERGROUPS")]
-fn get_groups(socket: i32, groups: &mut [u32], bytes: &mut libc::socklen_t) -> io::Result<()> {
-    // SAFETY: the kernel writes at most `bytes` bytes, which is the length of `groups`, and then the length that it has
-    // written or needs to `bytes`; both outlive the call. gid_t is u32 on Linux, and any value is a valid one.
-    let outcome = unsafe {
-        libc::getsockopt(
-            socket,
-            libc::SOL_SOCKET,
-            libc::SO_PEERGROUPS,
-            groups.as_mut_ptr().cast(),
-            std::ptr::from_mut(bytes),
-        )
-    };
+/// getsockopt(2) of the level SOL_SOCKET into `bytes` bytes at `to`. Private, and both callers own that memory: `to` is valid
+/// for `bytes` bytes of plain numbers.
+#[expect(
+    unsafe_code,
+    reason = "rustix has no SO_PEERGROUPS, and its SO_PEERCRED cannot hold the pid 0"
+)]
+fn get_option(socket: i32, option: i32, to: *mut libc::c_void, bytes: &mut libc::socklen_t) -> io::Result<()> {
+    // SAFETY: the kernel writes at most `bytes` bytes to `to`, which both callers have there, and then the length that it has
+    // written or needs to `bytes`. Both outlive the call, and any bytes are valid values of u32 and of ucred's numbers.
+    let outcome = unsafe { libc::getsockopt(socket, libc::SOL_SOCKET, option, to, std::ptr::from_mut(bytes)) };
     if outcome == 0 {
         Ok(())
     } else {

@@ -8,6 +8,7 @@ use crate::pipeline::requests::FanoutHandle;
 use crate::process::stop::Stop;
 use crate::web::query;
 use serde_json::json;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// How long a report on demand may take; of 1,000 threads it takes a second or two.
@@ -29,8 +30,8 @@ pub struct Acting {
     /// Made when the server stops: who waits for a report is not waited for.
     pub stop: Stop,
     pub allow_drill: bool,
-    /// Of the server, so that a command knows whether this is the one it means.
-    pub port: u16,
+    /// Where the server listens, so that a command knows whether this is the one it means.
+    pub address: SocketAddr,
 }
 
 impl Acting {
@@ -49,7 +50,10 @@ impl Acting {
             "/forget" => self.forget(&head.query),
             "/diagnose" => self.diagnose(),
             "/drill" => self.drill(&head.query),
-            _ => Answer::json(200, json!({ "port": self.port }).to_string().into_bytes()),
+            _ => Answer::json(
+                200,
+                json!({ "address": self.address.to_string() }).to_string().into_bytes(),
+            ),
         })
     }
 

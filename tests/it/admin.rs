@@ -323,3 +323,28 @@ fn a_proxy_on_this_host_cannot_act_for_the_world() {
     });
     assert_eq!(server.health()["machines"], 1);
 }
+
+/// Servers of two hosts may have the same port; the command that names one must not act on the other.
+#[test]
+fn a_command_for_another_address_acts_on_no_server_here() {
+    let server = TestServer::start(&[]);
+    with_machine(&server);
+    let port = server.address.port().to_string();
+    // A loopback address of this host at which nobody listens.
+    let elsewhere = ["forget", "m", "--host", "127.0.0.2", "--port", &port];
+    let (status, _, err) = run(server.folder().path(), &elsewhere);
+    assert_eq!(status, 1, "{err}");
+    assert!(
+        err.contains(&format!("it belongs to the server at {}", server.address)),
+        "{err}"
+    );
+    assert_eq!(server.health()["machines"], 1);
+    let everywhere = TestServer::start(&["--host", "0.0.0.0"]);
+    let url = format!("http://127.0.0.2:{}", everywhere.address.port());
+    let (status, _, err) = run(everywhere.folder().path(), &["diagnose", "--url", &url]);
+    assert_eq!(
+        (status, err.as_str()),
+        (0, ""),
+        "one that listens everywhere is at each address of its host"
+    );
+}

@@ -51,7 +51,10 @@ fn code(text: &str) -> String {
 
 /// The modules that may contain `unsafe`, and what for; ARCHITECTURE.md says the same.
 const UNSAFE: [(&str, &str); 9] = [
-    ("src/process/peer.rs", "SO_PEERGROUPS, which rustix lacks"),
+    (
+        "src/process/peer.rs",
+        "SO_PEERGROUPS, which rustix lacks, and SO_PEERCRED with the pid 0",
+    ),
     ("src/process/signals.rs", "handlers of signals that look at a clock"),
     ("src/process/recvmmsg.rs", "recvmmsg(2), which rustix lacks"),
     ("src/process/heap.rs", "malloc_trim(3)"),
