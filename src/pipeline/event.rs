@@ -123,12 +123,11 @@ pub fn check(bytes: &[u8]) -> Result<Event<'_>, DropCause> {
     let (top, inner) = read_at_once(text).map_or_else(|| read_twice(text), Ok)?;
     let [kind, event_type, machine_name, machine_id, state, timestamp, _] = top;
     let [inner_name, to_state, current_state, inner_time, config_type] = inner;
-    let kind = string(kind)?.or(string(event_type)?);
+    let kind = first_string([kind, event_type])?;
     let registered = kind.as_deref() == Some("machine_registered");
-    let current_state = string(current_state)?.filter(|_| registered);
     let event = Event {
-        machine: string(machine_name)?.or(string(machine_id)?).or(string(inner_name)?),
-        state: string(to_state)?.or(string(state)?).or(current_state),
+        machine: first_string([machine_name, machine_id, inner_name])?,
+        state: first_string([to_state, state, current_state.filter(|_| registered)])?,
         time: number(inner_time).or_else(|| number(timestamp)),
         config_type: string(config_type)?,
         kind,
@@ -176,6 +175,20 @@ fn string(raw: Raw<'_>) -> Result<Option<Cow<'_, str>>, DropCause> {
     decoded
         .map(|text| Some(Cow::Owned(text)))
         .map_err(|_| DropCause::NotUnicode)
+}
+
+/// The first of these values that is a string; those behind it do not count.
+///
+/// # Errors
+/// As [`string`].
+fn first_string<'a, const N: usize>(values: [Raw<'a>; N]) -> Result<Option<Cow<'a, str>>, DropCause> {
+    for value in values {
+        let text = string(value)?;
+        if text.is_some() {
+            return Ok(text);
+        }
+    }
+    Ok(None)
 }
 
 /// Longest spelling of a number that we keep; Python's longest float has 24 characters.
@@ -388,6 +401,9 @@ mod tests {
         }
         event(r#"{"type":"t","machine_name":"\ud83d\ude00","payload":{"note":"\ud83d"}}"#);
         event(r#"{"type":"t","type2":"\ud83d","\ud83d":1}"#);
+        // Of names in several places the first counts.
+        event(r#"{"machine_name":"m","machine_id":"\ud83d","type":"t","event_type":"\ud83d"}"#);
+        event(r#"{"machine_name":"m","type":"t","payload":{"current_state":"\ud83d"}}"#);
     }
 
     #[test]
