@@ -29,6 +29,7 @@
 //! | `watchdog` | 1 | what it remembers of every beat; the emergency file | the clock, 250 ms | by `/health` |
 //! | `log` | 1 | simplelog and its sinks | a line, 250 ms | yes |
 //! | `start` | 1, while the server starts | ending a start that hangs when a signal asks for it | the start's end, 100 ms | no |
+//! | `reload` | 0-1, after SIGHUP | reading the settings again | the file of settings, without a bound; nobody waits for it | no |
 //! | `signals` | 1, in `tail` only | ending `tail` when its reader has stopped reading | a signal, 60 s | no |
 //! | `lookup` | 1, in `tail` only | nothing | the system's answer to a name | no |
 //!

@@ -12,7 +12,7 @@ fn main() -> ExitCode {
         Err(error) => return wrong_usage(&error),
     };
     let status = match command {
-        Command::Serve(config) => commands::serve(*config, &serve_settings),
+        Command::Serve(config) => commands::serve(*config, serve_settings),
         Command::Forget { machine, server } => commands::forget::run(&machine, &server),
         Command::Drill(drill) => commands::drill::run(&drill),
         Command::Clients(clients) => commands::clients::run(&clients),

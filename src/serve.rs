@@ -152,7 +152,7 @@ fn resource(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
 ///
 /// # Errors
 /// It could not start.
-pub fn run(config: Config, reread: Reread<'_>) -> Result<ExitStatus, StartError> {
+pub fn run(config: Config, reread: Reread) -> Result<ExitStatus, StartError> {
     // First of all, because nothing may be open yet but what was passed.
     let passed = PassedSockets::from_environment().map_err(StartError::Passed)?;
     let room = limits::client_room(limits::raise_descriptors());
@@ -176,6 +176,7 @@ pub fn run(config: Config, reread: Reread<'_>) -> Result<ExitStatus, StartError>
             let live = Live {
                 config: config.clone(),
                 reread,
+                reading: None,
                 log: log.clone(),
                 origins: origins.clone(),
             };

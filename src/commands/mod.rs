@@ -51,7 +51,7 @@ fn end_signals() -> Option<Arc<EndSignals>> {
 }
 
 /// Runs the server until it is told to stop. `reread` reads the settings again.
-pub fn serve(config: Config, reread: serve::Reread<'_>) -> ExitStatus {
+pub fn serve(config: Config, reread: serve::Reread) -> ExitStatus {
     match serve::run(config, reread) {
         Ok(status) => status,
         Err(error) => {

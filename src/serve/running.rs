@@ -10,31 +10,88 @@ use crate::process::exit::ExitStatus;
 use crate::process::logging::LogControl;
 use crate::process::signals::{Heard, StopSignals};
 use crate::process::systemd::Notifier;
+use crate::process::threads::{self, CORE_STACK_BYTES};
+use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Reads the settings as at the start: the same arguments, and the file as it is now.
-pub type Reread<'a> = &'a dyn Fn() -> Result<Config, String>;
+pub type Reread = fn() -> Result<Config, String>;
+
+/// After this long a file of settings that is still being read is said to give no answer.
+const READ_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What can change while the server runs.
-pub(super) struct Live<'a> {
+pub(super) struct Live {
     /// As they were read last, before passed sockets took the place of some.
     pub(super) config: Config,
-    pub(super) reread: Reread<'a>,
+    pub(super) reread: Reread,
+    pub(super) reading: Option<Reading>,
     pub(super) log: LogControl,
     pub(super) origins: AllowedOrigins,
 }
 
-impl Live<'_> {
-    /// Takes over what can change, and says what needs a restart. Settings that cannot be read change nothing.
-    fn reload(&mut self) {
-        let fresh = match (self.reread)() {
-            Ok(fresh) => fresh,
-            Err(error) => {
-                log::error!("🚨 SIGHUP: the settings cannot be read, so none has changed: {error}");
-                return;
+/// Settings that thread `reload` reads, because a file may never answer.
+pub(super) struct Reading {
+    fresh: Receiver<Result<Config, String>>,
+    since: Instant,
+    said: bool,
+}
+
+impl Live {
+    /// SIGHUP: has the settings read. Never blocks.
+    fn read_again(&mut self) {
+        if self.reading.is_some() {
+            log::error!("🚨 SIGHUP: the settings are still being read since the last one; their file does not answer");
+            return;
+        }
+        let reread = self.reread;
+        let (tx, fresh) = bounded(1);
+        // Nobody waits for it any more when the server has ended.
+        let started = threads::spawn("reload", CORE_STACK_BYTES, None, move || drop(tx.try_send(reread())));
+        match started {
+            Ok(_) => {
+                self.reading = Some(Reading {
+                    fresh,
+                    since: Instant::now(),
+                    said: false,
+                });
             }
-        };
+            Err(error) => {
+                log::error!("🚨 SIGHUP: cannot start a thread to read the settings, so none has changed: {error}")
+            }
+        }
+    }
+
+    /// Takes over the settings once they are read. Never blocks.
+    fn look(&mut self) {
+        let Some(reading) = &mut self.reading else { return };
+        match reading.fresh.try_recv() {
+            Ok(Ok(fresh)) => {
+                self.reading = None;
+                self.take(fresh);
+            }
+            Ok(Err(error)) => {
+                self.reading = None;
+                log::error!("🚨 SIGHUP: the settings cannot be read, so none has changed: {error}");
+            }
+            Err(TryRecvError::Disconnected) => {
+                self.reading = None;
+                log::error!("🚨 SIGHUP: thread reload has ended without the settings, so none has changed");
+            }
+            Err(TryRecvError::Empty) => {
+                if !reading.said && reading.since.elapsed() >= READ_PATIENCE {
+                    reading.said = true;
+                    log::error!(
+                        "🚨 SIGHUP: the file of settings does not answer, so none has changed; they are taken over when it does"
+                    );
+                }
+            }
+        }
+    }
+
+    /// Takes over what can change, and says what needs a restart. Settings that cannot be read change nothing.
+    fn take(&mut self, fresh: Config) {
         let mut taken = Vec::new();
         let mut later = Vec::new();
         for setting in &SETTINGS {
@@ -84,7 +141,7 @@ pub(super) fn run_until_stopped(
     server: Server,
     beat: &'static Beat,
     notifier: &Notifier,
-    mut live: Live<'_>,
+    mut live: Live,
 ) -> ExitStatus {
     let mut told = false;
     let cause = loop {
@@ -100,7 +157,7 @@ pub(super) fn run_until_stopped(
                 );
                 break None;
             }
-            Some(Heard::Reload) => live.reload(),
+            Some(Heard::Reload) => live.read_again(),
             Some(Heard::Nothing(signal)) => {
                 log::info!(
                     "💤 {signal} means nothing to this server; SIGTERM ends it, SIGHUP reads the settings again"
@@ -108,6 +165,7 @@ pub(super) fn run_until_stopped(
             }
             None => {}
         }
+        live.look();
         if let Some(name) = server.ended_thread() {
             log::error!(
                 "🚨 thread {name} has ended, without which events do not reach clients; stopping. Please report it with the lines before this one"

@@ -159,6 +159,26 @@ fn without_a_terminal_hup_reads_the_settings_again() {
     assert_eq!(server.stop().code(), Some(0));
 }
 
+/// A file on a disk that does not answer, for which a pipe without a writer stands here.
+#[cfg(feature = "config-file")]
+#[test]
+fn settings_that_never_answer_hold_up_nobody() {
+    let folder = folder();
+    let settings = folder.path().join("settings.toml");
+    fs::write(&settings, "log-level = \"info\"\n").unwrap();
+    let flags = ["--config", settings.to_str().unwrap()];
+    let mut server = started_by(Arc::clone(&folder), &flags, &DETACHED, ":");
+    fs::remove_file(&settings).unwrap();
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &settings, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    server.signal(Signal::HUP);
+    server.wait_for_line("the file of settings does not answer");
+    server.signal(Signal::HUP);
+    server.wait_for_line("the settings are still being read since the last one");
+    assert_eq!(server.health()["status"], "ok");
+    assert_eq!(server.stop().code(), Some(0), "{}", server.lines().all());
+}
+
 #[test]
 fn an_ignored_hup_stays_ignored() {
     let mut server = started_by(folder(), &[], &["nohup", "sh"], ":");
