@@ -21,7 +21,17 @@ const ONE_WISH: Duration = Duration::from_millis(500);
 /// Signals that would end the process although nobody means its end by them, and a file that must not grow any more
 /// (SIGXFSZ, setrlimit(2)): the write then fails with EFBIG, which takes the way of every failed write. They get a handler,
 /// because an ignored signal stays ignored in programs that a process starts.
-const MEANING_NOTHING: [i32; 7] = [SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGXFSZ];
+const MEANING_NOTHING: [i32; 9] = [
+    SIGUSR1,
+    SIGUSR2,
+    SIGALRM,
+    SIGVTALRM,
+    SIGPROF,
+    SIGIO,
+    libc::SIGPWR,
+    libc::SIGSTKFLT,
+    SIGXFSZ,
+];
 
 /// What a signal means to the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,7 +169,12 @@ fn on_signal(signal: i32, handler: impl Fn() + Send + Sync + 'static) -> io::Res
 }
 
 fn name_of(signal: i32) -> &'static str {
-    signal_hook::low_level::signal_name(signal).unwrap_or("a signal")
+    match signal {
+        // These two are Linux's own, and not in the library's table.
+        libc::SIGPWR => "SIGPWR",
+        libc::SIGSTKFLT => "SIGSTKFLT",
+        _ => signal_hook::low_level::signal_name(signal).unwrap_or("a signal"),
+    }
 }
 
 /// Whether the process has a controlling terminal (tty(4)).

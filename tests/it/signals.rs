@@ -87,12 +87,16 @@ fn signals_that_mean_nothing_end_nothing() {
         Signal::VTALARM,
         Signal::PROF,
         Signal::IO,
+        Signal::POWER,
+        Signal::STKFLT,
         Signal::XFSZ,
     ] {
         server.signal(signal);
     }
     server.wait_for_line("SIGUSR1 means nothing to this server");
     server.wait_for_line("SIGPROF means nothing to this server");
+    server.wait_for_line("SIGPWR means nothing to this server");
+    server.wait_for_line("SIGSTKFLT means nothing to this server");
     server.send(crate::support::numbered(1, 100));
     client.expect_numbers(1..2);
     assert_eq!(server.stop().code(), Some(0));
