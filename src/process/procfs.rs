@@ -114,6 +114,44 @@ fn any_descriptor(pid: u32, is_meant: impl Fn(&Path) -> bool) -> bool {
         .is_ok_and(|descriptors| descriptors.flatten().any(|entry| is_meant(&entry.path())))
 }
 
+/// When the host began, by the wall clock: the earliest moment that this clock has ever shown for it.
+///
+/// The kernel tells when a process began as a time since the host's boot, and rows tell when they were written by the wall
+/// clock. What lies between the two clocks changes with every step of the wall clock (a person, NTP on a host without a
+/// battery), so one look at both, after a step forward, moves the beginning of every process behind the rows that it wrote
+/// before the step. A row was written under one of the differences that were seen, nobody knows which; with the smallest of
+/// them a process that lives is never taken for gone. The price: after a step backward and forth again, an id that was given
+/// to another process meanwhile may count as the old one. A step before the first look cannot be seen.
+#[derive(Debug)]
+pub struct HostBegun {
+    /// Seconds since the epoch.
+    earliest: f64,
+}
+
+impl HostBegun {
+    /// As both clocks show it now.
+    pub fn now() -> HostBegun {
+        let mut begun = HostBegun {
+            earliest: f64::INFINITY,
+        };
+        begun.look();
+        begun
+    }
+
+    /// Looks at both clocks again.
+    fn look(&mut self) -> f64 {
+        // Not /proc/uptime, which in a container can be that one's own.
+        let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        self.see(epoch_seconds(), up.tv_sec as f64 + up.tv_nsec as f64 / 1e9)
+    }
+
+    /// The wall clock shows `wall` when the host has been up for `up` seconds; gives the earliest beginning.
+    fn see(&mut self, wall: f64, up: f64) -> f64 {
+        self.earliest = self.earliest.min(wall - up);
+        self.earliest
+    }
+}
+
 /// Which processes there are, as each is first asked for; made anew for every moment.
 #[derive(Debug)]
 pub struct Processes {
@@ -137,11 +175,9 @@ const BEGUN_SLACK_S: f64 = 2.0;
 
 impl Processes {
     /// Of this moment.
-    pub fn now() -> Processes {
-        // Not /proc/uptime, which in a container can be that one's own.
-        let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    pub fn now(host: &mut HostBegun) -> Processes {
         Processes {
-            host_begun: epoch_seconds() - (up.tv_sec as f64 + up.tv_nsec as f64 / 1e9),
+            host_begun: host.look(),
             seen: BTreeMap::new(),
         }
     }
@@ -240,7 +276,7 @@ mod tests {
     #[test]
     fn a_process_is_known_by_its_beginning() {
         let own = std::process::id() as i32;
-        let mut processes = Processes::now();
+        let mut processes = Processes::now(&mut HostBegun::now());
         assert!(!processes.is_gone(own, Some(epoch_seconds())));
         assert!(!processes.is_gone(own, None));
         let long_ago = Some(epoch_seconds() - 1e6);
@@ -249,6 +285,43 @@ mod tests {
         assert!(processes.is_gone(0, None));
         let line = "7 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4200 20";
         assert_eq!(state_and_begin(line), Some(("S", 4200.0)));
+    }
+
+    #[test]
+    fn a_step_of_the_wall_clock_makes_nobody_younger() {
+        const DAY: f64 = 86_400.0;
+        let own = std::process::id() as i32;
+        let (up, wall) = (DAY, epoch_seconds());
+        let judge = |host_begun| {
+            let seen = BTreeMap::from([(own, Life::Since(host_begun + up))]);
+            Processes { host_begun, seen }.is_gone(own, Some(wall))
+        };
+        let mut host = HostBegun {
+            earliest: f64::INFINITY,
+        };
+        assert!(!judge(host.see(wall, up)), "it began when it wrote");
+        // The clock goes forward by a day, and the row is the same.
+        assert!(judge(wall + DAY - up), "what one look would make of it");
+        assert!(!judge(host.see(wall + DAY + 1.0, up + 1.0)));
+        // Back, and forth again.
+        for step in [0.0, -DAY, DAY] {
+            assert!(!judge(host.see(wall + step + 2.0, up + 2.0)), "{step}");
+        }
+    }
+
+    #[test]
+    fn looks_at_the_clocks_keep_the_earliest_beginning() {
+        let mut host = HostBegun::now();
+        let first = host.earliest;
+        assert!(first > 0.0 && first < epoch_seconds(), "{first}");
+        host.earliest = first - 1000.0;
+        let own = std::process::id() as i32;
+        let mut processes = Processes::now(&mut host);
+        assert_eq!(host.earliest, first - 1000.0);
+        assert!(
+            !processes.is_gone(own, Some(epoch_seconds() - 900.0)),
+            "by the earliest"
+        );
     }
 
     #[test]

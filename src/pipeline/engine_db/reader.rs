@@ -18,7 +18,7 @@ use crate::pipeline::machines::merge::{EngineRow, Process, RecoveredTo, mark};
 use crate::pipeline::requests::{FanoutHandle, Found, Refused};
 use crate::process::clock::{pause, rfc3339, timespec};
 use crate::process::config::show_duration;
-use crate::process::procfs::Processes;
+use crate::process::procfs::{HostBegun, Processes};
 use crate::process::stop::Stop;
 use crate::process::waits;
 use crate::process::words::{count, pick};
@@ -83,6 +83,8 @@ pub struct Reader {
     /// The first look is told to whoever starts us.
     looked: Option<Sender<()>>,
     machines: BTreeMap<Box<str>, Told>,
+    /// By which the beginnings of processes are compared with the times of rows.
+    host: HostBegun,
     /// Rows of a former server that were not read yet.
     known: BTreeSet<Box<str>>,
     position: Option<RecoveredTo>,
@@ -135,6 +137,7 @@ impl Reader {
             stop,
             looked: Some(looked),
             machines: BTreeMap::new(),
+            host: HostBegun::now(),
             faults: (0, Vec::new()),
             said: None,
             begun: Instant::now(),
@@ -284,7 +287,7 @@ impl Reader {
         let doing = self.beat.begin(Operation::ReadingDatabase);
         let (written, is_whole) = self.source.machines()?;
         let mut before = std::mem::take(&mut self.machines);
-        let mut processes = Processes::now();
+        let mut processes = Processes::now(&mut self.host);
         let mut rows = Vec::new();
         for Written { row, pid } in written {
             self.beat.step();
@@ -333,7 +336,7 @@ impl Reader {
     fn tell_of_processes(&mut self) -> Result<(), Interrupted> {
         let doing = self.beat.begin(Operation::ReadingDatabase);
         let mut rows = Vec::new();
-        let mut processes = Processes::now();
+        let mut processes = Processes::now(&mut self.host);
         for told in self.machines.values_mut() {
             self.beat.step();
             let before = told.row.process;
