@@ -614,7 +614,8 @@ Taken at the server's admin socket: by its own user, root, and its --admin-group
 Usage: threadcast drill COMPONENT DURATION [FLAGS]
 
   COMPONENT                   ingest, fanout, accept, inbox, main, heartbeat, journal,
-                              journal-sync, files, log, watchdog, or client-N: the thread of a client, which then holds its socket as if that were stuck
+                              journal-sync, files, reports, log, watchdog, or client-N: the thread of a client, which then holds its socket as if
+                              that were stuck
   DURATION                    at most {}; 0s ends a drill
   --kind KIND                 sleep (as one who waits for a lock or a disk), spin (computing), log (asleep with the log's
                               lock in its hand) [sleep]

@@ -26,7 +26,8 @@
 //! | `admin` | 0-1 | the admin socket | a connection, 250 ms | yes |
 //! | `admin-request` | 0-4 | one request at the admin socket | its head 5 s, a report 10 s, its answer 20 s | no |
 //! | `files` | 0-1 | the state file and the status file | content, 250 ms | yes |
-//! | `watchdog` | 1 | what it remembers of every beat; the emergency file | the clock, 250 ms | by `/health` |
+//! | `watchdog` | 1 | what it remembers of every beat | the clock, 250 ms; the emergency file, 1 s | by `/health` |
+//! | `reports` | 1 | the emergency file | a report, 250 ms | yes |
 //! | `log` | 1 | simplelog and its sinks | a line, 250 ms | yes |
 //! | `start` | 1, while the server starts | ending a start that hangs when a signal asks for it | the start's end, 100 ms | no |
 //! | `reload` | 0-1, after SIGHUP | reading the settings again | the file of settings, without a bound; nobody waits for it | no |

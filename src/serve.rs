@@ -1,9 +1,10 @@
 //! The wiring: every channel and every thread of the server is born here, and ended here, in written order.
 //!
 //! Start: what the service manager passes, settings, log, TCP port, then the datagram socket's path, so that a taken port
-//! leaves no trace of us; then the journal, and only then that socket, because engines wait for who does not receive yet;
+//! leaves no trace of us; then the journal and the state file, and only then that socket, because engines wait for who
+//! does not receive yet;
 //! then the threads from the last of the path to the first. Stop: `accept`, `ingest`, `fanout`,
-//! clients, `inbox`, `heartbeat`, `journal`, `journal-sync`, `enginedb`, `files`, `watchdog`, `log`.
+//! clients, `inbox`, `heartbeat`, `journal`, `journal-sync`, `enginedb`, `files`, `watchdog`, `reports`, `log`.
 
 mod beside;
 mod running;
@@ -81,7 +82,7 @@ const HEARTBEAT_WAIT: Duration = Duration::from_millis(250);
 const ADMIN_WAIT: Duration = Duration::from_millis(250);
 /// `enginedb` wakes at once, or when SQLite has waited 250 ms for a lock.
 const ENGINE_DB_WAIT: Duration = Duration::from_millis(500);
-/// `watchdog` wakes at once; in the middle of a report it is left behind.
+/// `watchdog` and `reports` wake at once, each; in the middle of a report they are left behind.
 const WATCHDOG_WAIT: Duration = Duration::from_millis(250);
 /// Even when all time is gone, whoever has ended is still seen to have ended.
 const LEAST_WAIT: Duration = Duration::from_millis(20);
@@ -96,6 +97,7 @@ pub enum StartError {
     Socket(BindError),
     Journal(JournalError),
     Admin { path: PathBuf, error: io::Error },
+    File { path: PathBuf, error: io::Error },
     Resource { what: &'static str, error: io::Error },
 }
 
@@ -109,6 +111,7 @@ impl fmt::Display for StartError {
             StartError::Admin { path, error } => {
                 write!(f, "cannot make the admin socket {}: {error}", path.display())
             }
+            StartError::File { path, error } => write!(f, "cannot use {}: {error}", path.display()),
             StartError::Resource { what, error } => write!(f, "cannot make {what}: {error}"),
         }
     }
@@ -135,6 +138,10 @@ impl StartError {
             StartError::Journal(error) => error.hint().to_owned(),
             StartError::Admin { .. } => {
                 "give --admin-socket a path in a folder that only this user may write, or none".to_owned()
+            }
+            StartError::File { .. } => {
+                "give --state-file or --status-file the path of a regular file, or none; nothing of it was touched"
+                    .to_owned()
             }
             StartError::Resource { .. } => {
                 "raise the limits of this user or service (ulimit -n, ulimit -u, TasksMax=)".to_owned()
@@ -210,7 +217,7 @@ pub struct Server {
     engine_db: Option<(Stop, ThreadHandle<()>)>,
     admin: Option<(Stop, ThreadHandle<()>)>,
     files: Option<(Stop, ThreadHandle<()>)>,
-    watchdog: (Stop, ThreadHandle<()>),
+    watchdog: beside::WatchdogThreads,
     ended: Receiver<String>,
     /// Of the state file and of the status file.
     _locks: [Option<LockFile>; 2],
@@ -271,6 +278,11 @@ impl Server {
         (progress, origins): (&Progress, AllowedOrigins),
     ) -> Result<Server, StartError> {
         let clients_max = clients_max(config, room);
+        progress.begin(Step::Files);
+        // Before anybody can send: an engine that finds a socket waits for who receives there.
+        let unusable = |(path, error)| StartError::File { path, error };
+        let (mut machines, state_lock, state_path) = state_file::restore(config.state_path()).map_err(unusable)?;
+        let (status_lock, status_path) = beside::claim_status_file(config.status_file.clone()).map_err(unusable)?;
         progress.begin(Step::EventSocket);
         let event_socket = sockets::bind_events(sockets.passed_events.take(), config)?;
         sockets::announce(config, &sockets, clients_max, room);
@@ -322,11 +334,8 @@ impl Server {
         let (log, intake) = (vitals.log.clone(), vitals.intake.clone());
         let watchdog = beside::start_watchdog(config, beats, (log, notifier), intake, demand.clone())?;
         let vitals = Arc::new(vitals);
-        progress.begin(Step::Files);
-        let (mut machines, state_lock, state_path) = state_file::restore(config.state_path());
         let caught_up = machines.catch_up(&record.history, config.machine_ttl, Instant::now());
         let engine_db = beside::engine_db_config(config, &record.history, &machines);
-        let (status_lock, status_path) = beside::claim_status_file(config.status_file.clone());
         let ([state_slot, status_slot], files) = beside::start_files([state_path, status_path], beats)?;
         if let Some(slot) = state_slot.as_ref().filter(|_| caught_up) {
             // The fan-out saves only what changes from here on.
@@ -487,8 +496,10 @@ impl Server {
             stop.request();
             keep_faults(files.join_within(left(STOP_DEADLINE)), &mut faults);
         }
-        self.watchdog.0.request();
-        keep_faults(self.watchdog.1.join_within(left(WATCHDOG_WAIT)), &mut faults);
+        for (stop, thread) in self.watchdog {
+            stop.request();
+            keep_faults(thread.join_within(left(WATCHDOG_WAIT)), &mut faults);
+        }
         faults
     }
 }

@@ -382,6 +382,7 @@ pub struct Beats {
     pub journal_sync: &'static Beat,
     pub enginedb: &'static Beat,
     pub admin: &'static Beat,
+    pub reports: &'static Beat,
     pub log: &'static Beat,
     pub watchdog: &'static Beat,
     pub clients: ClientBeats,
@@ -407,6 +408,7 @@ impl Beats {
             journal_sync: beat("journal-sync", Role::Helper),
             enginedb: beat("enginedb", Role::Helper),
             admin: beat("admin", Role::Helper),
+            reports: beat("reports", Role::Helper),
             log: beat("log", Role::Helper),
             watchdog: beat("watchdog", Role::Helper),
             clients: ClientBeats::new(connections_max, move || Beat::new("client", Role::Client, slow)),
@@ -428,7 +430,7 @@ impl Beats {
     }
 
     /// The beats of all threads that live as long as the server, the data path first.
-    pub fn permanent(&self) -> [&'static Beat; 13] {
+    pub fn permanent(&self) -> [&'static Beat; 14] {
         [
             self.ingest,
             self.fanout,
@@ -441,6 +443,7 @@ impl Beats {
             self.journal_sync,
             self.enginedb,
             self.admin,
+            self.reports,
             self.log,
             self.watchdog,
         ]

@@ -1,22 +1,25 @@
-//! The file that reports of hangs are written to: opened before it is needed, bounded, written without any library.
+//! The file that reports of hangs are written to: opened before it is needed, and bounded.
+//!
+//! Runs on thread `reports`. Blocks on the disk.
 
-use rustix::fs::{CWD, Mode, OFlags, fstat, open, renameat, stat};
-use rustix::io::{Errno, write};
-use std::io;
-use std::os::fd::OwnedFd;
+use crate::process::files::is_absence;
+use crate::process::safe_open;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The file is set aside as `.1`, in place of the last one set aside, before it would be longer than this; so at most
 /// twice this much is on the disk.
 const BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// The file. Its path does not change, and nothing here needs the allocator except for paths of more than 256 bytes.
+/// The file. Its path does not change.
 #[derive(Debug)]
 pub struct EmergencyFile {
     path: PathBuf,
     set_aside: PathBuf,
     bytes_max: u64,
-    file: Option<OwnedFd>,
+    file: Option<File>,
 }
 
 impl EmergencyFile {
@@ -40,13 +43,12 @@ impl EmergencyFile {
     /// Opens it, so that later no descriptor need be free; makes its folder when that is missing.
     ///
     /// # Errors
-    /// The folder cannot be made or written.
+    /// The folder cannot be made or written, or something else than a file stands there.
     pub fn open(&mut self) -> io::Result<()> {
         if let Some(folder) = self.path.parent() {
-            std::fs::create_dir_all(folder)?;
+            fs::create_dir_all(folder)?;
         }
-        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC;
-        self.file = Some(open(&self.path, flags, Mode::from_raw_mode(0o644))?);
+        self.file = Some(safe_open::append(&self.path)?);
         Ok(())
     }
 
@@ -60,34 +62,27 @@ impl EmergencyFile {
         }
         if self.len()? + bytes.len() as u64 > self.bytes_max {
             // Where that is not allowed, it grows on; the number of reports is bounded too.
-            if renameat(CWD, &self.path, CWD, &self.set_aside).is_ok() {
+            if fs::rename(&self.path, &self.set_aside).is_ok() {
                 self.open()?;
             }
         }
-        let file = self.file.as_ref().ok_or(Errno::BADF)?;
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            match write(file, rest) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => rest = &rest[count..],
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+        let mut file = self.file.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        file.write_all(bytes)
     }
 
     fn len(&self) -> io::Result<u64> {
-        let file = self.file.as_ref().ok_or(Errno::BADF)?;
-        Ok(u64::try_from(fstat(file)?.st_size).unwrap_or(0))
+        let file = self.file.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        file.metadata().map(|facts| facts.len())
     }
 
     /// Whether it was never opened, or somebody has removed or renamed it since.
     fn is_gone(&self) -> bool {
         let Some(file) = &self.file else { return true };
-        match (fstat(file), stat(&self.path)) {
-            (Ok(ours), Ok(there)) => (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino),
-            _ => true,
+        match (file.metadata(), fs::metadata(&self.path)) {
+            (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) != (there.dev(), there.ino()),
+            // A path that the file system does not let us look at costs no report.
+            (Ok(_), Err(error)) => is_absence(&error),
+            (Err(_), _) => true,
         }
     }
 }
@@ -95,7 +90,6 @@ impl EmergencyFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
 
     fn file_in(folder: &Path) -> EmergencyFile {
         EmergencyFile {
@@ -133,6 +127,6 @@ mod tests {
         let mut file = EmergencyFile::new("/dev/full".into());
         file.open().unwrap();
         let error = file.append(b"x").unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(Errno::NOSPC.raw_os_error()));
+        assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
     }
 }

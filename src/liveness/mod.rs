@@ -20,6 +20,7 @@ pub mod watchdog;
 pub mod voice;
 
 pub mod report;
+pub mod report_writer;
 
 pub mod emergency_file;
 

@@ -1,12 +1,12 @@
 //! The report of a hang: who hangs in what, what everybody else does, and the stacks of all threads.
 
 use crate::liveness::beat::{Beat, Beats, Role, Verdict};
-use crate::liveness::emergency_file::EmergencyFile;
+use crate::liveness::report_writer::{Reports, Written};
 use crate::liveness::stacks::Dumper;
 use crate::liveness::standstill::Standstill;
 use crate::liveness::voice::Voice;
 use crate::liveness::watchdog::Backlog;
-use crate::process::clock::{epoch_seconds, rfc3339};
+use crate::process::clock::{epoch_seconds, pause, rfc3339};
 use crate::process::words::{count, pick};
 use log::Level;
 use std::fmt::Write as _;
@@ -19,6 +19,9 @@ const REPORTS_PER_HOUR: u32 = 12;
 const HOUR: Duration = Duration::from_secs(3600);
 /// Of the stacks, what the terminal and the log's file get; the emergency file has all.
 const TERMINAL_BYTES_MAX: usize = 256 * 1024;
+/// How long the watchdog looks whether the file has the report, and how often: its own verdicts wait meanwhile.
+const FILE_PATIENCE: Duration = Duration::from_secs(1);
+const FILE_LOOK: Duration = Duration::from_millis(20);
 /// Hanging threads that have a line of their own in a report.
 pub(super) const FINDINGS_MAX: usize = 50;
 /// Clients named one by one in the list of components.
@@ -39,7 +42,7 @@ pub struct Finding {
 /// Writes reports, only so many.
 #[derive(Debug)]
 pub struct Reporter {
-    file: EmergencyFile,
+    file: Reports,
     dumper: Option<Dumper>,
     budget: Budget,
     for_clients: Budget,
@@ -50,7 +53,7 @@ pub struct Reporter {
 
 impl Reporter {
     /// Whose reports go to `file`.
-    pub fn new(file: EmergencyFile) -> Reporter {
+    pub fn new(file: Reports) -> Reporter {
         Reporter {
             file,
             dumper: None,
@@ -70,20 +73,11 @@ impl Reporter {
                 &format!("⚠️  reports of hangs will have no stacks: {error}"),
             ),
         }
-        if let Err(error) = self.file.open() {
-            voice.say(
-                Level::Warn,
-                &format!(
-                    "⚠️  cannot open {}: {error}; reports of hangs go to the terminal and to the log only, unless it can \
-                     be opened then",
-                    self.file.path().display()
-                ),
-            );
-        }
     }
 
     /// Reports `findings`. Who hangs goes to the terminal and the log at once, then with everybody's place to the file, then
-    /// the stacks to the file, the terminal and the log: what takes time or may block comes after what does not. `is_last`:
+    /// the stacks to the file, the terminal and the log: what takes time comes after what does not. Thread `reports` writes
+    /// the file; at the end this waits [`FILE_PATIENCE`] at most to see whether it has. `is_last`:
     /// the process ends after it, so there are stacks in any case.
     pub fn report(&mut self, findings: &[Finding], server: Watched<'_>, voice: &mut Voice, is_last: bool) {
         self.count += 1;
@@ -96,7 +90,7 @@ impl Reporter {
         }
         let title_len = head.len();
         list_components(server, &mut head);
-        let written = self.file.append(head.as_bytes());
+        let mut kept = self.file.leave(head.as_bytes()) == head.len();
         voice.put(&head[title_len..]);
         // Clients come and go by the wish of outsiders: theirs must not use up what there is for the server's own threads.
         let of_clients = findings.iter().all(|finding| finding.beat.role() == Role::Client);
@@ -116,19 +110,35 @@ impl Reporter {
         let first = first_to_show(findings.iter().map(|finding| finding.beat));
         let mut stacks = String::new();
         self.write_stacks(&first, server.0, &mut stacks);
-        let written = written.and_then(|()| self.file.append(stacks.as_bytes()));
+        kept &= self.file.leave(stacks.as_bytes()) == stacks.len();
         let (shown, cut) = cut_at_line(&stacks, TERMINAL_BYTES_MAX);
         voice.put(shown);
         if cut > 0 {
             voice.say(Level::Error, &format!("… {} KB more are in the file", cut / 1024));
         }
         let path = path.display();
-        match written {
-            Ok(()) => voice.say(Level::Error, &format!("💾 the whole report was written to {path}")),
-            Err(error) => voice.say(
-                Level::Error,
-                &format!("💾 the report could not be written to {path}: {error}; it is here only"),
+        let said = match self.wait_for_file(server.0) {
+            Written::Yes if kept => format!("💾 the whole report was written to {path}"),
+            Written::Yes => format!("💾 the report was written to {path}, but its end had no room there"),
+            Written::No(error) => format!("💾 the report could not be written to {path}: {error}; it is here only"),
+            Written::NotYet => format!(
+                "💾 the report is not in {path} yet: its disk has not answered for {} s. It is here; thread reports goes on \
+                 waiting for that disk",
+                FILE_PATIENCE.as_secs()
             ),
+        };
+        voice.say(Level::Error, &said);
+    }
+
+    /// Looks whether what was left for the file is in it, as long as the patience lasts.
+    fn wait_for_file(&self, beats: &'static Beats) -> Written {
+        let begun = Instant::now();
+        loop {
+            match self.file.written() {
+                Written::NotYet if begun.elapsed() < FILE_PATIENCE => pause(FILE_LOOK),
+                written => return written,
+            }
+            beats.watchdog.step();
         }
     }
 

@@ -2,9 +2,9 @@
 //!
 //! Runs on: `watchdog`, one.
 //! Owns: what it remembers of each beat, and the ways on which it speaks.
-//! Blocks on: the clock (250 ms); a stuck terminal (50 ms a line); the disks under the emergency file, and under standard
-//! error when that is a file.
-//! Can be stalled by: those disks, and only when a line or a report is due. Not by a lock that is held for long.
+//! Blocks on: the clock (250 ms); a stuck terminal (50 ms a line); the emergency file (1 s a report); the disk under
+//! standard error when that is a file.
+//! Can be stalled by: that disk, and only when a line or a report is due. Not by a lock that is held for long.
 //! Full queue means: a line that the log's file has no room for is on the terminal only, and counted as lost.
 //! Ends when: asked to.
 //! Watched as: `watchdog`; when it stands still, `/health` says so, and the service manager is told nothing more.

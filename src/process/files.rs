@@ -9,12 +9,13 @@
 //! Watched as: `files`; not a core thread, a stall makes health `degraded`.
 
 use crate::process::procfs::{ProcessName, has_file_open, process_name};
+use crate::process::safe_open;
 use crate::process::stop::Stop;
 use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, TrySendError, bounded};
 use std::fmt;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -196,11 +197,16 @@ impl Keeping {
 /// Replaces the file at `path` by `content` so that a reader sees the old or the new one, whole: written beside it, then
 /// renamed over it. With [`Durability::Flushed`] a start after a crash of the host sees one of them too.
 ///
-/// Blocks on the disk.
+/// Through a link that this user or root has put there, where nobody else can have, the file at its end is replaced; any
+/// other link is replaced itself. /dev/null takes everything. Blocks on the disk.
 ///
 /// # Errors
-/// The folder is missing, not writable, or full; or what stands at the path with `.new` behind it cannot be removed.
+/// The folder is missing, not writable, or full; something that is no file stands there; or what stands at the path with
+/// `.new` behind it cannot be removed.
 pub fn replace_atomically(path: &Path, content: &[u8], durability: Durability) -> io::Result<()> {
+    let Some(path) = safe_open::replaceable(path)? else {
+        return Ok(());
+    };
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let beside = PathBuf::from(beside);
@@ -211,7 +217,7 @@ pub fn replace_atomically(path: &Path, content: &[u8], durability: Durability) -
             Durability::Cached => Ok(()),
         }
     });
-    match written.and_then(|()| fs::rename(&beside, path)) {
+    match written.and_then(|()| fs::rename(&beside, &path)) {
         Ok(()) => Ok(()),
         Err(error) => {
             // Half a file helps nobody, least of all on a full disk.
@@ -314,8 +320,15 @@ impl LockFile {
             file,
             path: path.to_owned(),
         };
-        if !lock.is_at_its_path() {
-            return Ok(None);
+        match lock.is_at_its_path() {
+            Ok(true) => {}
+            Ok(false) => return Ok(None),
+            Err(error) => {
+                return Err(LockError::Io {
+                    path: path.to_owned(),
+                    error,
+                });
+            }
         }
         // The id is only for messages; a full disk must not keep a server from starting.
         let _ = lock.file.set_len(0);
@@ -323,31 +336,45 @@ impl LockFile {
         Ok(Some(lock))
     }
 
-    fn is_at_its_path(&self) -> bool {
-        let identity = |file: io::Result<fs::Metadata>| file.map(|file| (file.dev(), file.ino())).ok();
-        let ours = identity(self.file.metadata());
-        ours.is_some() && ours == identity(fs::symlink_metadata(&self.path))
+    /// Whether the locked file is still the one at its path, so that the lock means something to others.
+    ///
+    /// # Errors
+    /// The file system does not say.
+    pub fn is_at_its_path(&self) -> io::Result<bool> {
+        let ours = self.file.metadata()?;
+        match fs::symlink_metadata(&self.path) {
+            Ok(there) => Ok((ours.dev(), ours.ino()) == (there.dev(), there.ino())),
+            Err(error) if is_absence(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 }
 
 impl Drop for LockFile {
     /// While we hold the lock, nobody else who keeps the rules removes the file or puts another one in its place.
     fn drop(&mut self) {
-        if self.is_at_its_path() {
+        if let Ok(true) = self.is_at_its_path() {
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
 fn open_lock(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        // In a shared folder such as /tmp somebody could have left a link to a file of ours.
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(path)
+    // In a shared folder such as /tmp somebody could have left a link to a file of ours, or a FIFO.
+    let file = safe_open::append_no_link(path, true)?;
+    if file.metadata()?.nlink() > 1 {
+        // It is emptied for our process id.
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "it is another name of a file (a hard link); remove it",
+        ));
+    }
+    Ok(file)
+}
+
+/// Whether this error of a look at a path says that nothing is there, and not that the look failed.
+pub fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// Who says in the locked `file` that it holds it, if that process really has it open: an id from another process
@@ -534,7 +561,7 @@ mod tests {
         fs::remove_file(&path).unwrap();
         let other = LockFile::acquire(&path).unwrap();
         drop(ours);
-        assert!(other.is_at_its_path());
+        assert!(other.is_at_its_path().unwrap());
     }
 
     /// Whoever opens the file just before its holder removes it gets a lock that nobody else would see.
@@ -549,6 +576,6 @@ mod tests {
         assert!(LockFile::of(late, &path).unwrap().is_none());
         let next = LockFile::acquire(&path).unwrap();
         assert!(LockFile::of(later, &path).unwrap().is_none());
-        assert!(next.is_at_its_path());
+        assert!(next.is_at_its_path().unwrap());
     }
 }

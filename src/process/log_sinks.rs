@@ -4,14 +4,16 @@
 //! in [`SinkLosses`], and said as soon as somebody can be told.
 
 use crate::process::clock::{pause, timespec};
+use crate::process::files::is_absence;
+use crate::process::safe_open;
 use crate::process::words::{count, pick};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FileType, Mode, OFlags, fstat};
 use rustix::net::{SendFlags, send};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, IsTerminal, Stderr, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -83,7 +85,7 @@ impl LineBuffer {
 #[derive(Debug)]
 pub struct RotatingFile {
     path: PathBuf,
-    open: Option<(File, u64)>,
+    open: Option<File>,
     failed_at: Option<Instant>,
     not_rotated_at: Option<Instant>,
     line: LineBuffer,
@@ -115,63 +117,62 @@ impl RotatingFile {
     }
 
     fn try_write(&mut self, line: &[u8]) -> io::Result<()> {
-        if self.gone() {
-            self.open = None;
-        }
-        let (file, size) = match self.open.take() {
-            Some(open) => open,
-            None => self.open_file()?,
+        let mut file = match self.open.take() {
+            Some(file) if !self.is_gone(&file) => file,
+            _ => self.open_file()?,
         };
+        // Not what we have written: another server may write the same file.
+        let size = file.metadata()?.len();
         let full = size + line.len() as u64 > FILE_BYTES_MAX && size > 0;
-        let (mut file, size) = if full && self.set_aside(size) {
-            self.open_file()?
-        } else {
-            (file, size)
-        };
+        if full && self.set_aside(&file, size) {
+            file = self.open_file()?;
+        }
         file.write_all(line)?;
-        self.open = Some((file, size + line.len() as u64));
+        self.open = Some(file);
         Ok(())
     }
 
-    /// Whether somebody has removed or renamed the file under us (a person, or logrotate).
-    fn gone(&self) -> bool {
-        use std::os::unix::fs::MetadataExt;
-        let Some((file, _)) = &self.open else {
-            return false;
-        };
+    /// Whether somebody has removed or renamed the file under us (a person, logrotate, or another server).
+    fn is_gone(&self, file: &File) -> bool {
         let same = |ours: fs::Metadata, there: fs::Metadata| ours.dev() == there.dev() && ours.ino() == there.ino();
         match (file.metadata(), fs::metadata(&self.path)) {
             (Ok(ours), Ok(there)) => !same(ours, there),
-            _ => true,
+            // A folder that we may not look into any more costs no line.
+            (Ok(_), Err(error)) => is_absence(&error),
+            (Err(_), _) => true,
         }
     }
 
-    fn open_file(&self) -> io::Result<(File, u64)> {
+    fn open_file(&self) -> io::Result<File> {
         if let Some(folder) = self.path.parent() {
             fs::create_dir_all(folder)?;
         }
-        let mut file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .read(true)
-            .open(&self.path)?;
-        let mut size = file.metadata()?.len();
+        let mut file = safe_open::append(&self.path)?;
+        let size = file.metadata()?.len();
         // A line that a full disk or a crash has cut off must not run into the next one.
         let mut last = [b'\n'];
         if size > 0 && file.read_at(&mut last, size - 1)? == 1 && last != *b"\n" {
             file.write_all(b"\n")?;
-            size += 1;
         }
-        Ok((file, size))
+        Ok(file)
     }
 
-    /// Renames the file of `size` bytes away; whether it did. A folder that does not allow it costs no line: the file
-    /// is then used on, and renaming is tried again later.
-    fn set_aside(&mut self, size: u64) -> bool {
+    /// Renames the file of `size` bytes away; whether the path is free then. A folder that does not allow it costs no
+    /// line: the file is then used on, and renaming is tried again later.
+    fn set_aside(&mut self, file: &File, size: u64) -> bool {
         if self.not_rotated_at.is_some_and(|at| at.elapsed() < ROTATE_AGAIN_AFTER) {
             return false;
         }
-        match self.rotate() {
+        // Servers that share a log take turns: the lock goes with the file. Where a file system has none, there is no turn.
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            return false;
+        }
+        if self.is_gone(file) {
+            return true;
+        }
+        let rotated = self.rotate();
+        let _ = file.unlock();
+        match rotated {
             Ok(()) => {
                 if self.not_rotated_at.take().is_some() {
                     self.losses.say(format!(
@@ -202,7 +203,14 @@ impl RotatingFile {
             PathBuf::from(path)
         };
         // Only as far as the first free number, so that trying again and again pushes no older file out.
-        let free = (1..OLD_FILES_MAX).find(|number| !numbered(*number).exists());
+        let mut free = None;
+        for number in 1..OLD_FILES_MAX {
+            // One that cannot be looked at may be there, and must not be replaced.
+            if !numbered(number).try_exists()? {
+                free = Some(number);
+                break;
+            }
+        }
         for number in (1..free.unwrap_or(OLD_FILES_MAX)).rev() {
             rename(&numbered(number), &numbered(number + 1))?;
         }

@@ -151,6 +151,25 @@ impl StopSignals {
         })
     }
 
+    /// Takes a wish to end that waits for a thread which cannot take it: the kernel gives a signal to the main thread by
+    /// preference, and one that a disk holds in the kernel runs no handler. For another thread, while `main` may be held.
+    /// Never blocks.
+    #[expect(unsafe_code, reason = "sigtimedwait(2) has no safe wrapper")]
+    pub fn take_waiting(&self) {
+        let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: sigemptyset(3) initialises the set before the others read it; all pointers live as long as the calls.
+        let signal = unsafe {
+            libc::sigemptyset(set.as_mut_ptr());
+            libc::sigaddset(set.as_mut_ptr(), SIGTERM);
+            libc::sigaddset(set.as_mut_ptr(), SIGINT);
+            libc::sigtimedwait(set.as_ptr(), std::ptr::null_mut(), &at_once)
+        };
+        if signal > 0 {
+            self.seen.wish_to_end(signal);
+        }
+    }
+
     /// The name of the signal that asked to end, if one has.
     pub fn stop(&self) -> Option<&'static str> {
         match self.seen.stop.load(Ordering::Acquire) as i32 {

@@ -40,13 +40,14 @@ pub static CLIENTS: Wait = Wait::new("clients' threads wait for their sockets");
 pub static ADMIN: Wait = Wait::new("admin waits for requests");
 pub static HEARTBEAT: Wait = Wait::new("heartbeat waits for its time");
 pub static ENGINE_DB: Wait = Wait::new("enginedb waits for its time");
+pub static REPORTS: Wait = Wait::new("reports waits for something to write");
 pub static WATCHDOG: Wait = Wait::silent("watchdog waits for its time");
 
 /// A command's that sends events; no page shows it.
 pub static SENDER: Wait = Wait::silent("a command waits for room");
 
 /// Those of the server.
-static ALL: [&Wait; 11] = [
+static ALL: [&Wait; 12] = [
     &MAIN,
     &INGEST,
     &EVENT_SOCKET,
@@ -57,6 +58,7 @@ static ALL: [&Wait; 11] = [
     &ADMIN,
     &HEARTBEAT,
     &ENGINE_DB,
+    &REPORTS,
     &WATCHDOG,
 ];
 

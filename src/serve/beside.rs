@@ -6,9 +6,9 @@ use crate::admin::place::{self, Bound};
 use crate::liveness::beat::{Beat, Beats};
 use crate::liveness::demand::Demand;
 use crate::liveness::drill;
-use crate::liveness::emergency_file::EmergencyFile;
 use crate::liveness::operation::Operation;
 use crate::liveness::report::Reporter;
+use crate::liveness::report_writer::Reports;
 use crate::liveness::voice::Voice;
 use crate::liveness::watchdog::{Backlog, Watchdog, WatchdogConfig};
 use crate::pipeline::batch::Item;
@@ -25,6 +25,7 @@ use crate::process::clock::epoch_seconds;
 use crate::process::config::{AdminSocket, Config};
 use crate::process::files::{self, Durability, KeptFile, LockError, LockFile, Phase, Slot, lock_path};
 use crate::process::logging::{self, LogControl};
+use crate::process::safe_open::{self, is_refusal};
 use crate::process::stop::Stop;
 use crate::process::systemd::Notifier;
 use crate::process::threads::{self, CORE_STACK_BYTES, ThreadHandle};
@@ -72,16 +73,27 @@ fn shown_by(beat: &'static Beat) -> impl FnMut(Phase) {
 }
 
 /// The right to the status file, and where it is to be written.
-pub(super) fn claim_status_file(path: Option<PathBuf>) -> (Option<LockFile>, Option<PathBuf>) {
+///
+/// # Errors
+/// What stands there, or at its lock, is no file.
+pub(super) fn claim_status_file(
+    path: Option<PathBuf>,
+) -> Result<(Option<LockFile>, Option<PathBuf>), (PathBuf, io::Error)> {
     let Some(path) = path else {
-        return (None, None);
+        return Ok((None, None));
     };
+    match safe_open::replaceable(&path) {
+        // /dev/null keeps nothing.
+        Ok(None) => return Ok((None, None)),
+        Err(error) if is_refusal(&error) => return Err((path, error)),
+        Ok(Some(_)) | Err(_) => {}
+    }
     if let Some(folder) = path.parent() {
         // If it cannot be made, the first write says so.
         let _ = fs::create_dir_all(folder);
     }
     match LockFile::acquire(&lock_path(&path)) {
-        Ok(lock) => (Some(lock), Some(path)),
+        Ok(lock) => Ok((Some(lock), Some(path))),
         // Two servers that write one file would each hide that the other one is dead.
         Err(error @ LockError::Held { .. }) => {
             log::error!(
@@ -89,10 +101,11 @@ pub(super) fn claim_status_file(path: Option<PathBuf>) -> (Option<LockFile>, Opt
                  Give --status-file a path of its own",
                 path.display()
             );
-            (None, None)
+            Ok((None, None))
         }
+        Err(LockError::Io { path, error }) if is_refusal(&error) => Err((path, error)),
         // A folder that is full, missing or not ours now may be better later; until then each failed write is said.
-        Err(LockError::Io { .. }) => (None, Some(path)),
+        Err(LockError::Io { .. }) => Ok((None, Some(path))),
     }
 }
 
@@ -257,13 +270,16 @@ pub(super) fn start_engine_db(
     Ok(None)
 }
 
+/// `watchdog` and `reports`, in the order in which they end.
+pub(super) type WatchdogThreads = [(Stop, ThreadHandle<()>); 2];
+
 pub(super) fn start_watchdog(
     config: &Config,
     beats: &'static Beats,
     (log, notifier): (Option<LogControl>, Arc<Notifier>),
     intake: IntakeGauge,
     demand: Demand,
-) -> Result<(Stop, ThreadHandle<()>), StartError> {
+) -> Result<WatchdogThreads, StartError> {
     let settings = WatchdogConfig {
         hang_timeout: config.hang_timeout,
         on_hang: config.on_hang,
@@ -282,13 +298,17 @@ pub(super) fn start_watchdog(
             waiting: Box::new(move || log.has_waiting().then(|| "log lines".to_owned())),
         });
     }
-    let reporter = Reporter::new(EmergencyFile::new(config.hang_report_path()));
-    let ways = (Voice::new(log), reporter, notifier);
+    let reports_stop = new_stop()?;
+    let (reports, writer) = Reports::new(config.hang_report_path(), (beats.reports, reports_stop.clone()))
+        .map_err(resource("a descriptor"))?;
+    let writer =
+        threads::spawn("reports", CORE_STACK_BYTES, None, move || writer.run()).map_err(resource("thread reports"))?;
+    let ways = (Voice::new(log), Reporter::new(reports), notifier);
     let stop = new_stop()?;
     let watchdog = Watchdog::new(&settings, beats, backlogs, ways, (demand, stop.clone()));
     let handle = threads::spawn("watchdog", WATCHDOG_STACK_BYTES, None, move || watchdog.run())
         .map_err(resource("thread watchdog"))?;
-    Ok((stop, handle))
+    Ok([(stop, handle), (reports_stop, writer)])
 }
 
 /// Symbols are looked up on this stack, by code that recurses; only touched pages count.

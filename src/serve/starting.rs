@@ -28,8 +28,8 @@ const JOIN: Duration = Duration::from_millis(250);
 pub(super) enum Step {
     Sockets,
     Journal,
-    EventSocket,
     Files,
+    EventSocket,
     Threads,
 }
 
@@ -51,8 +51,8 @@ impl Progress {
             texts: [
                 "opening the TCP port and the lock of the event socket".to_owned(),
                 format!("opening the journal {}", journal.unwrap_or_default()),
-                format!("binding event socket {}", config.event_socket_path.display()),
                 format!("reading the state file {}", state.unwrap_or_default()),
+                format!("binding event socket {}", config.event_socket_path.display()),
                 "starting its threads".to_owned(),
             ],
         }
@@ -107,6 +107,7 @@ fn watch(signals: &StopSignals, progress: &Progress, log: LogControl, over: &Sto
     while !over.requested() {
         // An interrupted poll is one more look.
         let _ = waits::MAIN.judge(poll(&mut [PollFd::new(over, PollFlags::IN)], Some(&timespec(LOOK))));
+        signals.take_waiting();
         let Some(signal) = signals.stop() else { continue };
         let since = *asked.get_or_insert_with(monotonic_ms);
         if monotonic_ms().saturating_sub(since) >= PATIENCE_MS && !over.requested() {

@@ -1,17 +1,17 @@
 //! The journal has every event, in order and unchanged, whatever happens to the server: it is stopped, killed, or its disk
 //! is full. And a recording can be played again.
 
+use crate::signals::BLOCKING_OPEN;
 use crate::support::client::Options;
+use crate::support::compile;
 use crate::support::server::{in_shell, mounting_shell, run};
 use crate::support::{DEADLINE, TestClient, TestServer, eventually, number_of, numbered, pause, state_change};
 use crate::tail::Running;
-use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -517,10 +517,13 @@ fn a_second_server_on_a_journal_is_refused() {
 fn an_engine_finds_no_socket_while_the_journal_is_recovered() {
     let folder = folder();
     let (journal, socket) = (folder.path().join("journal"), folder.path().join("events.sock"));
+    let Some(library) = compile(folder.path(), "blocking-open", BLOCKING_OPEN) else {
+        return;
+    };
     fs::create_dir(&journal).unwrap();
-    // Whoever reads this waits until somebody writes.
-    let slow = journal.join("events-00000000000000000001.jsonl");
-    mknodat(CWD, &slow, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    // One that the disk is long about.
+    fs::write(journal.join("events-00000000000000000001.jsonl"), "").unwrap();
+    let answers = folder.path().join("answers");
     let arguments = [
         "serve",
         "--port",
@@ -531,16 +534,17 @@ fn an_engine_finds_no_socket_while_the_journal_is_recovered() {
         "journal",
     ];
     let mut server = Running::with(&arguments, |command| {
-        command.current_dir(folder.path());
+        command
+            .current_dir(folder.path())
+            .env("LD_PRELOAD", library)
+            .env("BLOCKED_END", "events-00000000000000000001.jsonl")
+            .env("BLOCKED_UNTIL", &answers);
     });
-    // This waits until somebody reads.
-    let writer = eventually("the journal is read", || {
-        let mut options = fs::OpenOptions::new();
-        let nonblocking = options.write(true).custom_flags(libc::O_NONBLOCK);
-        nonblocking.open(&slow).ok()
+    eventually("the journal is read", || {
+        journal.join("journal.lock").exists().then_some(())
     });
     let was_there = socket.exists();
-    drop(writer);
+    fs::write(answers, "").unwrap();
     eventually("the server serves", || socket.exists().then_some(()));
     server.signal(Signal::TERM);
     assert_eq!(server.status(Duration::from_secs(30)), 0, "{}", server.said());

@@ -257,8 +257,8 @@ fn a_file_that_may_not_grow_costs_what_it_would_have_held() {
     assert_eq!(server.stop().code(), Some(0));
 }
 
-/// Blocks for ever in opening whatever ends in a given name.
-const BLOCKING_OPEN: &str = r#"
+/// Blocks in opening a file whose path ends in $BLOCKED_END, for ever or until there is a file $BLOCKED_UNTIL.
+pub const BLOCKING_OPEN: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -276,7 +276,8 @@ int open64(const char *path, int flags, ...) {
     va_start(list, flags);
     mode_t mode = va_arg(list, mode_t);
     va_end(list);
-    while (ends(path)) pause();
+    const char *until = getenv("BLOCKED_UNTIL");
+    while (ends(path) && !(until && !access(until, F_OK))) usleep(10000);
     int (*real)(const char *, int, ...) = (int (*)(const char *, int, ...))dlsym(RTLD_NEXT, "open64");
     return real(path, flags, mode);
 }

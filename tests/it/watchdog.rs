@@ -29,6 +29,7 @@ const COMPONENTS: &[&str] = &[
     #[cfg(feature = "engine-db")]
     "enginedb",
     "files",
+    // Not `reports`: the file has the report of its hang only when it goes on, see below.
     // Not `admin`: who stands still there takes no order that would end the drill.
     "log",
 ];
@@ -212,6 +213,25 @@ fn whoever_computes_without_end_is_named_as_busy() {
 #[test]
 fn whoever_stands_still_with_the_logs_lock_holds_up_nobody() {
     every_component_stands_still("log", COMPONENTS.len());
+}
+
+#[test]
+fn the_writer_of_reports_hangs_and_the_file_has_its_report_afterwards() {
+    let server = TestServer::start(&FLAGS);
+    drill(&server, "reports", DRILL, "sleep");
+    let hung = eventually("the hang is said", || said_of(&server, "reports")[1].pop());
+    assert!(hung.contains("s in a drill; blocked: it waits"), "{hung}");
+    let said = server.wait_for_line("💾 the report is not in logs/hang-emergency.log yet");
+    assert!(said.contains("thread reports goes on waiting"), "{said}");
+    assert_eq!(server.health()["status"], "degraded");
+    assert_eq!(report(&server), "");
+    drill(&server, "reports", Duration::ZERO, "sleep");
+    let report = eventually("the report is in its file", || {
+        Some(report(&server)).filter(|report| report.contains("made in "))
+    });
+    assert!(report.contains("SERVER HANG DETECTED: reports"), "{report}");
+    expect_frame(stack_of(&report, "reports").unwrap(), "stand_asleep");
+    expect_ok(&server);
 }
 
 #[test]

@@ -9,9 +9,10 @@ use crate::pipeline::engine_db::values;
 use crate::pipeline::machines::merge::{EngineRow, Process, mark};
 use crate::pipeline::requests::Refused;
 use crate::process::clock::monotonic_ms;
+use crate::process::safe_open;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, Row, params};
-use std::fs::{self, File, FileType};
+use std::fs::{self, FileType};
 use std::io::{self, Read};
 use std::num::NonZeroU64;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -288,7 +289,7 @@ fn id(id: i64) -> u64 {
 /// files beside it, which engines of another user then could not write to.
 fn is_write_ahead(path: &Path) -> bool {
     let mut head = [0; 20];
-    let read = File::open(path).and_then(|mut file| file.read_exact(&mut head));
+    let read = safe_open::read(path).and_then(|mut file| file.read_exact(&mut head));
     // Whatever is wrong with the file, SQLite says it better.
     read.is_ok() && head.starts_with(b"SQLite format 3\0") && head[18..20].contains(&2)
 }

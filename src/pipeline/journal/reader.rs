@@ -1,6 +1,7 @@
 //! Reads a segment line by line, in bounded memory whatever is in it.
 
 use crate::pipeline::journal::line::LINE_BYTES_MAX;
+use crate::process::safe_open;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
@@ -28,12 +29,12 @@ pub struct RawLine<'a> {
 }
 
 impl LineReader {
-    /// Reads the file at `path`, at most its first `bytes_max` bytes.
+    /// Reads the regular file at `path`, at most its first `bytes_max` bytes.
     ///
     /// # Errors
-    /// It cannot be opened.
+    /// It cannot be opened, or is no regular file.
     pub fn open(path: &Path, bytes_max: u64) -> io::Result<LineReader> {
-        let file = File::open(path)?.take(bytes_max);
+        let file = safe_open::read(path)?.take(bytes_max);
         Ok(LineReader {
             input: BufReader::with_capacity(BUFFER_BYTES, file),
             line: Vec::new(),

@@ -11,8 +11,9 @@ use crate::pipeline::journal::reader::LineReader;
 use crate::pipeline::journal::segments::{Segment, list};
 use crate::pipeline::position::Epoch;
 use crate::process::clock::monotonic_us;
+use crate::process::safe_open;
 use crate::process::words::{count, pick};
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
@@ -289,7 +290,7 @@ impl Tail {
         if newest.bytes == 0 {
             return fs::remove_file(&newest.path);
         }
-        let file = OpenOptions::new().write(true).open(&newest.path)?;
+        let file = safe_open::append_no_link(&newest.path, false)?;
         file.set_len(newest.bytes)?;
         file.sync_data()
     }

@@ -1,0 +1,447 @@
+//! Opens files whose paths other users may be able to change: never waits for somebody at the other end of a FIFO, and
+//! never writes through a link that another user could have put there.
+//!
+//! Blocks on the file system only.
+
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, RawMode, Stat, chmodat, fstat, fstatfs, openat, readlinkat, statat,
+};
+use rustix::io::Errno;
+use rustix::process::geteuid;
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Component, Path, PathBuf};
+
+/// Links on one path, as many as the kernel itself follows (path_resolution(7)).
+const LINKS_MAX: u32 = 40;
+/// Longest target of a link (PATH_MAX).
+const TARGET_BYTES_MAX: usize = 4096;
+/// Rights of a new file, less the umask.
+const NEW_FILE: RawMode = 0o644;
+/// Somebody but the owner may write.
+const WRITABLE_BY_OTHERS: RawMode = 0o022;
+/// /dev/null and /dev/full, which never make anybody wait (major 1, null(4) and full(4)).
+const NULL: (u32, u32) = (1, 3);
+const FULL: (u32, u32) = (1, 7);
+
+/// Opens the file at `path` to append to it and to read it; makes it, not its folder, when it is missing.
+///
+/// A link is followed only where it is this user's or root's, in a folder that nobody else may write. A file with several
+/// names (link(2)) is taken only in such a folder. At the end there may be a regular file, /dev/null, /dev/full, or what
+/// this process has open (/dev/stdout, /dev/stderr). Writing to the latter may fail with `WouldBlock`.
+///
+/// # Errors
+/// The path leads to something else, or the kernel refuses it.
+pub fn append(path: &Path) -> io::Result<File> {
+    walk(path, OFlags::RDWR | OFlags::APPEND | OFlags::CREATE)
+}
+
+/// Opens the regular file at `path`, or /dev/null, to read it. Follows links, as reading through one changes nothing.
+///
+/// # Errors
+/// The path leads to something else, or the kernel refuses it.
+pub fn read(path: &Path) -> io::Result<File> {
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    permit(fstat(&file)?, false)?;
+    Ok(file)
+}
+
+/// Opens the regular file at `path` to read it and to append to it, a new one if `create` says so. Follows no link at its end.
+///
+/// # Errors
+/// The path leads to something else, or the kernel refuses it.
+pub fn append_no_link(path: &Path, create: bool) -> io::Result<File> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let mut options = OpenOptions::new();
+    options.read(true).append(true).create(create).custom_flags(flags);
+    let file = options.open(path).map_err(|error| explained(CWD, path, error))?;
+    permit(fstat(&file)?, false)?;
+    Ok(file)
+}
+
+/// Whether the file at the end of `path` is one to replace by another: missing, or a regular file, once links that may
+/// be followed are followed. Gives the path with those links resolved, or `None` for /dev/null, which keeps nothing.
+///
+/// # Errors
+/// Something else stands there, or the kernel refuses to look.
+pub fn replaceable(path: &Path) -> io::Result<Option<PathBuf>> {
+    let found = match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(path.to_owned())),
+        found => found?,
+    };
+    if !found.is_symlink() {
+        let facts = statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)?;
+        permit(facts, false)?;
+        return Ok((file_type(&facts) == FileType::RegularFile).then(|| path.to_owned()));
+    }
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let folder = openat(CWD, folder, FOLDER, Mode::empty())?;
+    let link = statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)?;
+    if judge_link(folder.as_fd(), &link, path.as_os_str()).is_err() {
+        // It is replaced itself, and what it points to stays as it is.
+        return Ok(Some(path.to_owned()));
+    }
+    match std::fs::canonicalize(path) {
+        Ok(target) => {
+            let facts = statat(CWD, &target, AtFlags::SYMLINK_NOFOLLOW)?;
+            permit(facts, false)?;
+            Ok((file_type(&facts) == FileType::RegularFile).then_some(target))
+        }
+        // It points to a file that is still to be made.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let target = std::fs::read_link(path)?;
+            Ok(Some(path.parent().unwrap_or(Path::new("")).join(target)))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Gives the file at `path` permissions `mode` if it is still the one with this device and inode, whatever somebody puts
+/// there meanwhile; for files that cannot be opened, such as sockets.
+///
+/// # Errors
+/// It is another file, or the kernel refuses it.
+pub fn chmod_same(path: &Path, identity: (u64, u64), mode: u32) -> io::Result<()> {
+    let file = openat(
+        CWD,
+        path,
+        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    let facts = fstat(&file)?;
+    if (facts.st_dev, facts.st_ino) != identity {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    // fchmod(2) takes no such descriptor; its entry here leads to the very same file (open(2), O_PATH).
+    let same = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(chmodat(CWD, same, Mode::from_raw_mode(mode), AtFlags::empty())?)
+}
+
+/// What every file is opened with: it neither waits, nor becomes our terminal, nor is a child's.
+const ALWAYS: OFlags = OFlags::NONBLOCK.union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// Goes along `path`, and judges each link that is on it.
+fn walk(path: &Path, flags: OFlags) -> io::Result<File> {
+    let mut links = 0;
+    let mut left: VecDeque<OsString> = parts(path);
+    let mut folder = start(path)?;
+    while let Some(part) = left.pop_front() {
+        let link = if left.is_empty() {
+            match end(folder.as_fd(), &part, flags)? {
+                End::Opened(file) => return Ok(file),
+                End::Link(link) => link,
+            }
+        } else {
+            let next = openat(
+                &folder,
+                &part,
+                OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+                Mode::empty(),
+            )?;
+            let facts = fstat(&next)?;
+            if file_type(&facts) != FileType::Symlink {
+                // Where it is no folder, the next step says so.
+                folder = next;
+                continue;
+            }
+            facts
+        };
+        links += 1;
+        if links > LINKS_MAX {
+            return Err(Errno::LOOP.into());
+        }
+        judge_link(folder.as_fd(), &link, &part)?;
+        let target = readlinkat(&folder, &part, Vec::with_capacity(TARGET_BYTES_MAX))?;
+        let target = Path::new(OsStr::from_bytes(target.as_bytes())).to_owned();
+        if target.is_absolute() {
+            folder = start(&target)?;
+        }
+        for part in parts(&target).into_iter().rev() {
+            left.push_front(part);
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"))
+}
+
+fn start(path: &Path) -> io::Result<OwnedFd> {
+    let start = if path.is_absolute() { "/" } else { "." };
+    Ok(openat(CWD, start, FOLDER, Mode::empty())?)
+}
+
+fn parts(path: &Path) -> VecDeque<OsString> {
+    let part = |part: Component<'_>| match part {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        Component::CurDir | Component::RootDir | Component::Prefix(_) => None,
+    };
+    path.components().filter_map(part).collect()
+}
+
+/// What is at the last part of a path.
+enum End {
+    Opened(File),
+    Link(Stat),
+}
+
+fn end(folder: BorrowedFd<'_>, name: &OsStr, flags: OFlags) -> io::Result<End> {
+    let mode = Mode::from_raw_mode(NEW_FILE);
+    match openat(folder, name, flags | OFlags::NOFOLLOW | ALWAYS, mode) {
+        Ok(file) => {
+            let facts = fstat(&file)?;
+            permit(facts, false)?;
+            if facts.st_nlink > 1 && !is_ours_alone(folder)? {
+                return Err(refused(format!(
+                    "{} is another name of a file (a hard link), in a folder that other users may write, so one of them may \
+                     have made it; remove it, or take the folder's write permission from them",
+                    Path::new(name).display()
+                )));
+            }
+            Ok(End::Opened(File::from(file)))
+        }
+        Err(Errno::LOOP) if is_own_descriptors(folder)? => {
+            let file = openat(folder, name, flags | ALWAYS, mode)?;
+            permit(fstat(&file)?, true)?;
+            Ok(End::Opened(File::from(file)))
+        }
+        Err(Errno::LOOP) => Ok(End::Link(statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?)),
+        Err(error) => Err(explained(folder, Path::new(name), error.into())),
+    }
+}
+
+/// Whether this folder is /proc/self/fd, whose links lead to what this process has open already.
+fn is_own_descriptors(folder: BorrowedFd<'_>) -> io::Result<bool> {
+    if fstatfs(folder)?.f_type != PROC_SUPER_MAGIC {
+        return Ok(false);
+    }
+    let (here, own) = (fstat(folder)?, statat(CWD, "/proc/self/fd", AtFlags::empty())?);
+    Ok((here.st_dev, here.st_ino) == (own.st_dev, own.st_ino))
+}
+
+/// statfs(2).
+const PROC_SUPER_MAGIC: rustix::fs::FsWord = 0x9fa0;
+
+/// Says what stands there, where the error number does not: a FIFO without a reader and a socket are ENXIO (open(2)).
+fn explained(folder: BorrowedFd<'_>, name: &Path, error: io::Error) -> io::Error {
+    let facts = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW);
+    match (facts.map(|facts| permit(facts, false)), error.raw_os_error()) {
+        (Ok(Err(why)), Some(libc::ENXIO | libc::EAGAIN)) => why,
+        (Ok(_), Some(libc::ELOOP)) => refused("it is a link, which is not followed here".to_owned()),
+        _ => error,
+    }
+}
+
+/// Judges what was opened: what may keep a reader or writer waiting is refused.
+fn permit(facts: Stat, is_own_descriptor: bool) -> io::Result<()> {
+    let device = (rustix::fs::major(facts.st_rdev), rustix::fs::minor(facts.st_rdev));
+    let what = match file_type(&facts) {
+        FileType::RegularFile => return Ok(()),
+        FileType::CharacterDevice if device == NULL || device == FULL => return Ok(()),
+        FileType::Directory => return Err(Errno::ISDIR.into()),
+        _ if is_own_descriptor => return Ok(()),
+        FileType::Fifo => "a FIFO",
+        FileType::Socket => "a socket",
+        FileType::CharacterDevice | FileType::BlockDevice => "a device",
+        FileType::Symlink => "a link",
+        FileType::Unknown => "no regular file",
+    };
+    Err(refused(format!(
+        "it is {what}, which may never answer; a regular file or /dev/null is needed"
+    )))
+}
+
+/// A link counts if nobody else can have made it, or moved it to this name.
+fn judge_link(folder: BorrowedFd<'_>, link: &Stat, name: &OsStr) -> io::Result<()> {
+    let name = Path::new(name).display();
+    if !is_trusted(link.st_uid) {
+        return Err(refused(format!(
+            "{name} is a link that user {} has made, which is not followed; remove it, or have it made by this user or by root",
+            link.st_uid
+        )));
+    }
+    if !is_ours_alone(folder)? {
+        return Err(refused(format!(
+            "{name} is a link in a folder that other users may write, so one of them may have put it there; it is not \
+             followed until the folder belongs to this user or root and nobody else may write it (chmod go-w)"
+        )));
+    }
+    Ok(())
+}
+
+/// Whether only this user and root may write this folder.
+fn is_ours_alone(folder: BorrowedFd<'_>) -> io::Result<bool> {
+    let facts = fstat(folder)?;
+    Ok(is_trusted(facts.st_uid) && facts.st_mode & WRITABLE_BY_OTHERS == 0)
+}
+
+fn is_trusted(uid: u32) -> bool {
+    uid == 0 || uid == geteuid().as_raw()
+}
+
+fn file_type(facts: &Stat) -> FileType {
+    FileType::from_raw_mode(facts.st_mode)
+}
+
+fn refused(text: String) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, Refused(text))
+}
+
+/// Why this program, and not the kernel, does not open a file.
+#[derive(Debug)]
+struct Refused(String);
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// Whether this error says that a file is of a kind that is never opened, or a link that is not followed.
+pub fn is_refusal(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|why| why.is::<Refused>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::io::{Read, Write};
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    fn folder_of_mode(mode: u32) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).unwrap();
+        folder
+    }
+
+    #[track_caller]
+    fn refuses(path: &Path, why: &str) {
+        let error = append(path).unwrap_err();
+        assert!(is_refusal(&error) && error.to_string().contains(why), "{error}");
+    }
+
+    #[test]
+    fn a_path_leads_where_the_kernel_would_lead_it() {
+        let folder = folder_of_mode(0o755);
+        let inner = folder.path().join("a/b");
+        fs::create_dir_all(&inner).unwrap();
+        symlink("a/b", folder.path().join("short")).unwrap();
+        symlink("../../log", inner.join("log")).unwrap();
+        // Through a link to a folder, one to a file, and back up.
+        let path = folder.path().join("short/../b/./log");
+        append(&path).unwrap().write_all(b"one\n").unwrap();
+        append(&folder.path().join("log")).unwrap().write_all(b"two\n").unwrap();
+        let mut text = String::new();
+        read(&path).unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "one\ntwo\n");
+        assert_eq!(fs::metadata(folder.path().join("log")).unwrap().len(), 8);
+
+        symlink("loop", folder.path().join("loop")).unwrap();
+        assert_eq!(
+            append(&folder.path().join("loop")).unwrap_err().raw_os_error(),
+            Some(libc::ELOOP)
+        );
+        assert_eq!(
+            append(&folder.path().join("none/log")).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
+        assert_eq!(
+            append(&folder.path().join("log/x")).unwrap_err().kind(),
+            io::ErrorKind::NotADirectory
+        );
+        assert_eq!(append(folder.path()).unwrap_err().raw_os_error(), Some(libc::EISDIR));
+        assert_eq!(append(Path::new("/")).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn links_count_only_where_nobody_else_writes() {
+        for (mode, counts) in [
+            (0o755, true),
+            (0o700, true),
+            (0o775, false),
+            (0o777, false),
+            (0o1777, false),
+        ] {
+            let folder = folder_of_mode(mode);
+            let (target, link, second) = ("target", folder.path().join("log"), folder.path().join("second"));
+            fs::write(folder.path().join(target), "").unwrap();
+            symlink(target, &link).unwrap();
+            fs::hard_link(folder.path().join(target), &second).unwrap();
+            if counts {
+                append(&link).unwrap();
+                append(&second).unwrap();
+            } else {
+                refuses(&link, "is a link in a folder that other users may write");
+                refuses(&second, "is another name of a file (a hard link)");
+            }
+            // What is replaced and not written to needs no such care: the link itself goes.
+            let expected = if counts {
+                folder.path().join(target)
+            } else {
+                link.clone()
+            };
+            let got = replaceable(&link).unwrap().unwrap();
+            assert_eq!(
+                fs::canonicalize(got.parent().unwrap())
+                    .unwrap()
+                    .join(got.file_name().unwrap()),
+                expected
+            );
+        }
+    }
+
+    #[test]
+    fn only_what_answers_is_opened() {
+        let folder = folder_of_mode(0o755);
+        let fifo = folder.path().join("fifo");
+        rustix::fs::mknodat(CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        let socket = folder.path().join("socket");
+        let _bound = std::os::unix::net::UnixDatagram::bind(&socket).unwrap();
+        refuses(&fifo, "it is a FIFO");
+        refuses(&socket, "it is a socket");
+        for path in [&fifo, &socket] {
+            assert!(is_refusal(&append_no_link(path, true).unwrap_err()));
+            assert!(is_refusal(&replaceable(path).unwrap_err()));
+        }
+        assert!(is_refusal(&read(&fifo).unwrap_err()));
+        refuses(Path::new("/dev/zero"), "it is a device");
+        append(Path::new("/dev/null")).unwrap();
+        assert_eq!(replaceable(Path::new("/dev/null")).unwrap(), None);
+        // What this process has open already, whatever it is.
+        append(Path::new("/dev/stderr")).unwrap();
+        symlink(folder.path().join("new"), folder.path().join("link")).unwrap();
+        assert!(is_refusal(
+            &append_no_link(&folder.path().join("link"), true).unwrap_err()
+        ));
+        assert!(!folder.path().join("new").exists());
+    }
+
+    #[test]
+    fn permissions_go_to_the_file_that_was_meant() {
+        let folder = folder_of_mode(0o755);
+        let (path, other) = (folder.path().join("file"), folder.path().join("other"));
+        fs::write(&path, "").unwrap();
+        fs::write(&other, "").unwrap();
+        let facts = statat(CWD, &path, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+        let identity = (facts.st_dev, facts.st_ino);
+        chmod_same(&path, identity, 0o600).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::remove_file(&path).unwrap();
+        symlink(&other, &path).unwrap();
+        let before = fs::metadata(&other).unwrap().permissions();
+        chmod_same(&path, identity, 0o777).unwrap_err();
+        assert_eq!(fs::metadata(&other).unwrap().permissions(), before);
+    }
+}
