@@ -3,7 +3,7 @@
 use crate::client::protocol::v1::CAUSE_HISTORY;
 use crate::commands::tail_lines::Format;
 use crate::commands::tail_place::{Heard, Missing};
-use crate::pipeline::journal::line::{DAMAGED, FAILED, QUEUE_FULL, RESTART};
+use crate::pipeline::journal::line::{DAMAGED, FAILED, QUEUE_FULL, REMOVED, RESTART};
 use crate::pipeline::position::Position;
 use crate::process::visible::visible;
 use crate::process::words::{count, pick};
@@ -176,6 +176,7 @@ fn words_of(cause: &str) -> String {
         RESTART => "the server ended before all was in its journal".to_owned(),
         QUEUE_FULL => "sent before the server's restart, but its journal was too slow to keep it".to_owned(),
         FAILED => "sent before the server's restart, but its journal could not be written".to_owned(),
+        REMOVED => "sent before the server's restart, but its journal was removed while it was written".to_owned(),
         DAMAGED => "sent before the server's restart, but its journal is damaged there".to_owned(),
         "unknown" => "for a cause that only a later version of the server knows".to_owned(),
         other => visible(other),
@@ -254,7 +255,7 @@ mod tests {
             let said = words_of(name);
             assert!(cause == DropCause::Empty || !said.contains('_'), "{name}: {said}");
         }
-        for cause in [QUEUE_FULL, FAILED, DAMAGED, RESTART, "unknown"] {
+        for cause in [QUEUE_FULL, FAILED, REMOVED, DAMAGED, RESTART, "unknown"] {
             assert_ne!(words_of(cause), cause);
         }
     }

@@ -27,7 +27,7 @@ use crate::pipeline::batch::{Batch, Item, Loss};
 use crate::pipeline::event::Seq;
 use crate::pipeline::history::History;
 use crate::pipeline::journal::flush::{Flusher, flusher};
-use crate::pipeline::journal::line::{FAILED, QUEUE_FULL};
+use crate::pipeline::journal::line::{FAILED, QUEUE_FULL, REMOVED};
 use crate::pipeline::journal::queue::{JournalGauges, JournalRx, JournalTx};
 use crate::pipeline::journal::recover::{Recovered, recover};
 use crate::pipeline::journal::segments::{Limits, Store, WriteError};
@@ -56,6 +56,8 @@ const WRITE_BYTES_MAX: usize = 1024 * 1024;
 const FLUSH_LOOK: Duration = Duration::from_millis(5);
 /// How often a disk that takes nothing is tried again, and how often that is said.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
+/// How often it is looked whether somebody has taken the folder, or something out of it.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 const SAY_EVERY: Duration = Duration::from_secs(60);
 
 /// What the fan-out goes on from, and where it leaves what it publishes.
@@ -123,6 +125,36 @@ impl JournalError {
     }
 }
 
+/// Why a running server has lost its journal's folder to somebody else.
+#[derive(Debug)]
+pub enum Displaced {
+    /// Another server holds the folder's lock; who, if that is known.
+    Locked(Option<String>),
+    /// There are lines in the folder that this server has not written.
+    Foreign,
+}
+
+impl fmt::Display for Displaced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Displaced::Locked(Some(holder)) => write!(f, "its folder is not ours any more: {holder}"),
+            Displaced::Locked(None) => f.write_str("its folder is not ours any more: another server has it"),
+            Displaced::Foreign => f.write_str("another server has written into its folder"),
+        }
+    }
+}
+
+impl std::error::Error for Displaced {}
+
+/// What a person can do about a journal that cannot be written.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.get_ref().and_then(|why| why.downcast_ref()) {
+        Some(Displaced::Locked(_)) => "Stop that server, then restart this one",
+        Some(Displaced::Foreign) => "Restart this server to go on there, or give it a folder of its own",
+        None => "Make room on its disk, or make its folder writable",
+    }
+}
+
 /// A journal that is ready.
 #[derive(Debug)]
 pub struct Opened {
@@ -149,7 +181,12 @@ pub struct Journal {
     lines: Lines,
     write_bytes_max: usize,
     failing: Option<Failing>,
-    _lock: LockFile,
+    folder: PathBuf,
+    lock: LockFile,
+    /// When it was last looked whether folder, lock and segments are still there.
+    looked: Instant,
+    /// What is missing up to this number was taken away, and no line says so yet.
+    taken_to: Option<Seq>,
 }
 
 /// Lines on their way to the disk.
@@ -195,6 +232,10 @@ impl Lines {
     }
 }
 
+fn lock_path_in(folder: &Path) -> PathBuf {
+    folder.join("journal.lock")
+}
+
 /// Nothing can be written.
 #[derive(Debug)]
 struct Failing {
@@ -220,7 +261,7 @@ impl Journal {
             path: folder.to_owned(),
             error,
         })?;
-        let lock = LockFile::acquire(&folder.join("journal.lock")).map_err(JournalError::Lock)?;
+        let lock = LockFile::acquire(&lock_path_in(folder)).map_err(JournalError::Lock)?;
         let recovered = recover(folder, history_bytes, epoch_seconds())
             .map_err(|(path, error)| JournalError::Read { path, error })?;
         let gauges = Arc::new(JournalGauges::default());
@@ -245,7 +286,10 @@ impl Journal {
             lines: Lines::default(),
             write_bytes_max: WRITE_BYTES_MAX.min(limits.segment_bytes as usize / 2),
             failing: None,
-            _lock: lock,
+            folder: folder.to_owned(),
+            lock,
+            looked: Instant::now(),
+            taken_to: None,
         };
         if let Err(fault) = journal.begin(resumes, restart) {
             // Nothing on the disk says that numbers are given from here on, so the next start could give them again.
@@ -308,6 +352,7 @@ impl Journal {
             }
             self.write();
             self.flush_if_due();
+            self.look_after_folder();
             self.look_after_failure();
         };
         self.finish(is_over);
@@ -428,6 +473,7 @@ impl Journal {
     /// Everything up to number `last` is in the journal, `events` more events among it.
     fn wrote(&mut self, events: u64, last: Seq) {
         self.written = last;
+        self.store.note_events(events);
         self.gauges.wrote(events, last);
         self.gauges
             .show_segment(self.store.current().unwrap_or((0, 0)), self.store.bytes());
@@ -450,8 +496,9 @@ impl Journal {
         self.gauges.show_error(Some(error));
         log::error!(
             "🚨 the journal cannot be written: {error}; clients get their events, but those from number {} on are not kept. \
-             Make room on its disk, or make its folder writable; trying again every second",
-            self.written + 1
+             {}; trying again every second",
+            self.written + 1,
+            remedy(error)
         );
         self.failing = Some(Failing {
             since: now,
@@ -459,6 +506,72 @@ impl Journal {
             said: now,
             events: 0,
         });
+    }
+
+    /// Once a second: whether the folder is still ours, and still has what was written.
+    fn look_after_folder(&mut self) {
+        if self.failing.is_some() || self.looked.elapsed() < LOOK_EVERY {
+            return;
+        }
+        self.looked = Instant::now();
+        let _doing = self.beat.begin(Operation::Journaling);
+        // What the file system does not say now, it says at the next look, or when it is written to.
+        if let Ok(false) = self.lock.is_at_its_path()
+            && let Err(error) = self.hold_folder()
+        {
+            self.store.leave();
+            self.fail(&error);
+        }
+        self.look_for_taken();
+        if self.failing.is_none()
+            && let Some(to) = self.taken_to.take()
+            && let Err(error) = self.begin_anew(to, REMOVED)
+        {
+            self.fail(&error);
+        }
+    }
+
+    /// Sees to it that the folder is there and that we hold its lock.
+    ///
+    /// # Errors
+    /// [`Displaced`], or the folder cannot be made or looked at.
+    fn hold_folder(&mut self) -> io::Result<()> {
+        if self.lock.is_at_its_path()? {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.folder)?;
+        self.lock = LockFile::acquire(&lock_path_in(&self.folder)).map_err(|error| match error {
+            LockError::Io { error, .. } => error,
+            held => io::Error::other(Displaced::Locked(Some(held.to_string()))),
+        })?;
+        match self.store.is_untouched()? {
+            true => Ok(()),
+            false => Err(io::Error::other(Displaced::Foreign)),
+        }
+    }
+
+    /// Looks whether somebody has taken segments away: what was in them counts as dropped, and the next segment says which
+    /// numbers that was.
+    fn look_for_taken(&mut self) {
+        let Ok(Some(taken)) = self.store.forget_taken() else {
+            return;
+        };
+        self.gauges.lose(taken.events);
+        let what = format!(
+            "🚨 {} of the journal {} taken out of {} by somebody else: {} that this server had kept there {} gone",
+            count(taken.segments as u64, "segment"),
+            pick(taken.segments as u64, "was", "were"),
+            self.folder.display(),
+            count(taken.events, "event"),
+            pick(taken.events, "is", "are")
+        );
+        let Some(from) = taken.from else {
+            log::warn!("{what}. A restart and `threadcast replay` go without them");
+            return;
+        };
+        log::error!("{what}. A new segment begins. Stop the server before you remove or move its journal");
+        self.taken_to = Some(self.written);
+        self.written = from - 1;
     }
 
     /// While nothing can be written: tries again, and says so again, when it is time.
@@ -493,34 +606,46 @@ impl Journal {
                 if failing.said.elapsed() >= SAY_EVERY {
                     failing.said = Instant::now();
                     log::error!(
-                        "🚨 the journal still cannot be written: {error}; {} of the last {seconds} s {} not kept. \
-                         Make room on its disk, or make its folder writable",
+                        "🚨 the journal still cannot be written: {error}; {} of the last {seconds} s {} not kept. {}",
                         count(events, "event"),
-                        pick(events, "is", "are")
+                        pick(events, "is", "are"),
+                        remedy(&error)
                     );
                 }
             }
         }
     }
 
-    /// Begins a new segment, with a line for the numbers that are missing.
+    /// Takes the folder back if it is not ours, and goes on there.
     fn try_again(&mut self) -> io::Result<()> {
         let _doing = self.beat.begin(Operation::Journaling);
+        self.hold_folder()?;
+        self.look_for_taken();
+        if let Some(to) = self.taken_to {
+            self.begin_anew(to, REMOVED)?;
+            self.taken_to = None;
+        }
+        self.begin_anew(self.next - 1, FAILED)
+    }
+
+    /// Begins a new segment, with a line for the numbers up to `to` that are missing.
+    fn begin_anew(&mut self, to: Seq, cause: &'static str) -> io::Result<()> {
         let from = self.written + 1;
         self.store.begin_run(from).map_err(|fault| fault.error)?;
-        if self.next > from {
+        if to >= from {
             let loss = Loss {
                 from,
-                to: self.next - 1,
-                count: Some(self.next - from),
-                cause: FAILED,
+                to,
+                // Of what was removed nobody knows how many numbers had an event.
+                count: (cause == FAILED).then_some(to + 1 - from),
+                cause,
             };
             let mut line = Vec::new();
             line::put_loss(&mut line, &loss, epoch_seconds());
             self.store.append(from, &line).map_err(|fault| fault.error)?;
         }
         self.store.sync_new()?;
-        self.wrote(0, self.next - 1);
+        self.wrote(0, to);
         Ok(())
     }
 

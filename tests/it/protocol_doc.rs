@@ -15,7 +15,7 @@ use std::time::Duration;
 use threadcast::client::protocol::EndReason;
 use threadcast::client::protocol::v1::{CAUSE_EPOCH, CAUSE_HISTORY};
 use threadcast::pipeline::event::DropCause;
-use threadcast::pipeline::journal::line::{DAMAGED, FAILED, QUEUE_FULL, RESTART};
+use threadcast::pipeline::journal::line::{DAMAGED, FAILED, QUEUE_FULL, REMOVED, RESTART};
 
 /// All that clients of both protocols got in the situations below: a list per connection.
 type Seen = Vec<(&'static str, Vec<String>)>;
@@ -396,7 +396,7 @@ fn causes(page: &Page) -> BTreeSet<String> {
 fn the_page_knows_every_cause_of_a_loss_and_every_end_of_a_client() {
     let page = Page::read();
     let causes_in_code = DropCause::TABLE.iter().map(|row| row.1).filter(|name| *name != "empty");
-    let of_journal = [QUEUE_FULL, FAILED, DAMAGED, RESTART, "unknown"];
+    let of_journal = [QUEUE_FULL, FAILED, REMOVED, DAMAGED, RESTART, "unknown"];
     let expected = causes_in_code.chain(of_journal).chain([CAUSE_HISTORY, CAUSE_EPOCH]);
     assert_eq!(causes(&page), expected.map(str::to_owned).collect());
     let rows = page.table("| code | reason | counted as | when | is told |");

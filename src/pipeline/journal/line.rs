@@ -30,6 +30,8 @@ const TIME_MAX: f64 = 1e11;
 pub const QUEUE_FULL: &str = "journal_queue_full";
 /// Cause of a loss: the journal could not be written.
 pub const FAILED: &str = "journal_failed";
+/// Cause of a loss: somebody has taken the journal's files out of its folder while it was written.
+pub const REMOVED: &str = "journal_removed";
 /// Cause of a loss: the journal was damaged.
 pub const DAMAGED: &str = "journal_damaged";
 /// Cause of a loss: nobody knows how many numbers the former run gave that it could not journal any more.
@@ -177,7 +179,7 @@ fn until_comma(bytes: &[u8]) -> Option<(&str, &[u8])> {
 }
 
 fn known_cause(name: &str) -> &'static str {
-    let ours = [QUEUE_FULL, FAILED, DAMAGED, RESTART];
+    let ours = [QUEUE_FULL, FAILED, REMOVED, DAMAGED, RESTART];
     let drops = DropCause::TABLE.iter().map(|row| row.1);
     ours.into_iter()
         .chain(drops)
@@ -205,7 +207,12 @@ mod tests {
         let time = 1_795_393_480.585_657_1;
         let head = written(|out| put_head(out, epoch, 7, time));
         assert_eq!(parse(&head), Some(Line::Head { epoch, first: 7, time }));
-        for (count, cause) in [(Some(3), "too_large"), (None, RESTART), (Some(3), QUEUE_FULL)] {
+        for (count, cause) in [
+            (Some(3), "too_large"),
+            (None, RESTART),
+            (None, REMOVED),
+            (Some(3), QUEUE_FULL),
+        ] {
             let loss = Loss {
                 from: 8,
                 to: 10,

@@ -2,6 +2,7 @@
 
 use crate::pipeline::batch::Batch;
 use crate::pipeline::event::Seq;
+use crate::pipeline::journal::Displaced;
 use crate::pipeline::journal::segments::segment_name;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use serde_json::{Value, json};
@@ -13,6 +14,11 @@ use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 /// tenth of a second must not cost any. Most of the memory is the history's too.
 const QUEUE_BATCHES: usize = 65_536;
 const QUEUE_BYTES: usize = 32 * 1024 * 1024;
+
+/// Errors that the system has no number for.
+const TAKES_NOTHING: i32 = -1;
+const LOCKED: i32 = -2;
+const FOREIGN: i32 = -3;
 
 /// The fan-out's end of the queue.
 #[derive(Debug)]
@@ -91,7 +97,7 @@ pub struct JournalGauges {
     segment_bytes: AtomicU64,
     /// All segments together.
     bytes: AtomicU64,
-    /// The error for which nothing can be written, as the system numbers it; 0 for none, -1 for one without a number.
+    /// The error for which nothing can be written, as the system numbers it; 0 for none, below 0 for one of ours.
     error: AtomicI32,
     queued_bytes: AtomicU64,
     offered: AtomicU64,
@@ -100,6 +106,12 @@ pub struct JournalGauges {
 impl JournalGauges {
     pub(super) fn drop_events(&self, events: usize) {
         self.dropped.fetch_add(events as u64, Ordering::Relaxed);
+    }
+
+    /// Events that were in the journal are not there any more.
+    pub(super) fn lose(&self, events: u64) {
+        self.events.fetch_sub(events, Ordering::Relaxed);
+        self.dropped.fetch_add(events, Ordering::Relaxed);
     }
 
     pub(super) fn wrote(&self, events: u64, last: Seq) {
@@ -114,7 +126,11 @@ impl JournalGauges {
     }
 
     pub(super) fn show_error(&self, error: Option<&io::Error>) {
-        let number = error.map_or(0, |error| error.raw_os_error().unwrap_or(-1));
+        let number = error.map_or(0, |error| match error.get_ref().and_then(|why| why.downcast_ref()) {
+            Some(Displaced::Locked(_)) => LOCKED,
+            Some(Displaced::Foreign) => FOREIGN,
+            None => error.raw_os_error().unwrap_or(TAKES_NOTHING),
+        });
         self.error.store(number, Ordering::Relaxed);
     }
 
@@ -127,7 +143,9 @@ impl JournalGauges {
     pub fn failure(&self) -> Option<String> {
         match self.error.load(Ordering::Relaxed) {
             0 => None,
-            -1 => Some("the disk takes nothing".to_owned()),
+            TAKES_NOTHING => Some("the disk takes nothing".to_owned()),
+            LOCKED => Some(Displaced::Locked(None).to_string()),
+            FOREIGN => Some(Displaced::Foreign.to_string()),
             number => Some(io::Error::from_raw_os_error(number).to_string()),
         }
     }

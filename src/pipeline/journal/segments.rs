@@ -5,10 +5,13 @@ use crate::pipeline::journal::flush::FlushTx;
 use crate::pipeline::journal::line;
 use crate::pipeline::position::Epoch;
 use crate::process::clock::epoch_seconds;
-use std::collections::VecDeque;
+use crate::process::files::is_absence;
+use crate::process::safe_open;
+use std::collections::{BTreeSet, VecDeque};
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -28,7 +31,36 @@ pub struct Segment {
     pub first: Seq,
     pub path: PathBuf,
     pub bytes: u64,
-    pub modified: SystemTime,
+    /// How long ago something was written to it.
+    pub age: Age,
+    /// Events that this run has written to it.
+    pub events: u64,
+}
+
+/// An age that grows with the monotonic clock, so that a wall clock that is stepped makes nothing old.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Age {
+    was: Duration,
+    at: Instant,
+}
+
+impl Age {
+    /// Nothing is younger.
+    fn new() -> Age {
+        Age::of(Duration::ZERO)
+    }
+
+    /// So old by now.
+    fn of(was: Duration) -> Age {
+        Age {
+            was,
+            at: Instant::now(),
+        }
+    }
+
+    fn get(self) -> Duration {
+        self.was.saturating_add(self.at.elapsed())
+    }
 }
 
 /// The name of the segment that begins with number `first`.
@@ -44,28 +76,46 @@ pub fn list(folder: &Path) -> io::Result<Vec<Segment>> {
     let mut segments = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        let name = entry.file_name();
-        let number = name.to_str().and_then(|name| name.strip_prefix("events-"));
-        let number = number.and_then(|name| name.strip_suffix(".jsonl"));
-        let Some(first) = number
-            .filter(|digits| digits.len() == 20)
-            .and_then(|digits| digits.parse().ok())
-            .filter(|first| *first <= line::SEQ_MAX)
-        else {
+        let Some(first) = first_of(&entry.file_name()) else {
             continue;
         };
-        // One that goes while we look was removed by its server.
-        if let Ok(facts) = entry.metadata() {
-            segments.push(Segment {
-                first,
-                path: entry.path(),
-                bytes: facts.len(),
-                modified: facts.modified().unwrap_or(SystemTime::UNIX_EPOCH),
-            });
-        }
+        let facts = match entry.metadata() {
+            // One that goes while we look was removed by its server.
+            Err(error) if is_absence(&error) => continue,
+            facts => facts?,
+        };
+        let modified = facts.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+        segments.push(Segment {
+            first,
+            path: entry.path(),
+            bytes: facts.len(),
+            // What lies in the future is as young as can be.
+            age: Age::of(modified.elapsed().unwrap_or_default()),
+            events: 0,
+        });
     }
     segments.sort_by_key(|segment| segment.first);
     Ok(segments)
+}
+
+/// The first numbers of the segments in `folder`; none if there is no folder.
+fn firsts(folder: &Path) -> io::Result<BTreeSet<Seq>> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if is_absence(&error) => return Ok(BTreeSet::new()),
+        entries => entries?,
+    };
+    let mut firsts = BTreeSet::new();
+    for entry in entries {
+        firsts.extend(first_of(&entry?.file_name()));
+    }
+    Ok(firsts)
+}
+
+/// The number in the name of a segment; `None` of any other file.
+fn first_of(name: &OsStr) -> Option<Seq> {
+    let digits = name.to_str()?.strip_prefix("events-")?.strip_suffix(".jsonl")?;
+    let first = Some(digits).filter(|digits| digits.len() == 20)?.parse().ok()?;
+    (first <= line::SEQ_MAX).then_some(first)
 }
 
 /// Where the lines go: the segment that grows, and those before it.
@@ -84,12 +134,25 @@ pub struct Store {
 #[derive(Debug)]
 struct Current {
     file: File,
+    /// Device and inode, which nobody else gets while it is open.
+    identity: (u64, u64),
     segment: Segment,
-    begun: f64,
+    /// Since it has begun.
+    begun: Age,
     /// When the oldest bytes were written that may not be on the disk.
     unsynced: Option<Instant>,
     /// Something with a number is in it.
     is_numbered: bool,
+}
+
+/// Segments that somebody has taken out of the folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    pub segments: usize,
+    /// Events of this run that were in them.
+    pub events: u64,
+    /// The newest segment is among them: from this number on nothing is in the folder.
+    pub from: Option<Seq>,
 }
 
 /// Lines were not written, or not all of them.
@@ -119,24 +182,26 @@ impl Store {
         self.close();
     }
 
-    /// Goes on in the newest segment, which has begun at `begun`, if it has room; else number `next` begins another one.
+    /// Goes on in the newest segment, which began at `begun` (seconds since the epoch), if it has room; else number `next`
+    /// begins another one.
     ///
     /// # Errors
     /// It cannot be opened for writing.
     pub fn resume(&mut self, begun: f64, next: Seq) -> io::Result<()> {
+        // A clock that was set back makes no segment old.
+        let begun = Age::of(Duration::try_from_secs_f64(epoch_seconds() - begun).unwrap_or_default());
         // One without numbers has the name that a new one would get.
         let suits = |segment: &&Segment| segment.first == next || !self.is_full(segment.bytes, begun);
         let Some(segment) = self.old.back().filter(suits) else {
             return Ok(());
         };
         let segment_is_numbered = segment.first < next;
-        let mut options = OpenOptions::new();
-        let file = options
-            .append(true)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(&segment.path)?;
+        let path = segment.path.clone();
+        let file = safe_open::append_no_link(&path, false)?;
+        let identity = identity(&file.metadata()?);
         self.current = self.old.pop_back().map(|segment| Current {
             file,
+            identity,
             segment,
             begun,
             unsynced: None,
@@ -185,10 +250,8 @@ impl Store {
         Ok(())
     }
 
-    fn is_full(&self, bytes: u64, begun: f64) -> bool {
-        // A clock that was set back makes no segment old.
-        let age = epoch_seconds() - begun;
-        bytes > self.limits.segment_bytes || age >= self.limits.segment_age.as_secs_f64()
+    fn is_full(&self, bytes: u64, begun: Age) -> bool {
+        bytes > self.limits.segment_bytes || begun.get() >= self.limits.segment_age
     }
 
     fn begin_segment(&mut self, first: Seq) -> io::Result<()> {
@@ -199,15 +262,18 @@ impl Store {
         self.old.retain(|segment| segment.path != path);
         let mut options = OpenOptions::new();
         let file = options.append(true).create_new(true).open(&path)?;
+        let identity = identity(&file.metadata()?);
         self.current = Some(Current {
             file,
+            identity,
             segment: Segment {
                 first,
                 path,
                 bytes: 0,
-                modified: SystemTime::now(),
+                age: Age::new(),
+                events: 0,
             },
-            begun,
+            begun: Age::new(),
             unsynced: None,
             is_numbered: false,
         });
@@ -233,7 +299,7 @@ impl Store {
         }
         let Err(error) = outcome else {
             current.segment.bytes += written as u64;
-            current.segment.modified = SystemTime::now();
+            current.segment.age = Age::new();
             return Ok(());
         };
         let kept = lines[..written]
@@ -252,11 +318,77 @@ impl Store {
     /// Leaves the segment that grows; one without numbers goes, because the next one gets its name.
     fn close(&mut self) {
         if let Some(current) = self.current.take() {
-            match current.is_numbered {
-                true => self.old.push_back(current.segment),
-                false => drop(fs::remove_file(&current.segment.path)),
+            if current.is_numbered {
+                self.old.push_back(current.segment);
+            } else if let Ok(true) = current.is_at_its_path() {
+                let _ = fs::remove_file(&current.segment.path);
             }
         }
+    }
+
+    /// Begins a new segment with the next lines.
+    pub fn leave(&mut self) {
+        self.close();
+    }
+
+    /// Notes that so many events are among the lines that were written last.
+    pub fn note_events(&mut self, events: u64) {
+        let current = self.current.as_mut().map(|current| &mut current.segment);
+        if let Some(segment) = current.or(self.old.back_mut()) {
+            segment.events += events;
+        }
+    }
+
+    /// Looks whether the folder still has every segment, and forgets those that it has not: the next lines begin a new one
+    /// where the one that grows is gone. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The file system does not say; then nothing is forgotten.
+    pub fn forget_taken(&mut self) -> io::Result<Option<Taken>> {
+        let present = firsts(&self.folder)?;
+        let lost_current = match &self.current {
+            Some(current) => !current.is_whole()?,
+            None => false,
+        };
+        let mut taken = Taken {
+            segments: 0,
+            events: 0,
+            from: None,
+        };
+        let mut newest = if lost_current { self.current.take() } else { None }.map(|current| current.segment);
+        // What stands right before it and is gone too is one loss with it.
+        while self.current.is_none() {
+            let gone = |segment: &mut Segment| !present.contains(&segment.first);
+            let Some(segment) = newest.take().or_else(|| self.old.pop_back_if(gone)) else {
+                break;
+            };
+            taken.segments += 1;
+            taken.events += segment.events;
+            taken.from = Some(segment.first);
+        }
+        self.old.retain(|segment| {
+            let is_there = present.contains(&segment.first);
+            if !is_there {
+                taken.segments += 1;
+                taken.events += segment.events;
+            }
+            is_there
+        });
+        Ok((taken.segments > 0).then_some(taken))
+    }
+
+    /// Whether nobody else has written in the folder: every segment there is one of ours, and as long as we left it.
+    /// Blocks on the disk.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn is_untouched(&self) -> io::Result<bool> {
+        let current = self.current.as_ref().map(|current| &current.segment);
+        let ours = |found: &Segment| {
+            let mut own = self.old.iter().chain(current);
+            own.any(|own| own.first == found.first && own.bytes == found.bytes)
+        };
+        Ok(list(&self.folder)?.iter().all(ours))
     }
 
     /// When the oldest bytes were written that may not be on the disk.
@@ -338,8 +470,7 @@ impl Store {
     pub fn retire(&mut self) {
         let mut bytes = self.bytes();
         while let Some(oldest) = self.old.front() {
-            let age = oldest.modified.elapsed().unwrap_or_default();
-            if bytes <= self.limits.keep_bytes && age < self.limits.keep_age {
+            if bytes <= self.limits.keep_bytes && oldest.age.get() < self.limits.keep_age {
                 return;
             }
             match fs::remove_file(&oldest.path) {
@@ -373,6 +504,25 @@ impl Store {
     }
 }
 
+impl Current {
+    /// Whether the file is still the one at its path, and as long as it was left.
+    fn is_whole(&self) -> io::Result<bool> {
+        Ok(self.file.metadata()?.len() >= self.segment.bytes && self.is_at_its_path()?)
+    }
+
+    fn is_at_its_path(&self) -> io::Result<bool> {
+        match fs::symlink_metadata(&self.segment.path) {
+            Ok(there) => Ok(identity(&there) == self.identity),
+            Err(error) if is_absence(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn identity(facts: &fs::Metadata) -> (u64, u64) {
+    (facts.dev(), facts.ino())
+}
+
 fn nothing_kept(error: io::Error) -> WriteError {
     WriteError { error, kept: 0 }
 }
@@ -391,7 +541,8 @@ fn write_all(file: &mut File, bytes: &[u8]) -> (usize, io::Result<()>) {
     (written, Ok(()))
 }
 
-/// A file of that name can only be one in which nobody found a number; it is kept for whoever wants to look at it.
+/// A file of that name is one in which nobody found a number, or that somebody has put in the place of ours: it is kept for
+/// people to look at.
 fn set_aside(path: &Path, now: f64) -> io::Result<()> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(format!(".damaged-{now:.9}"));
@@ -400,7 +551,7 @@ fn set_aside(path: &Path, now: f64) -> io::Result<()> {
         Err(error) => Err(error),
         Ok(()) => {
             log::warn!(
-                "⚠️ journal segment {} had no event that can be read; it was set aside as {}",
+                "⚠️ {} is in the way of a new journal segment, and has no event that this server knows of; it was set aside as {}",
                 path.display(),
                 Path::new(&aside).display()
             );
