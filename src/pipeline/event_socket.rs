@@ -1,15 +1,16 @@
 //! The Unix datagram socket: taking its path without hurting a live owner, noticing when somebody else takes it from
 //! us, and leaving nothing behind; or one that the service manager passes us, whose file is not ours to touch.
 
-use crate::process::files::{LockError, LockFile, lock_path};
+use crate::process::files::{LockError, LockFile, is_absence, lock_path};
 use crate::process::procfs::{ProcessName, is_bound_by_another_socket, unix_socket_owner};
+use crate::process::safe_open;
 use rustix::fs::{Access, Mode, access};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with};
 use std::fmt;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +23,8 @@ pub struct EventSocket {
     // passed socket whose file was lost before we came.
     identity: Option<(u64, u64)>,
     passed: bool,
+    /// The permissions that we have given the file; 0 for a passed socket's.
+    mode: u32,
 }
 
 /// What stands at a socket's path.
@@ -33,8 +36,10 @@ pub enum PathState {
     Gone,
     /// A socket that is not ours.
     Taken,
-    /// Something that is no socket, or that we may not look at.
+    /// Something that is no socket.
     Blocked,
+    /// The file system does not say.
+    Unseen,
 }
 
 /// Why the socket could not be had.
@@ -262,6 +267,7 @@ impl EventSocket {
             socket,
             path,
             passed: true,
+            mode: 0,
         }
     }
 
@@ -306,8 +312,9 @@ impl EventSocket {
             path: path.to_owned(),
             identity: Some(identity),
             passed: false,
+            mode,
         };
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed("set the permissions of"))?;
+        safe_open::chmod_same(path, identity, mode).map_err(failed("set the permissions of"))?;
         Ok(bound)
     }
 
@@ -316,9 +323,16 @@ impl EventSocket {
         match identity(&self.path) {
             Ok(found) if Some(found) == self.identity => PathState::Ours,
             Ok(_) if is_socket(&self.path) => PathState::Taken,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => PathState::Gone,
-            Ok(_) | Err(_) => PathState::Blocked,
+            Ok(_) => PathState::Blocked,
+            Err(error) if is_absence(&error) => PathState::Gone,
+            Err(_) => PathState::Unseen,
         }
+    }
+
+    /// The permissions of the file, if somebody has taken some of those that we have given it.
+    pub fn lessened_mode(&self) -> Option<u32> {
+        let now = fs::symlink_metadata(&self.path).ok()?.mode() & 0o777;
+        (now & self.mode != self.mode && self.path_state() == PathState::Ours).then_some(now)
     }
 
     /// The path it was bound to.
@@ -401,11 +415,21 @@ mod tests {
         pub(in crate::pipeline) fn broken() -> EventSocket {
             EventSocket {
                 socket: fs::File::open("/dev/zero").unwrap().into(),
+                mode: 0,
                 path: PathBuf::from("/nowhere/events.sock"),
                 identity: None,
                 passed: false,
             }
         }
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_looked_at_is_not_called_replaced() {
+        let mut unseen = EventSocket::broken();
+        // As an error of a disk, this is none of absence.
+        unseen.path = PathBuf::from("x".repeat(300));
+        assert_eq!(unseen.path_state(), PathState::Unseen);
+        assert_eq!(EventSocket::broken().path_state(), PathState::Gone);
     }
 
     fn in_folder() -> (tempfile::TempDir, PathBuf) {

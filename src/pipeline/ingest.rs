@@ -26,7 +26,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::net::{Shutdown, shutdown};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -63,7 +63,14 @@ pub struct IngestGauges {
     /// Datagrams that were not forwarded.
     pub drops: DropTally,
     path_state: AtomicU8,
+    /// The permissions of the socket's file, while it has fewer than it was given; [`GIVEN`] else.
+    lessened_mode: AtomicU32,
 }
+
+/// No permissions were taken away.
+const GIVEN: u32 = 0;
+/// Added to permissions, so that none at all are not [`GIVEN`].
+const LESSENED: u32 = 0o1000;
 
 impl IngestGauges {
     /// What stood at the socket's path when it was last looked at.
@@ -72,8 +79,15 @@ impl IngestGauges {
             0 => PathState::Ours,
             1 => PathState::Gone,
             2 => PathState::Taken,
-            _ => PathState::Blocked,
+            3 => PathState::Blocked,
+            _ => PathState::Unseen,
         }
+    }
+
+    /// The permissions of the socket's file, while somebody has taken some of those that it was given.
+    pub fn lessened_mode(&self) -> Option<u32> {
+        let mode = self.lessened_mode.load(Ordering::Relaxed);
+        (mode != GIVEN).then_some(mode & !LESSENED)
     }
 }
 
@@ -235,6 +249,28 @@ impl Ingest {
             self.reminded = None;
         }
         self.gauges.path_state.store(state as u8, Ordering::Relaxed);
+        self.look_at_mode();
+    }
+
+    /// Senders of other users feel it, and nobody else, when somebody takes permissions from the file.
+    fn look_at_mode(&mut self) {
+        let (socket, _) = &self.sockets;
+        let (before, now) = (self.gauges.lessened_mode(), socket.lessened_mode());
+        if before == now {
+            return;
+        }
+        self.gauges
+            .lessened_mode
+            .store(now.map_or(GIVEN, |mode| mode | LESSENED), Ordering::Relaxed);
+        let path = socket.path().display();
+        match now {
+            Some(mode) => log::warn!(
+                "⚠️ somebody has changed the permissions of event socket {path} to {mode:03o}, so some senders are refused; \
+                 `chmod {:03o} {path}` gives them back, --socket-mode {mode:03o} makes them the server's own",
+                self.mode
+            ),
+            None => log::info!("✅ event socket {path} has its permissions {:03o} again", self.mode),
+        }
     }
 
     fn remind(&mut self, socket: &EventSocket, state: PathState, error: &BindError) {
@@ -252,11 +288,16 @@ impl Ingest {
                      --no-websocket); we take the path back by ourselves"
                 );
             }
+            (PathState::Unseen, BindError::Io { error, .. }) => log::error!(
+                "🚨 event socket {path} cannot be looked at: {error}. Whether senders still reach it, nobody knows; look after \
+                 that file system or folder; trying again every second"
+            ),
             (_, BindError::Passed { .. }) => {
                 let what = match state {
                     PathState::Taken => "another server has taken",
                     PathState::Blocked => "something that is no socket has replaced",
                     PathState::Gone | PathState::Ours => "somebody has removed",
+                    PathState::Unseen => "the file system does not show",
                 };
                 log::error!(
                     "🚨 {what} event socket {path}: events of senders that connect from now on do not reach us. {error}: \
@@ -325,6 +366,7 @@ impl Drop for Ingest {
 fn adopt(receiver: &mut Receiver, socket: EventSocket, was: PathState) {
     let what = match was {
         PathState::Gone => "was removed by somebody",
+        PathState::Unseen => "could not be looked at",
         _ => "was replaced by a file that no server owns",
     };
     log::warn!(

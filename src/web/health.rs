@@ -280,7 +280,13 @@ impl Vitals {
     fn path_finding(&self) -> Option<(Status, String)> {
         let path = self.event_socket_path.display();
         let text = match self.ingest.path_state() {
-            PathState::Ours => return None,
+            PathState::Ours => match self.ingest.lessened_mode() {
+                None => return None,
+                Some(mode) => {
+                    format!("event socket {path} has permissions {mode:03o} now, so some senders are refused")
+                }
+            },
+            PathState::Unseen => format!("event socket {path} cannot be looked at, so senders may not reach it"),
             PathState::Gone => format!("event socket {path} was removed and cannot be bound again yet"),
             PathState::Blocked => format!("event socket {path} was replaced by something that is not a socket"),
             PathState::Taken => match other_unix_socket_owner(&self.event_socket_path) {

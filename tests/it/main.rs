@@ -25,6 +25,7 @@ mod engine_db_faults;
 mod engine_recovered;
 mod environment;
 mod event_socket;
+mod files;
 mod frozen;
 mod gaps;
 mod handshake;
