@@ -47,6 +47,7 @@ use crate::process::host_names::own_names;
 use crate::process::limits::{self, ClientRoom};
 use crate::process::logging::LogControl;
 use crate::process::passed_sockets::{PassedError, PassedSockets};
+use crate::process::refusal::Refusal;
 use crate::process::signals::StopSignals;
 use crate::process::stop::Stop;
 use crate::process::systemd::Notifier;
@@ -143,9 +144,7 @@ impl StartError {
                 "give --state-file or --status-file the path of a regular file, or none; nothing of it was touched"
                     .to_owned()
             }
-            StartError::Resource { .. } => {
-                "raise the limits of this user or service (ulimit -n, ulimit -u, TasksMax=)".to_owned()
-            }
+            StartError::Resource { error, .. } => Refusal::of(error).to_string(),
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::liveness::drill;
 use crate::liveness::operation::Operation;
 use crate::process::clock::{pause, timespec};
 use crate::process::peer::Peer;
+use crate::process::refusal::Refusal;
 use crate::process::stop::Stop;
 use crate::process::threads::{self, CORE_STACK_BYTES, ThreadHandle};
 use crate::process::waits;
@@ -162,7 +163,10 @@ impl Admin {
             Err(error) => self.refuse(
                 &socket,
                 503,
-                &format!("the server cannot start another thread: {error}"),
+                &format!(
+                    "the server cannot start another thread: {error}; to mend it, {}",
+                    Refusal::of(&error)
+                ),
             ),
         }
     }

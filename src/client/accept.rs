@@ -15,6 +15,7 @@ use crate::liveness::beat::Beat;
 use crate::liveness::drill;
 use crate::liveness::operation::Operation;
 use crate::process::clock::{pause, timespec};
+use crate::process::refusal::Refusal;
 use crate::process::stop::Stop;
 use crate::process::threads::{self, ThreadHandle};
 use crate::process::waits;
@@ -176,9 +177,14 @@ impl Accept {
         match started {
             Ok(handle) => self.threads.push(handle),
             Err(error) => {
+                let remedy = Refusal::of(&error);
+                let fewer = if remedy.is_limit() {
+                    ", or lower --max-clients"
+                } else {
+                    ""
+                };
                 log::error!(
-                    "🚨 cannot start a thread for a client: {error}; it was told to come back. Raise the limit of \
-                     threads (ulimit -u, TasksMax=) or lower --max-clients"
+                    "🚨 cannot start a thread for a client: {error}; it was told to come back. To mend it, {remedy}{fewer}"
                 );
                 let why = "the server cannot start another thread";
                 self.refuse(&socket, peer, ConnectionFault::NoThread, why);

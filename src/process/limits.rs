@@ -79,6 +79,11 @@ pub fn client_room(descriptors: u64) -> ClientRoom {
     }
 }
 
+/// The limit of this process's addresses in bytes (RLIMIT_AS, `ulimit -v`), if it has one.
+pub fn address_space() -> Option<u64> {
+    getrlimit(Resource::As).current
+}
+
 /// How many datagrams the kernel holds for one receiver (`net.unix.max_dgram_qlen`).
 pub fn datagram_queue_len() -> Option<u64> {
     read_number("/proc/sys/net/unix/max_dgram_qlen")

@@ -19,6 +19,7 @@ pub mod passed_sockets;
 pub mod peer;
 pub mod procfs;
 pub mod recvmmsg;
+pub mod refusal;
 pub mod safe_open;
 pub mod signals;
 pub mod stop;

@@ -8,6 +8,7 @@ use crate::liveness::operation::Operation;
 use crate::process::config::{Config, SETTINGS};
 use crate::process::exit::ExitStatus;
 use crate::process::logging::LogControl;
+use crate::process::refusal::Refusal;
 use crate::process::signals::{Heard, StopSignals};
 use crate::process::systemd::Notifier;
 use crate::process::threads::{self, CORE_STACK_BYTES};
@@ -58,7 +59,10 @@ impl Live {
                 });
             }
             Err(error) => {
-                log::error!("🚨 SIGHUP: cannot start a thread to read the settings, so none has changed: {error}")
+                log::error!(
+                    "🚨 SIGHUP: cannot start a thread to read the settings, so none has changed: {error}. To mend it, {}",
+                    Refusal::of(&error)
+                );
             }
         }
     }

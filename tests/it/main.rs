@@ -42,6 +42,7 @@ mod network_cut;
 mod notices;
 mod pausing;
 mod protocol_doc;
+mod refused_calls;
 mod refused_waits;
 mod signals;
 mod slow_client;

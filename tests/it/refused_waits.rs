@@ -2,60 +2,14 @@
 //! neither the stream nor a processor, and the server says so.
 
 use crate::support::client::TEXT;
+use crate::support::filter::refuser;
 use crate::support::server::in_shell;
 use crate::support::{TestServer, eventually, numbered, pause};
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Runs a command for which every wait fails with ENOMEM, by a filter of system calls (seccomp(2)): the server makes these
-/// calls without the C library, so that no preloaded one could stand in between.
-const REFUSER: &str = r#"
-#define _GNU_SOURCE
-#include <errno.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
-#include <stddef.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#define REFUSE(call) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1), \
-    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOMEM)
-int main(int count, char **arguments) {
-    struct sock_filter filter[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-#ifdef SYS_epoll_wait
-        REFUSE(SYS_epoll_wait),
-#endif
-        REFUSE(SYS_epoll_pwait),
-        REFUSE(SYS_epoll_pwait2),
-        REFUSE(SYS_ppoll),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-    };
-    struct sock_fprog program = { sizeof filter / sizeof *filter, filter };
-    if (count < 2 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) return 125;
-    if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program)) return 125;
-    execvp(arguments[1], arguments + 1);
-    return 126;
-}
-"#;
-
-/// Compiles it; `None`, said, where that or the filter cannot be had.
-fn refuser(folder: &Path) -> Option<PathBuf> {
-    let (source, program) = (folder.join("refuser.c"), folder.join("refuser"));
-    std::fs::write(&source, REFUSER).unwrap();
-    let compiled = Command::new("cc").arg("-o").args([&program, &source]).status();
-    let works = compiled.is_ok_and(|status| status.success())
-        && Command::new(&program)
-            .arg("true")
-            .status()
-            .is_ok_and(|status| status.success());
-    if !works {
-        eprintln!("SKIPPED: without a C compiler, or without seccomp, no wait can be made to fail");
-    }
-    works.then_some(program)
-}
+/// Every call that the server waits with.
+const WAITS: [&str; 4] = ["epoll_wait", "epoll_pwait", "epoll_pwait2", "ppoll"];
 
 /// Processor time that it has used, in hundredths of a second (proc_pid_stat(5)).
 fn processor_time(server: &TestServer) -> u64 {
@@ -67,7 +21,9 @@ fn processor_time(server: &TestServer) -> u64 {
 #[test]
 fn waits_that_fail_cost_neither_the_stream_nor_a_processor_and_are_said() {
     let folder = Arc::new(tempfile::Builder::new().prefix("threadcast-").tempdir().unwrap());
-    let Some(refuser) = refuser(folder.path()) else { return };
+    let Some(refuser) = refuser(folder.path(), &WAITS, "ENOMEM") else {
+        return;
+    };
     let mut server = TestServer::start_command(folder, &["--pong-timeout", "60s"], |command| {
         in_shell(command, &[refuser.to_str().unwrap(), "sh"], "true");
     });

@@ -4,6 +4,7 @@ use super::Symbols;
 use super::maps::{self, Module};
 use super::text::Stack;
 use crate::process::task::{TaskFacts, TaskPlace};
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io;
 
@@ -47,11 +48,11 @@ impl Session {
     }
 
     /// What every reader of this dump must know.
-    pub(super) fn note(&self) -> Option<&'static str> {
-        Some(
+    pub(super) fn note(&self) -> Option<Cow<'static, str>> {
+        Some(Cow::Borrowed(
             "note: this build has no stacks, only the address where each waiting thread entered the kernel; \
              a build for x86_64 with the feature `stacks`, which is on by default, has them",
-        )
+        ))
     }
 
     /// What only shows at the end.

@@ -6,6 +6,7 @@ use super::text::Stack;
 use super::unwind::{Calls, Unwinder};
 use super::{Symbols, arena, memory};
 use crate::process::task::{TaskFacts, TaskPlace};
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
@@ -22,15 +23,20 @@ pub(super) struct Source;
 
 impl Source {
     pub(super) fn install() -> io::Result<Source> {
+        // Now, because there may be no descriptor when it is needed. What fails is tried again then, and told.
+        let _ = memory::prepare();
         capture::install()?;
         Ok(Source)
     }
 
     /// Begins a dump: reads what is loaded now.
     pub(super) fn begin(&mut self) -> Session {
+        // First of all, because the rest reads memory.
+        let unreadable = memory::prepare().err();
         let unwinder = Unwinder::new();
         let mut symbolizer = Symbolizer::new(&unwinder.codes);
         Session {
+            unreadable,
             quality: symbolizer.quality(),
             asker: Asker::new(),
             unwinder,
@@ -47,6 +53,8 @@ pub(super) struct Session {
     unwinder: Unwinder,
     symbolizer: Symbolizer,
     quality: Symbols,
+    /// Why there are no stacks.
+    unreadable: Option<memory::Refused>,
     /// Time spent on threads that did not answer.
     silence: Duration,
     /// For stacks that are read from outside.
@@ -125,14 +133,11 @@ impl Session {
     }
 
     /// What every reader of this dump must know.
-    pub(super) fn note(&self) -> Option<&'static str> {
-        if !memory::is_allowed() {
-            return Some(
-                "note: the host forbids process_vm_readv(2), so there are no stacks; let the filter of system calls \
-                 (seccomp, SystemCallFilter=) allow it",
-            );
+    pub(super) fn note(&self) -> Option<Cow<'static, str>> {
+        if let Some(refused) = &self.unreadable {
+            return Some(format!("note: {refused}").into());
         }
-        match self.quality {
+        let note = match self.quality {
             Symbols::Lines => None,
             Symbols::Names => Some(
                 "note: this program has no line tables, so frames have no file and line; a build that keeps them \
@@ -142,7 +147,8 @@ impl Session {
                 "note: this program is stripped or its file cannot be read, so its frames are file+address; \
                  `addr2line -Cfie FILE ADDRESS` with an unstripped build of the same source tells function and line",
             ),
-        }
+        };
+        note.map(Cow::Borrowed)
     }
 
     /// What only shows at the end.

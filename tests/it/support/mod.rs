@@ -6,6 +6,7 @@ pub mod cut_network;
 #[cfg(feature = "engine-db")]
 pub mod engine_db;
 pub mod examples;
+pub mod filter;
 pub mod fleet;
 pub mod http;
 pub mod ledger;
