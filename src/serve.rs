@@ -7,10 +7,12 @@
 //! clients, `inbox`, `heartbeat`, `journal`, `journal-sync`, `enginedb`, `files`, `watchdog`, `reports`, `log`.
 
 mod beside;
+mod room;
 mod running;
 mod sockets;
 mod starting;
 
+pub use room::{Room, TooSmall};
 pub use running::Reread;
 pub use starting::Progress;
 
@@ -44,7 +46,7 @@ use crate::process::config::Config;
 use crate::process::exit::ExitStatus;
 use crate::process::files::{LockFile, Slot};
 use crate::process::host_names::own_names;
-use crate::process::limits::{self, ClientRoom};
+use crate::process::limits;
 use crate::process::logging::LogControl;
 use crate::process::passed_sockets::{PassedError, PassedSockets};
 use crate::process::refusal::Refusal;
@@ -100,6 +102,7 @@ pub enum StartError {
     Admin { path: PathBuf, error: io::Error },
     File { path: PathBuf, error: io::Error },
     Resource { what: &'static str, error: io::Error },
+    Addresses(TooSmall),
 }
 
 impl fmt::Display for StartError {
@@ -114,6 +117,7 @@ impl fmt::Display for StartError {
             }
             StartError::File { path, error } => write!(f, "cannot use {}: {error}", path.display()),
             StartError::Resource { what, error } => write!(f, "cannot make {what}: {error}"),
+            StartError::Addresses(too_small) => write!(f, "cannot start: {too_small}"),
         }
     }
 }
@@ -145,6 +149,7 @@ impl StartError {
                     .to_owned()
             }
             StartError::Resource { error, .. } => Refusal::of(error).to_string(),
+            StartError::Addresses(too_small) => too_small.hint(),
         }
     }
 }
@@ -161,7 +166,9 @@ fn resource(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
 pub fn run(config: Config, reread: Reread) -> Result<ExitStatus, StartError> {
     // First of all, because nothing may be open yet but what was passed.
     let passed = PassedSockets::from_environment().map_err(StartError::Passed)?;
-    let room = limits::client_room(limits::raise_descriptors());
+    let as_given = config.clone();
+    let mut config = config;
+    let (room, clipped) = room::fit(&mut config)?;
     let slow_limits = SlowLimits {
         broadcast: config.slow_broadcast,
         snapshot: config.slow_snapshot,
@@ -170,6 +177,9 @@ pub fn run(config: Config, reread: Reread) -> Result<ExitStatus, StartError> {
     beats.main.adopt();
     let starting = beats.main.begin(Operation::Starting);
     let (log_thread, log) = beside::start_log(&config, beats)?;
+    if let Some(clipped) = clipped {
+        log::warn!("⚠️ {clipped}");
+    }
     let notifier = Arc::new(Notifier::from_environment().unwrap_or_else(|error| {
         log::warn!("⚠️ the service manager will not learn from us that we serve: {error}");
         Notifier::silent()
@@ -180,7 +190,7 @@ pub fn run(config: Config, reread: Reread) -> Result<ExitStatus, StartError> {
             let signals = Arc::new(signals);
             let origins = AllowedOrigins::new(&config.allow_origin);
             let live = Live {
-                config: config.clone(),
+                config: as_given,
                 reread,
                 reading: None,
                 log: log.clone(),
@@ -241,7 +251,7 @@ impl Server {
     pub fn start(
         mut config: Config,
         (passed, notifier): (PassedSockets, Arc<Notifier>),
-        room: ClientRoom,
+        room: Room,
         beats: &'static Beats,
         log: Option<LogControl>,
         (progress, origins): (&Progress, AllowedOrigins),
@@ -272,7 +282,7 @@ impl Server {
         config: &Config,
         mut sockets: Sockets,
         (record, journal_gauges): (Record, Option<Arc<JournalGauges>>),
-        room: ClientRoom,
+        room: Room,
         (beats, notifier, log): (&'static Beats, Arc<Notifier>, Option<LogControl>),
         (progress, origins): (&Progress, AllowedOrigins),
     ) -> Result<Server, StartError> {
@@ -284,14 +294,15 @@ impl Server {
         let (status_lock, status_path) = beside::claim_status_file(config.status_file.clone()).map_err(unusable)?;
         progress.begin(Step::EventSocket);
         let event_socket = sockets::bind_events(sockets.passed_events.take(), config)?;
-        sockets::announce(config, &sockets, clients_max, room);
+        sockets::announce(config, &sockets, clients_max, room.clients);
         let (obituaries, ended) = bounded(CORE_THREADS);
         let (accept_stop, ingest_stop) = (new_stop()?, new_stop()?);
         let (fanout_stop, inbox_stop) = (new_stop()?, new_stop()?);
         let ingest_gauges = Arc::new(IngestGauges::default());
         let bell = Bell::new().map_err(resource("a descriptor"))?;
         let consumer = (beats.fanout, bell.clone());
-        let (intake_tx, intake_rx, intake_gauge) = intake(consumer, config.ingest_patience, ingest_stop.clone());
+        let (intake_tx, intake_rx, intake_gauge) =
+            intake(room.intake_bytes, consumer, config.ingest_patience, ingest_stop.clone());
         let requests = FanoutHandle::new(bell.clone());
         let mut sleep = FanoutSleep::new(bell).map_err(resource("a descriptor"))?;
         let gauges = Arc::clone(&ingest_gauges);
@@ -507,13 +518,13 @@ fn keep_faults<T>(joined: Result<T, JoinError>, faults: &mut Vec<JoinError>) -> 
     joined.map_err(|fault| faults.push(fault)).ok()
 }
 
-fn clients_max(config: &Config, room: ClientRoom) -> usize {
-    config.max_clients.unwrap_or(usize::MAX).min(room.clients())
+fn clients_max(config: &Config, room: Room) -> usize {
+    config.max_clients.unwrap_or(usize::MAX).min(room.clients.clients())
 }
 
 /// Clients, and room besides for pages and for handshakes under way.
-fn connections_max(config: &Config, room: ClientRoom) -> usize {
-    clients_max(config, room).saturating_add(room.spare())
+fn connections_max(config: &Config, room: Room) -> usize {
+    clients_max(config, room).saturating_add(room.clients.spare())
 }
 
 fn new_stop() -> Result<Stop, StartError> {
@@ -588,5 +599,6 @@ fn fanout_config(config: &Config, send_buffer_bytes: usize) -> FanoutConfig {
         chunk_bytes_max: send_buffer_bytes / 2,
         max_behind: config.max_behind,
         machine_ttl: config.machine_ttl,
+        addresses_are_limited: limits::address_space().is_some(),
     }
 }

@@ -15,7 +15,7 @@ use threadcast::liveness::operation::SlowLimits;
 use threadcast::pipeline::chunk::text_frame;
 use threadcast::pipeline::fanout::{Beginning, Fanout, FanoutConfig};
 use threadcast::pipeline::history::History;
-use threadcast::pipeline::intake::{IntakeTx, Pushed, intake};
+use threadcast::pipeline::intake::{INTAKE_BYTES_MAX, IntakeTx, Pushed, intake};
 use threadcast::pipeline::machines::Machines;
 use threadcast::pipeline::position::Epoch;
 use threadcast::pipeline::receiver::FanoutSleep;
@@ -217,7 +217,12 @@ fn fanout(state: State) -> (IntakeTx, Fanout, FanoutHandle, Arc<FanoutGauges>) {
     let stop = Stop::new().expect("a descriptor");
     let settings = Config::default();
     let bell = Bell::new().expect("a descriptor");
-    let (intake, events, _) = intake((beat, bell.clone()), settings.ingest_patience, stop.clone());
+    let (intake, events, _) = intake(
+        INTAKE_BYTES_MAX,
+        (beat, bell.clone()),
+        settings.ingest_patience,
+        stop.clone(),
+    );
     let config = FanoutConfig {
         limits: OfferLimits {
             delivery: Delivery::Direct,
@@ -229,6 +234,7 @@ fn fanout(state: State) -> (IntakeTx, Fanout, FanoutHandle, Arc<FanoutGauges>) {
         chunk_bytes_max: settings.send_buffer_bytes / 2,
         max_behind: Duration::MAX,
         machine_ttl: None,
+        addresses_are_limited: false,
     };
     let beginning = Beginning {
         machines: Machines::default(),

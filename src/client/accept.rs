@@ -15,6 +15,7 @@ use crate::liveness::beat::Beat;
 use crate::liveness::drill;
 use crate::liveness::operation::Operation;
 use crate::process::clock::{pause, timespec};
+use crate::process::limits;
 use crate::process::refusal::Refusal;
 use crate::process::stop::Stop;
 use crate::process::threads::{self, ThreadHandle};
@@ -38,7 +39,7 @@ const ACCEPTS_PER_TURN: usize = 64;
 /// How often ended threads are looked for.
 const REAP_EVERY: Duration = Duration::from_millis(250);
 /// Stack of a connection's thread. Only touched pages count; debug builds touch more.
-const CLIENT_STACK_BYTES: usize = 256 * 1024;
+pub const CLIENT_STACK_BYTES: usize = 256 * 1024;
 /// Thread names have room for this many connections before they repeat.
 const NAMES: u64 = 100_000_000;
 
@@ -160,6 +161,10 @@ impl Accept {
         if self.threads.len() >= self.connections_max {
             return self.refuse(&socket, peer, ConnectionFault::TooMany, "too many connections");
         }
+        if limits::is_short_of(CLIENT_STACK_BYTES as u64) {
+            let why = io::Error::other("the limit of the address space is all but reached");
+            return self.refuse_thread(&socket, peer, &why, Refusal::Threads { addresses: true });
+        }
         self.set_options(&socket);
         let id = self.next_id;
         self.next_id += 1;
@@ -176,20 +181,22 @@ impl Accept {
         });
         match started {
             Ok(handle) => self.threads.push(handle),
-            Err(error) => {
-                let remedy = Refusal::of(&error);
-                let fewer = if remedy.is_limit() {
-                    ", or lower --max-clients"
-                } else {
-                    ""
-                };
-                log::error!(
-                    "🚨 cannot start a thread for a client: {error}; it was told to come back. To mend it, {remedy}{fewer}"
-                );
-                let why = "the server cannot start another thread";
-                self.refuse(&socket, peer, ConnectionFault::NoThread, why);
-            }
+            Err(error) => self.refuse_thread(&socket, peer, &error, Refusal::of(&error)),
         }
+    }
+
+    /// The host gives no thread for a connection.
+    fn refuse_thread(&self, socket: &TcpStream, peer: SocketAddr, error: &io::Error, remedy: Refusal) {
+        let fewer = if remedy.is_limit() {
+            ", or lower --max-clients"
+        } else {
+            ""
+        };
+        log::error!(
+            "🚨 cannot start a thread for a client: {error}; it was told to come back. To mend it, {remedy}{fewer}"
+        );
+        let why = "the server cannot start another thread";
+        self.refuse(socket, peer, ConnectionFault::NoThread, why);
     }
 
     /// Connections inherit these from the listener (tcp(7)), but one that a passed listener took before our start has

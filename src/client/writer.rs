@@ -25,6 +25,7 @@ use crate::pipeline::chunk::{Chunk, ping_frame, text_frame};
 use crate::pipeline::event::Seq;
 use crate::pipeline::requests::{FanoutGauges, FanoutHandle, Joined};
 use crate::process::clock::{epoch_seconds, monotonic_ms, monotonic_us, pause};
+use crate::process::limits;
 use crate::process::tcp_path::Way;
 use crate::process::words::count;
 use crossbeam_channel::{Receiver, TryRecvError, never, select};
@@ -38,6 +39,11 @@ pub const CONTROL_QUEUE_LEN_MAX: usize = 8;
 /// Chunks given to one system call, and roughly how many bytes; then pings and pongs have their turn.
 const GATHER_CHUNKS_MAX: usize = 32;
 const GATHER_BYTES_MAX: usize = 128 * 1024;
+/// A snapshot as one client sees it is made in steps, each with a copy of it.
+const SNAPSHOT_COPIES: usize = 4;
+/// Addresses that snapshots of one's own leave to events, under a limit: 100 clients of a table of 1 MiB, each with another
+/// filter, have 100 MiB of them.
+const KEPT_FOR_EVENTS: usize = 12 * 1024 * 1024;
 /// Longest single wait for the socket, so that the end of the client is noticed in time.
 const LOOK: Duration = Duration::from_millis(250);
 /// How long to stand back when the fan-out owns the socket; it does so for microseconds.
@@ -518,8 +524,31 @@ impl Running {
                 self.put_own(&v1::gap(&gap));
             }
         }
+        if self.lacks_room(SNAPSHOT_COPIES * state.snapshot.json.len() + KEPT_FOR_EVENTS) {
+            return;
+        }
         let initial = self.w.view.initial(&state.snapshot, state.as_of);
         self.put(initial, source);
+    }
+
+    /// Ends this client if a limit of the address space has no room for `bytes` more: the allocation would end the process.
+    /// Returns whether it did.
+    fn lacks_room(&self, bytes: usize) -> bool {
+        let lacks = limits::is_short_of(bytes as u64);
+        if lacks {
+            self.end_without_room();
+        }
+        lacks
+    }
+
+    fn end_without_room(&self) {
+        if self.w.link.end(EndReason::Internal) {
+            log::error!(
+                "🚨 client {} ends, because there is no room for what it is to get: the limit of the address space is all \
+                 but reached. Raise it (ulimit -v, LimitAS=), or lower --max-clients",
+                self.w.link.id()
+            );
+        }
     }
 
     /// Tells a client how far behind what it gets now is.

@@ -7,6 +7,7 @@ use crate::liveness::standstill::Standstill;
 use crate::liveness::voice::Voice;
 use crate::liveness::watchdog::Backlog;
 use crate::process::clock::{epoch_seconds, pause, rfc3339};
+use crate::process::limits;
 use crate::process::words::{count, pick};
 use log::Level;
 use std::fmt::Write as _;
@@ -68,10 +69,19 @@ impl Reporter {
     pub fn prepare(&mut self, voice: &mut Voice) {
         match Dumper::install() {
             Ok(dumper) => self.dumper = Some(dumper),
-            Err(error) => voice.say(
-                Level::Warn,
-                &format!("⚠️  reports of hangs will have no stacks: {error}"),
-            ),
+            Err(error) => {
+                let room = match limits::address_space() {
+                    Some(limit) => format!(
+                        "; the address space is limited to {} KiB (ulimit -v, LimitAS=), from 524288 on there is room",
+                        limit / 1024
+                    ),
+                    None => String::new(),
+                };
+                voice.say(
+                    Level::Warn,
+                    &format!("⚠️  reports of hangs will have no stacks: {error}{room}"),
+                );
+            }
         }
     }
 

@@ -31,6 +31,7 @@ use crate::pipeline::receiver::FanoutSleep;
 use crate::pipeline::requests::{FanoutGauges, FanoutRequests, Refused};
 use crate::process::clock::{epoch_seconds, monotonic_us, pause};
 use crate::process::files::Slot;
+use crate::process::limits;
 use crate::process::stop::Stop;
 use crate::process::words::{count, pick};
 use crossbeam_channel::TryRecvError;
@@ -83,6 +84,8 @@ pub struct FanoutConfig {
     /// A client that has not caught up for so long is ended.
     pub max_behind: Duration,
     pub machine_ttl: Option<Duration>,
+    /// There is a limit of the address space: the history must not run into it.
+    pub addresses_are_limited: bool,
 }
 
 /// What the fan-out begins with.
@@ -352,7 +355,11 @@ impl Fanout {
         };
         self.show_machines();
         let batch = Arc::new(batch);
-        self.history.push(Arc::clone(&batch));
+        if self.config.addresses_are_limited && limits::is_short_of(batch.memory_bytes() as u64) {
+            self.history.push_in_exchange(Arc::clone(&batch));
+        } else {
+            self.history.push(Arc::clone(&batch));
+        }
         if let Some(journal) = &self.journal {
             journal.offer(&batch);
         }
@@ -606,7 +613,7 @@ mod tests {
     use super::*;
     use crate::liveness::beat::Beats;
     use crate::liveness::operation::SlowLimits;
-    use crate::pipeline::intake::{IntakeTx, intake};
+    use crate::pipeline::intake::{INTAKE_BYTES_MAX, IntakeTx, intake};
     use crate::pipeline::requests::FanoutHandle;
     use crate::process::bell::Bell;
     use crate::process::config::Delivery;
@@ -619,7 +626,7 @@ mod tests {
         let beat = Beats::new(limits, 1).fanout;
         let stop = Stop::new().unwrap();
         let bell = Bell::new().unwrap();
-        let (tx, rx, _) = intake((beat, bell.clone()), Duration::ZERO, stop.clone());
+        let (tx, rx, _) = intake(INTAKE_BYTES_MAX, (beat, bell.clone()), Duration::ZERO, stop.clone());
         let config = FanoutConfig {
             limits: OfferLimits {
                 delivery: Delivery::Direct,
@@ -628,6 +635,7 @@ mod tests {
             chunk_bytes_max: 1024,
             max_behind: Duration::MAX,
             machine_ttl: None,
+            addresses_are_limited: false,
         };
         let beginning = Beginning {
             machines: Machines::default(),

@@ -85,6 +85,14 @@ impl History {
         }
     }
 
+    /// As [`History::push`], but what it takes must leave first: there is no room for more.
+    pub fn push_in_exchange(&mut self, batch: Arc<Batch>) {
+        let kept = self.bytes_max;
+        self.bytes_max = self.bytes.min(kept);
+        self.push(batch);
+        self.bytes_max = kept;
+    }
+
     /// All batches that are still here, the oldest first.
     pub fn all(&self) -> &VecDeque<Arc<Batch>> {
         &self.batches
@@ -156,6 +164,19 @@ mod tests {
         assert_eq!(firsts(history.after(13, 2 * size)), (vec![13, 15], false));
         assert_eq!(firsts(history.after(14, 1)), (vec![15], false));
         assert_eq!(firsts(history.after(18, 1)), (vec![], true));
+    }
+
+    #[test]
+    fn without_room_it_gives_up_as_much_as_it_takes() {
+        let size = batch(1, 2).memory_bytes();
+        let mut history = History::new(10 * size, 0);
+        for first in [1, 3, 5] {
+            history.push(batch(first, 2));
+        }
+        history.push_in_exchange(batch(7, 2));
+        assert_eq!((history.bytes(), history.reaches(), history.newest()), (3 * size, 2, 8));
+        history.push(batch(9, 2));
+        assert_eq!((history.bytes(), history.reaches()), (4 * size, 2));
     }
 
     #[test]

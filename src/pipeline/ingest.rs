@@ -398,7 +398,7 @@ mod tests {
     use crate::liveness::beat::tests::beats;
     use crate::pipeline::event::DropCause;
     use crate::pipeline::event_socket::lock;
-    use crate::pipeline::intake::{Entry, INTAKE_LEN_MAX, IntakeRx, intake};
+    use crate::pipeline::intake::{Entry, INTAKE_BYTES_MAX, INTAKE_LEN_MAX, IntakeRx, intake};
     use crate::pipeline::receiver::FanoutSleep;
     use crate::process::bell::Bell;
     use std::os::unix::net::UnixDatagram;
@@ -425,7 +425,12 @@ mod tests {
         let beats = beats();
         let stop = Stop::new().unwrap();
         let bell = Bell::new().unwrap();
-        let (tx, rx, _gauge) = intake((beats.fanout, bell.clone()), Duration::from_millis(1), stop.clone());
+        let (tx, rx, _gauge) = intake(
+            INTAKE_BYTES_MAX,
+            (beats.fanout, bell.clone()),
+            Duration::from_millis(1),
+            stop.clone(),
+        );
         let mut fanout = FanoutSleep::new(bell).unwrap();
         let socket = EventSocket::bind(&path, 0o600).unwrap();
         let gauges = Arc::new(IngestGauges::default());

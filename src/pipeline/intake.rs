@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 /// Most entries. Full policy: wait while the fan-out moves, then drop, count, and say so in the stream's own order.
 pub const INTAKE_LEN_MAX: usize = 65_536;
-/// Most bytes of events in the queue.
+/// Most bytes of events in the queue, unless a limit of the address space has no room for so many.
 pub const INTAKE_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// After a drop the queue must have run down this far before anything is waited for again.
 const HIGH_WATER_PERCENT: usize = 75;
@@ -51,6 +51,7 @@ impl Entry {
 #[derive(Debug)]
 pub struct IntakeTx {
     tx: Sender<Entry>,
+    bytes_max: usize,
     room: Arc<Room>,
     consumer: &'static Beat,
     bell: Bell,
@@ -92,13 +93,18 @@ pub enum Pushed {
 }
 
 /// Makes the queue. `consumer` is the beat of `fanout`, whose progress decides whether waiting makes sense, and the bell
-/// that wakes it.
-pub fn intake(consumer: (&'static Beat, Bell), patience: Duration, stop: Stop) -> (IntakeTx, IntakeRx, IntakeGauge) {
-    intake_of(INTAKE_LEN_MAX, consumer, patience, stop)
+/// that wakes it. It holds `bytes_max` bytes of events.
+pub fn intake(
+    bytes_max: usize,
+    consumer: (&'static Beat, Bell),
+    patience: Duration,
+    stop: Stop,
+) -> (IntakeTx, IntakeRx, IntakeGauge) {
+    intake_of((INTAKE_LEN_MAX, bytes_max), consumer, patience, stop)
 }
 
 fn intake_of(
-    len_max: usize,
+    (len_max, bytes_max): (usize, usize),
     (consumer, bell): (&'static Beat, Bell),
     patience: Duration,
     stop: Stop,
@@ -107,6 +113,7 @@ fn intake_of(
     let room = Arc::new(Room::default());
     let sender = IntakeTx {
         tx,
+        bytes_max,
         room: Arc::clone(&room),
         consumer,
         bell,
@@ -151,7 +158,7 @@ impl IntakeTx {
     fn announce_loss(&mut self) -> bool {
         let capacity = self.tx.capacity().unwrap_or(INTAKE_LEN_MAX);
         let low = |now: usize, max: usize| now < max / 100 * HIGH_WATER_PERCENT + max % 100 * HIGH_WATER_PERCENT / 100;
-        if !low(self.tx.len(), capacity) || !low(self.room.bytes.load(Ordering::Relaxed), INTAKE_BYTES_MAX) {
+        if !low(self.tx.len(), capacity) || !low(self.room.bytes.load(Ordering::Relaxed), self.bytes_max) {
             return false;
         }
         match self.try_push(Entry::Lost(self.lost, DropCause::QueueFull)) {
@@ -216,7 +223,7 @@ impl IntakeTx {
         let bytes = entry.bytes();
         // Relaxed: a bound, not an order; the channel orders the entries themselves. Counted before the entry can be
         // taken out, so the counts never fall below zero.
-        if self.room.bytes.load(Ordering::Relaxed) + bytes > INTAKE_BYTES_MAX {
+        if self.room.bytes.load(Ordering::Relaxed) + bytes > self.bytes_max {
             return Err(TrySendError::Full(entry));
         }
         self.room.add(bytes);
@@ -298,7 +305,12 @@ mod tests {
 
     fn small(len: usize) -> (IntakeTx, IntakeRx, &'static Beat) {
         let beat = beats().fanout;
-        let (tx, rx, _gauge) = intake_of(len, (beat, Bell::new().unwrap()), PATIENCE, Stop::new().unwrap());
+        let (tx, rx, _gauge) = intake_of(
+            (len, INTAKE_BYTES_MAX),
+            (beat, Bell::new().unwrap()),
+            PATIENCE,
+            Stop::new().unwrap(),
+        );
         (tx, rx, beat)
     }
 

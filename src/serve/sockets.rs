@@ -135,17 +135,24 @@ pub(super) fn announce(config: &Config, sockets: &Sockets, clients_max: usize, r
         .iter()
         .map(|setting| format!("{}={}", setting.name, setting.show(config)));
     log::info!("🔧 {}", settings.collect::<Vec<_>>().join(" "));
+    let bound = match config.max_clients {
+        Some(wanted) if wanted == clients_max => "--max-clients",
+        _ => room.bound(),
+    };
+    let by_addresses = match room.by_addresses {
+        u64::MAX => String::new(),
+        connections => format!(", {connections} by addresses"),
+    };
     log::info!(
-        "🧵 room for {} (the host's limits allow {} by descriptors, {} by threads, {} by mappings)",
+        "🧵 room for {}, bounded by {bound} (the host's limits allow {} by descriptors, {} by threads, {} by \
+         mappings{by_addresses})",
         count(clients_max, "client"),
         count(room.by_descriptors, "connection"),
         room.by_threads,
         room.by_mappings
     );
     if config.max_clients.is_some_and(|wanted| wanted > clients_max) {
-        log::warn!(
-            "⚠️ --max-clients is more than the host's limits allow; raise them (ulimit -n, TasksMax=) or lower it"
-        );
+        log::warn!("⚠️ --max-clients is more than the host's limits allow: raise that of {bound}, or lower it");
     }
     if let Some(warning) = &sockets.path_lock.warning {
         log::warn!("⚠️ {warning}; another server that starts here would find us only by trying to connect");

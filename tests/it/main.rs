@@ -9,6 +9,7 @@
 
 mod support;
 
+mod address_space;
 mod admin;
 mod bad_events;
 mod cli;

@@ -57,7 +57,7 @@ const UNSAFE: [(&str, &str); 9] = [
     ),
     ("src/process/signals.rs", "handlers of signals that look at a clock"),
     ("src/process/recvmmsg.rs", "recvmmsg(2), which rustix lacks"),
-    ("src/process/heap.rs", "malloc_trim(3)"),
+    ("src/process/heap.rs", "malloc_trim(3) and mallopt(3)"),
     ("src/process/tcp_path.rs", "TCP_INFO (tcp(7)), which rustix lacks"),
     (
         "src/process/passed_sockets.rs",

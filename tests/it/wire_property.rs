@@ -66,7 +66,7 @@ fn run(delivery: Delivery, mut rng: Rng) {
     let beats = Beats::new(limits, room.clients() + room.spare());
     let manager = (PassedSockets::default(), Arc::new(Notifier::silent()));
     let beside = (&Progress::new(&config), AllowedOrigins::default());
-    let server = Server::start(config.clone(), manager, room, beats, None, beside).unwrap();
+    let server = Server::start(config.clone(), manager, room.into(), beats, None, beside).unwrap();
     let address = server.address();
     let published = Arc::new(AtomicBool::new(false));
     let seen: Vec<Arc<AtomicUsize>> = (0..STEADY).map(|_| Arc::default()).collect();

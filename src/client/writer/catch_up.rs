@@ -8,6 +8,7 @@ use crate::pipeline::batch::Batch;
 use crate::pipeline::event::Seq;
 use crate::pipeline::requests::{Missed, Unanswered};
 use crate::process::clock::pause;
+use crate::process::limits;
 use crate::process::words::count;
 use crossbeam_channel::{Receiver, TryRecvError};
 use std::collections::VecDeque;
@@ -43,6 +44,10 @@ impl Running {
             && let Some(batch) = catch_up.batches.pop_front()
         {
             self.w.beat.step();
+            if limits::is_short_of(batch.memory_bytes() as u64) {
+                self.end_without_room();
+                return false;
+            }
             if let Some(chunk) = self.w.view.encode(&batch, catch_up.after, &mut catch_up.verdicts) {
                 bytes += chunk.bytes().len();
                 catch_up.events += chunk.events() as u64;

@@ -14,6 +14,7 @@
 //!   steps and stops in time; the dump does, and says what it left out.
 #![allow(unsafe_code, reason = "an allocator cannot be written without")]
 
+use crate::process::limits;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io;
@@ -62,7 +63,8 @@ pub fn prepare() -> io::Result<()> {
         return Ok(());
     }
     let mut refusal = io::Error::from(io::ErrorKind::OutOfMemory);
-    for size in SIZES {
+    let limit = limits::address_space().unwrap_or(u64::MAX);
+    for size in SIZES.into_iter().filter(|size| fits_under(*size, limit)) {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: a new private anonymous mapping at an address of the kernel's choice touches nothing that exists.
@@ -75,6 +77,16 @@ pub fn prepare() -> io::Result<()> {
         refusal = io::Error::last_os_error();
     }
     Err(refusal)
+}
+
+/// What [`prepare`] reserves at most under a limit of this process's addresses; 0 where that leaves no room for it.
+pub fn size_under(limit: u64) -> u64 {
+    SIZES.into_iter().find(|size| fits_under(*size, limit)).unwrap_or(0) as u64
+}
+
+/// Reports are rare, and clients that find no room are not: at most an eighth is for reports.
+fn fits_under(size: usize, limit: u64) -> bool {
+    size as u64 <= limit / 8
 }
 
 /// Runs `work` with all of Rust's allocations of this thread in the arena, and empties the arena afterwards unless

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 /// Most batches that wait, and most memory that they hold: a batch may be one event, and a disk that stands still for a
 /// tenth of a second must not cost any. Most of the memory is the history's too.
 const QUEUE_BATCHES: usize = 65_536;
-const QUEUE_BYTES: usize = 32 * 1024 * 1024;
+pub const QUEUE_BYTES: usize = 32 * 1024 * 1024;
 
 /// Errors that the system has no number for.
 const TAKES_NOTHING: i32 = -1;
