@@ -4,7 +4,7 @@ use crate::events::{batch_of, change, messages};
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use std::sync::Arc;
-use threadcast::client::filter::{Filter, Verdicts};
+use threadcast::client::filter::Filter;
 use threadcast::client::protocol::Protocol;
 use threadcast::client::view::View;
 use threadcast::pipeline::chunk::Chunk;
@@ -30,13 +30,13 @@ fn history(per_batch: usize) -> History {
 
 /// The history's answers to a client that asks until there is no more, each batch as `view` sees it.
 fn replay(history: &History, view: &View, mut each: impl FnMut(Arc<Chunk>)) {
-    let (mut after, mut verdicts) = (0, Verdicts::default());
+    let mut after = 0;
     loop {
         let Past::Batches { batches, complete } = history.after(after, Config::default().client_queue_bytes) else {
             panic!("the history reaches");
         };
         for batch in batches {
-            if let Some(chunk) = view.encode(&batch, after, &mut verdicts) {
+            if let Some(chunk) = view.encode(&batch, after) {
                 each(chunk);
             }
             after = batch.last();

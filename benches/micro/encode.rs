@@ -3,7 +3,7 @@
 use crate::events::{batch_of, change, messages};
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
-use threadcast::client::filter::{Filter, Verdicts};
+use threadcast::client::filter::Filter;
 use threadcast::client::protocol::Protocol;
 use threadcast::client::view::View;
 use threadcast::pipeline::batch::{Batch, BatchBuilder};
@@ -81,10 +81,9 @@ fn view(protocol: Protocol, machines: Option<&str>) -> View {
 /// Gives what the view sees.
 fn measure_view(bencher: Bencher<'_, '_>, events: &[String], view: &View) -> Vec<String> {
     let batch = batch_of(events, 1);
-    let mut verdicts = Verdicts::default();
     bencher
         .counter(ItemsCount::new(events.len()))
-        .bench_local(|| view.encode(black_box(&batch), 0, &mut verdicts));
-    let chunk = view.encode(&batch, 0, &mut verdicts).expect("it sees some of it");
+        .bench_local(|| view.encode(black_box(&batch), 0));
+    let chunk = view.encode(&batch, 0).expect("it sees some of it");
     messages(chunk.bytes())
 }

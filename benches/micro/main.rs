@@ -17,7 +17,7 @@
 //! | `fan_out` | one turn of the fan-out, from the pushing of the event into its queue: check, table, encode, history, and handing it to each client |
 //! | `table` | an event's way into a table of 5,000 machines, and the snapshot of that in every form |
 //! | `catch_up` | the replay of 20,000 events for one client: taken from the history and encoded as it sees them |
-//! | `filter` | the verdicts of one filter about 256 events: asked anew, and remembered as the views do |
+//! | `filter` | the verdicts of one filter about 256 events, and those of a crowd of different filters about one event |
 //! | `beat` | what a thread does with its beat; beside it one look at the clock and one `send`, because an operation is two looks at the clock and must vanish beside the system call that it surrounds |
 //!
 //! The clients of `fan_out` are in one of four states. `idle`: nothing waits for them, so the fan-out sends to each socket

@@ -3,7 +3,7 @@
 //! Called by the client's own thread, which holds the filter against the history, a part at a time; the fan-out only hands
 //! out its batches. So a search through a large history delays nobody else.
 
-use crate::client::filter::{Filter, Verdicts};
+use crate::client::filter::Filter;
 use crate::liveness::beat::Beat;
 use crate::pipeline::batch::{Batch, Item};
 use crate::pipeline::event::Seq;
@@ -26,7 +26,6 @@ pub fn start_of_last(
     beat: &'static Beat,
 ) -> Result<Position, Unanswered> {
     let end = Instant::now() + SEARCH_MAX;
-    let mut verdicts = Verdicts::default();
     let (mut before, mut missing) = (Seq::MAX, wanted);
     while Instant::now() < end {
         let page = fanout.past(before)?;
@@ -37,7 +36,7 @@ pub fn start_of_last(
         before = oldest.seqs().start;
         for batch in page.batches.iter().rev() {
             beat.step();
-            match step_back(batch, filter, &mut verdicts, missing) {
+            match step_back(batch, filter, missing) {
                 Ok(found) => missing -= found,
                 Err(first) => return Ok(position(first - 1)),
             }
@@ -48,11 +47,11 @@ pub fn start_of_last(
 
 /// How many events of `batch` the filter wants; or the number of the one that makes `missing` of them, counted from the
 /// end.
-fn step_back(batch: &Batch, filter: &Filter, verdicts: &mut Verdicts, missing: u64) -> Result<u64, Seq> {
+fn step_back(batch: &Batch, filter: &Filter, missing: u64) -> Result<u64, Seq> {
     let wanted: Vec<Seq> = batch
         .items()
         .filter_map(|item| match item {
-            Item::Event(event) if verdicts.wants(filter, &event) => Some(event.seq),
+            Item::Event(event) if filter.wants(event.machine, event.kind) => Some(event.seq),
             Item::Event(_) | Item::Loss(_) => None,
         })
         .collect();
@@ -79,7 +78,7 @@ mod tests {
         builder.push(b"{}", Some("b"), None);
         let batch = builder.finish(0, 0.0).unwrap();
         let filter = Filter::from_lists(Some("a"), None).unwrap();
-        let back = |filter: &Filter, missing| step_back(&batch, filter, &mut Verdicts::default(), missing);
+        let back = |filter: &Filter, missing| step_back(&batch, filter, missing);
         assert_eq!(back(&filter, 1), Err(19));
         assert_eq!(back(&filter, 2), Err(13));
         assert_eq!(back(&filter, 3), Err(11));

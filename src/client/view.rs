@@ -3,7 +3,7 @@
 //! The fan-out encodes for clients that keep up, once for all that see the same; a client that catches up encodes for
 //! itself, on its own thread.
 
-use crate::client::filter::{Filter, Verdicts};
+use crate::client::filter::Filter;
 use crate::client::protocol::{Protocol, v1};
 use crate::pipeline::batch::{Batch, Item};
 use crate::pipeline::chunk::{Chunk, ChunkBuilder};
@@ -29,9 +29,8 @@ impl View {
         self.protocol == Protocol::Plain && self.filter.is_everything()
     }
 
-    /// What of `batch` after number `after` it sees, ready for the socket; `None` for nothing. `verdicts` are those of its
-    /// filter.
-    pub fn encode(&self, batch: &Batch, after: Seq, verdicts: &mut Verdicts) -> Option<Arc<Chunk>> {
+    /// What of `batch` after number `after` it sees, ready for the socket; `None` for nothing.
+    pub fn encode(&self, batch: &Batch, after: Seq) -> Option<Arc<Chunk>> {
         if self.is_plain_whole() && after < batch.seqs().start {
             return (batch.events() > 0).then(|| Arc::clone(batch.chunk()));
         }
@@ -40,7 +39,7 @@ impl View {
         let mut scratch = Vec::new();
         for item in batch.items_after(after) {
             match item {
-                Item::Event(event) if !verdicts.wants(&self.filter, &event) => {}
+                Item::Event(event) if !self.filter.wants(event.machine, event.kind) => {}
                 Item::Event(event) => {
                     let builder = builder.get_or_insert_with(|| self.builder(whole));
                     match self.protocol {
@@ -120,7 +119,6 @@ struct Cell {
     /// The last number of the batch that `chunk` was made of.
     made_of: Seq,
     chunk: Option<Arc<Chunk>>,
-    verdicts: Verdicts,
 }
 
 impl Views {
@@ -133,7 +131,6 @@ impl Views {
             view: Arc::new(view.clone()),
             made_of: 0,
             chunk: None,
-            verdicts: Verdicts::default(),
         };
         let shared = Arc::clone(&cell.view);
         // One that nobody else holds any more gives its place.
@@ -154,7 +151,7 @@ impl Views {
     pub fn encoded(&mut self, place: usize, batch: &Batch) -> Option<&Arc<Chunk>> {
         let cell = &mut self.cells[place];
         if cell.made_of != batch.last() {
-            cell.chunk = cell.view.encode(batch, 0, &mut cell.verdicts);
+            cell.chunk = cell.view.encode(batch, 0);
             cell.made_of = batch.last();
         }
         cell.chunk.as_ref()
@@ -201,19 +198,16 @@ mod tests {
     #[test]
     fn plain_clients_see_the_bytes_and_nothing_else() {
         let (batch, view) = (batch(), View::default());
-        let all = view.encode(&batch, 0, &mut Verdicts::default());
+        let all = view.encode(&batch, 0);
         assert!(Arc::ptr_eq(all.as_ref().unwrap(), batch.chunk()));
-        assert_eq!(
-            frames(view.encode(&batch, 5, &mut Verdicts::default())),
-            ["{\"n\":8}\n"]
-        );
-        assert_eq!(frames(view.encode(&batch, 8, &mut Verdicts::default())), [""; 0]);
+        assert_eq!(frames(view.encode(&batch, 5)), ["{\"n\":8}\n"]);
+        assert_eq!(frames(view.encode(&batch, 8)), [""; 0]);
     }
 
     #[test]
     fn numbered_clients_see_numbers_and_losses() {
         assert_eq!(
-            frames(view(Protocol::V1, None).encode(&batch(), 0, &mut Verdicts::default())),
+            frames(view(Protocol::V1, None).encode(&batch(), 0)),
             [
                 r#"{"seq":5,"machine":"worker-\"1\"","type":"error","event":{"n":5}}"#,
                 r#"{"type":"gap","from":6,"to":7,"count":2,"cause":"too_large"}"#,
@@ -224,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_client_is_not_told_of_the_part_of_a_loss_that_it_has_passed() {
-        let seen = view(Protocol::V1, Some("other")).encode(&batch(), 6, &mut Verdicts::default());
+        let seen = view(Protocol::V1, Some("other")).encode(&batch(), 6);
         let gap = r#"{"type":"gap","from":7,"to":7,"count":1,"cause":"too_large"}"#;
         assert_eq!(frames(seen), [gap]);
     }
@@ -232,18 +226,12 @@ mod tests {
     #[test]
     fn a_filter_leaves_out_events_and_rows_but_no_loss() {
         let batch = batch();
+        assert_eq!(frames(view(Protocol::Plain, Some("other")).encode(&batch, 0)), [""; 0]);
         assert_eq!(
-            frames(view(Protocol::Plain, Some("other")).encode(&batch, 0, &mut Verdicts::default())),
-            [""; 0]
-        );
-        assert_eq!(
-            frames(view(Protocol::Plain, Some("worker*")).encode(&batch, 0, &mut Verdicts::default())),
+            frames(view(Protocol::Plain, Some("worker*")).encode(&batch, 0)),
             [r#"{"n":5}"#]
         );
-        assert_eq!(
-            frames(view(Protocol::V1, Some("other")).encode(&batch, 0, &mut Verdicts::default())).len(),
-            1
-        );
+        assert_eq!(frames(view(Protocol::V1, Some("other")).encode(&batch, 0)).len(), 1);
         let json =
             br#"{"type":"initial","machines":[{"machine_name":"a","x":1},{"machine_name":"b\u0041"}],"timestamp":2.5}"#;
         let snapshot = Snapshot::new(json.to_vec(), 2);

@@ -13,7 +13,6 @@ mod ending;
 mod socket;
 
 use self::catch_up::CatchUp;
-use crate::client::filter::Verdicts;
 use crate::client::notices::Notices;
 use crate::client::outbox::{Link, Parcel, StateAsOf};
 use crate::client::protocol::{self, EndReason, Protocol, v1};
@@ -495,7 +494,6 @@ impl Running {
                     after,
                     complete: false,
                     events: 0,
-                    verdicts: Verdicts::default(),
                 });
             }
         }

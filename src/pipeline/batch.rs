@@ -3,13 +3,9 @@
 
 use crate::pipeline::chunk::{Chunk, ChunkBuilder};
 use crate::pipeline::event::Seq;
-use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU64;
 use std::ops::Range;
-use std::sync::{Arc, LazyLock};
-
-/// Makes the keys of names; the same for every batch of this process, so that verdicts can be kept from one to the next.
-static NAMES_HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+use std::sync::Arc;
 
 /// Numbered events and losses that follow each other, immutable and shared.
 #[derive(Debug)]
@@ -34,7 +30,6 @@ enum Entry {
         seq: Seq,
         machine: Name,
         kind: Name,
-        names_key: u64,
         recovered: Option<NonZeroU64>,
     },
     Loss(Loss),
@@ -96,9 +91,6 @@ pub struct Numbered<'a> {
     pub machine: Option<&'a str>,
     /// Its type.
     pub kind: Option<&'a str>,
-    /// Stands for machine and type together; the same in every batch. Two pairs share one with a chance of 2^-64, which
-    /// nobody outside can choose.
-    pub names_key: u64,
     /// Its engine could not send it: it comes from this row of that one's database, later than what came after it.
     pub recovered: Option<NonZeroU64>,
     /// The bytes as they came: one JSON object in UTF-8.
@@ -155,7 +147,6 @@ impl Batch {
                 seq,
                 machine,
                 kind,
-                names_key,
                 recovered,
             } => {
                 frame += 1;
@@ -163,7 +154,6 @@ impl Batch {
                     seq,
                     machine: self.name(machine),
                     kind: self.name(kind),
-                    names_key,
                     recovered,
                     payload: self.chunk.payload(frame - 1),
                 })
@@ -256,10 +246,6 @@ impl BatchBuilder {
     ) {
         self.has_recovered |= recovered.is_some();
         self.frames.push(payload);
-        let names_key = match self.entries.last() {
-            Some(Entry::Event { names_key, .. }) if self.are_last(machine, kind) => *names_key,
-            _ => NAMES_HASHER.hash_one((machine, kind)),
-        };
         let machine = self.keep(machine, self.last_names.0);
         let kind = self.keep(kind, self.last_names.1);
         self.last_names = (machine, kind);
@@ -267,7 +253,6 @@ impl BatchBuilder {
             seq: self.next,
             machine,
             kind,
-            names_key,
             recovered,
         });
         self.next += 1;
@@ -301,15 +286,6 @@ impl BatchBuilder {
         }));
         self.uncertain = true;
         self.next = to + 1;
-    }
-
-    /// Whether the last event had these names too.
-    fn are_last(&self, machine: Option<&str>, kind: Option<&str>) -> bool {
-        let is = |kept: Name, name: Option<&str>| match name {
-            None => kept == NO_NAME,
-            Some(name) => kept != NO_NAME && self.name(kept) == name,
-        };
-        is(self.last_names.0, machine) && is(self.last_names.1, kind)
     }
 
     fn name(&self, name: Name) -> &str {

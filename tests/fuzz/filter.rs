@@ -32,9 +32,20 @@ fn a_filter_wants_what_a_plain_matcher_wants_and_reads_back() {
     });
 }
 
+/// A short list, or one that is as long as lists with wildcards may be.
 fn random_list(rng: &mut Rng) -> Vec<u8> {
-    let sign = |rng: &mut Rng| b"aab*?,-"[rng.usize(..7)];
-    (0..rng.usize(1..14)).map(|_| sign(rng)).collect()
+    let (most, signs) = match rng.u8(..4) {
+        0 => (256, ["a", "a", "a", "b", "ü", "*", "?", "a"]),
+        _ => (14, ["a", "b", "ü", "û", "*", "?", ",", "-"]),
+    };
+    let mut list = String::new();
+    for _ in 0..rng.usize(1..most) {
+        list.push_str(signs[rng.usize(..signs.len())]);
+        if most > 14 && rng.u8(..60) == 0 {
+            list.push(',');
+        }
+    }
+    list.into_bytes()
 }
 
 /// A name near the patterns: one of them with its wildcards filled.
@@ -44,7 +55,7 @@ fn random_name(rng: &mut Rng, list: &str) -> String {
     for sign in globs[rng.usize(..globs.len())].chars() {
         match sign {
             '*' => (0..rng.usize(..4)).for_each(|_| name.push(char::from(rng.u8(b'a'..=b'b')))),
-            '?' => name.push(if rng.bool() { 'ü' } else { 'a' }),
+            '?' => name.push(['ü', 'a', '🚀', '?'][rng.usize(..4)]),
             other if rng.u8(..20) > 0 => name.push(other),
             _ => {}
         }

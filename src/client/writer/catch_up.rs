@@ -1,7 +1,6 @@
 //! What a client missed: asked for, encoded as it sees the stream, and written before anything that came later.
 
 use super::{BUSY, GATHER_BYTES_MAX, GATHER_CHUNKS_MAX, Pending, Running, Source};
-use crate::client::filter::Verdicts;
 use crate::client::protocol::{EndReason, v1};
 use crate::liveness::operation::Operation;
 use crate::pipeline::batch::Batch;
@@ -27,7 +26,6 @@ pub(super) struct CatchUp {
     pub(super) complete: bool,
     /// Events replayed.
     pub(super) events: u64,
-    pub(super) verdicts: Verdicts,
 }
 
 impl Running {
@@ -48,7 +46,7 @@ impl Running {
                 self.end_without_room();
                 return false;
             }
-            if let Some(chunk) = self.w.view.encode(&batch, catch_up.after, &mut catch_up.verdicts) {
+            if let Some(chunk) = self.w.view.encode(&batch, catch_up.after) {
                 bytes += chunk.bytes().len();
                 catch_up.events += chunk.events() as u64;
                 let source = Source::Own;
