@@ -83,6 +83,7 @@ fn value(rng: &mut Rng, out: &mut String, depth: usize) {
                 "17",
                 "1795393481.6886814",
                 "1e999",
+                "12345678901234567890123456789012.5",
                 "01",
                 "1.",
                 ".5",
@@ -132,6 +133,10 @@ fn string(rng: &mut Rng, out: &mut String, key: bool) {
                 "ty\\u0070e",
             ],
         ));
+    } else if rng.u8(..6) == 0 {
+        // Of these the server makes something of its own, if nothing stands beside them.
+        let words = ["ping", "pong", "initial", "in\\u0069tial", "machine_registered"];
+        out.push_str(one(rng, &words));
     } else {
         for _ in 0..rng.usize(..6) {
             match rng.u8(..24) {

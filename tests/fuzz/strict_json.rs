@@ -1,4 +1,5 @@
-//! A recogniser of RFC 8259, written from its grammar alone, to hold the server's check against. Slow and plain.
+//! A recogniser of RFC 8259, written from its grammar alone, to hold the server's check against, and a reader of members.
+//! Slow and plain.
 
 /// What a text is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,12 +26,67 @@ pub fn kind_of(text: &str) -> Kind {
     }
 }
 
+/// The members of an object that [`kind_of`] takes for one, in order: the key as JavaScript has it, and the value's text.
+pub fn members(text: &str) -> Vec<(Vec<u16>, &str)> {
+    let mut reader = Reader(text.as_bytes());
+    reader.space();
+    reader.eat(b'{').expect("it is an object");
+    reader.space();
+    let mut members = Vec::new();
+    while reader.eat(b'}').is_none() {
+        let _ = reader.eat(b',');
+        reader.space();
+        let key = reader.text(text, Reader::string);
+        reader.space();
+        reader.eat(b':').expect("it is an object");
+        reader.space();
+        let value = reader.text(text, Reader::value);
+        reader.space();
+        members.push((string(key).expect("a key is a string"), value));
+    }
+    members
+}
+
+/// The characters of a string of JSON as JavaScript has them, where half a character is one too; `None` for another value.
+pub fn string(quoted: &str) -> Option<Vec<u16>> {
+    let inner = quoted.strip_prefix('"')?.strip_suffix('"')?;
+    let mut units = Vec::new();
+    let mut signs = inner.chars();
+    while let Some(sign) = signs.next() {
+        if sign != '\\' {
+            units.extend_from_slice(sign.encode_utf16(&mut [0; 2]));
+            continue;
+        }
+        units.push(match signs.next()? {
+            'b' => 8,
+            'f' => 12,
+            'n' => 10,
+            'r' => 13,
+            't' => 9,
+            'u' => {
+                let (digits, rest) = signs.as_str().split_at(4);
+                signs = rest.chars();
+                u16::from_str_radix(digits, 16).ok()?
+            }
+            other => other as u16,
+        });
+    }
+    Some(units)
+}
+
 struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {
     fn eat(&mut self, byte: u8) -> Option<()> {
         self.0 = self.0.strip_prefix(&[byte])?;
         Some(())
+    }
+
+    /// What of `whole`, which it reads, `read` takes.
+    fn text<'t>(&mut self, whole: &'t str, read: impl Fn(&mut Self) -> Option<()>) -> &'t str {
+        let from = whole.len() - self.0.len();
+        read(self).expect("it is JSON");
+        &whole[from..whole.len() - self.0.len()]
     }
 
     /// Section 2: `ws`.
@@ -197,4 +253,16 @@ fn the_recogniser_itself_is_right() {
         assert_eq!(kind_of(text), Kind::NotJson, "{text}");
     }
     assert_eq!(kind_of(&("[".repeat(100_000) + &"]".repeat(100_000))), Kind::Other);
+}
+
+#[test]
+fn members_are_read_as_javascript_has_them() {
+    let text = "{ \"a\" : [1, {\"b\":\"}\"}] ,\"\\u00e9\\ud83d\":\"\\n\\/ü🚀\", \"a\":null}";
+    let units = |text: &str| text.encode_utf16().collect::<Vec<u16>>();
+    let read = members(text);
+    assert_eq!(read[0], (units("a"), "[1, {\"b\":\"}\"}]"));
+    assert_eq!(read[1].0, [0xe9, 0xd83d]);
+    assert_eq!(string(read[1].1), Some(units("\n/ü🚀")));
+    assert_eq!(read[2], (units("a"), "null"));
+    assert_eq!((read.len(), string("null")), (3, None));
 }

@@ -213,6 +213,19 @@ fn every_odd_datagram_goes_out_whole_or_is_dropped_for_a_counted_cause() {
             text("{\"type\":\"\\ud83d\",\"machine_name\":\"\\udc00\"}"),
             Dropped("not_unicode"),
         ),
+        (
+            "half a pair in names that do not count",
+            text(
+                "{\"type\":\"t\",\"event_type\":\"\\ud83d\",\"machine_name\":\"m\",\"machine_id\":\"\\ud83d\",\
+                 \"payload\":{\"machine_name\":\"\\ud83d\",\"current_state\":\"\\ud83d\"}}",
+            ),
+            Forwarded,
+        ),
+        (
+            "half a pair in the first name that is a string",
+            text("{\"machine_name\":null,\"machine_id\":\"\\ud83d\",\"payload\":{\"machine_name\":\"m\"}}"),
+            Dropped("not_unicode"),
+        ),
         ("half a pair as key", text("{\"\\ud83d\":1}"), Forwarded),
         (
             "a raw line end in a key",

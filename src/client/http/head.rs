@@ -61,6 +61,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Head>, Answer> {
     let len = match request.parse(bytes) {
         Ok(httparse::Status::Complete(len)) => len,
         Ok(httparse::Status::Partial) => return Ok(None),
+        Err(httparse::Error::Version) if version(bytes) == Version::NotWhole => return Ok(None),
         Err(error) => return Err(unreadable(error, bytes)),
     };
     // A lone LF may count as a line's end (RFC 9112 section 2.2), and must not in what proxies may read otherwise.
@@ -156,23 +157,41 @@ fn unreadable(error: httparse::Error, bytes: &[u8]) -> Answer {
         httparse::Error::TooManyHeaders => {
             Answer::detail(431, &format!("the request has over {HEADERS_MAX} header lines"))
         }
-        httparse::Error::Version if has_other_version(bytes) => {
+        httparse::Error::Version if version(bytes) == Version::Other => {
             Answer::detail(505, "this server speaks HTTP/1.1 and HTTP/1.0")
         }
         error => refused(&format!("this is no HTTP request: {error}")),
     }
 }
 
-/// Returns whether a request line is whole and has a version of HTTP that we do not speak.
-fn has_other_version(bytes: &[u8]) -> bool {
-    let mut lines = bytes.trim_ascii_start().split(|byte| matches!(byte, b'\r' | b'\n'));
-    let parts: Vec<&[u8]> = lines.next().unwrap_or_default().split(|byte| *byte == b' ').collect();
+/// What stands where a request line has the version, if that is none of ours.
+#[derive(Debug, PartialEq, Eq)]
+enum Version {
+    /// So far, one of HTTP. httparse refuses `HTTP/2` before the rest has come; the verdict must not depend on how the
+    /// network cuts a head.
+    NotWhole,
+    /// One of HTTP.
+    Other,
+    Nothing,
+}
+
+fn version(bytes: &[u8]) -> Version {
+    let bytes = bytes.trim_ascii_start();
+    let end = bytes.iter().position(|byte| matches!(byte, b'\r' | b'\n'));
+    let parts: Vec<&[u8]> = bytes[..end.unwrap_or(bytes.len())]
+        .split(|byte| *byte == b' ')
+        .collect();
     let [_, _, version] = parts[..] else {
-        return false;
+        return Version::Nothing;
     };
-    match version.strip_prefix(b"HTTP/") {
-        Some([major, b'.', minor]) => major.is_ascii_digit() && minor.is_ascii_digit(),
-        _ => false,
+    let fits = |(index, byte): (usize, &u8)| match index {
+        5 | 7 => byte.is_ascii_digit(),
+        _ => b"HTTP/0.0".get(index) == Some(byte),
+    };
+    match (version.iter().enumerate().all(fits), end) {
+        (true, None) => Version::NotWhole,
+        (true, Some(_)) if version.len() == "HTTP/0.0".len() => Version::Other,
+        _ => Version::Nothing,
     }
 }
 
@@ -269,6 +288,17 @@ mod tests {
             let head = head(&format!("GET / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n"));
             assert_eq!(head.body, body, "{framing}");
         }
+    }
+
+    #[test]
+    fn the_version_is_judged_when_it_has_come() {
+        let whole = "GET / HTTP/2.0\r\n\r\n";
+        for len in 0..="GET / HTTP/2.0".len() {
+            assert_eq!(parse(&whole.as_bytes()[..len]), Ok(None), "{len}");
+        }
+        assert_eq!(status("GET / HTTP/2.0\r"), 505);
+        assert_eq!(status("GET / HTTP/2.0a"), 400);
+        assert_eq!(status("GET / HTTQ"), 400);
     }
 
     #[test]
