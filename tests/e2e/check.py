@@ -7,6 +7,7 @@ Every wait ends by itself; every process that is started here is ended here. Pri
 """
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -23,6 +24,9 @@ import urllib.request
 import websockets
 import websockets.sync.client
 
+import support
+from support import DEADLINE, check, eventually, failed, passed, skip, skipped
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 BINARY, WORK = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
 CHROMIUM = sys.argv[3] if len(sys.argv) > 3 else None
@@ -30,35 +34,11 @@ BIN = os.path.dirname(sys.executable)
 # The tools of the original have these written into them.
 EVENTS, PORT, UI_PORT = "/tmp/statemachine-events.sock", 3002, 3001
 URL = f"ws://localhost:{PORT}/ws/events"
-DEADLINE = 30.0
 # The original stands still for 5 s at a time while its database is locked.
 LOCKED, LATE = 60.0, 2.0
 BURST = 500
 
-passed, failed, skipped = [], [], []
-
-
-def check(name, ok, detail=""):
-    (passed if ok else failed).append(name)
-    print(f"{'ok  ' if ok else 'FAIL'} {name}{'' if ok else f': {detail}'}", flush=True)
-
-
-def skip(name, why):
-    skipped.append(name)
-    print(f"SKIPPED: {name}: {why}", flush=True)
-
-
-def eventually(condition, deadline=DEADLINE):
-    """The first true value of condition() until the deadline, else the last value."""
-    end = time.monotonic() + deadline
-    while True:
-        try:
-            value = condition()
-        except (OSError, ValueError, KeyError) as error:
-            value = None if time.monotonic() < end else error
-        if value and not isinstance(value, Exception) or time.monotonic() >= end:
-            return value
-        time.sleep(0.05)
+Process = functools.partial(support.Process, WORK)
 
 
 def get(path):
@@ -86,28 +66,6 @@ def database(sql):
 def said():
     """What the servers have said."""
     return open(os.path.join(WORK, "threadcast.log"), encoding="utf-8").read()
-
-
-class Process:
-    """A child in a process group of its own, ended with all that it started."""
-
-    def __init__(self, name, *command, **options):
-        self.name = name
-        self.log = open(os.path.join(WORK, f"{name}.log"), "ab")
-        options.setdefault("stdin", subprocess.DEVNULL)
-        options.setdefault("stdout", self.log)
-        self.child = subprocess.Popen(command, stderr=self.log, cwd=WORK, start_new_session=True, **options)
-
-    def end(self, sig=signal.SIGTERM):
-        """Its exit status."""
-        if self.child.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.child.pid, sig)
-        try:
-            return self.child.wait(10)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.child.pid, signal.SIGKILL)
-            return self.child.wait(10)
 
 
 def start_server():

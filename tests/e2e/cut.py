@@ -7,14 +7,16 @@ The clients run in a network namespace of their own; the server is at the other 
 wait ends by itself, and every process, namespace and device that is made here is removed here. The addresses are of
 198.18.0.0/15, which is reserved for such tests (RFC 2544). Prints a line per check, and a summary.
 """
+import functools
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+
+from support import Process, check, eventually, failed, passed, skip, skipped
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 BINARY, WORK = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
@@ -24,7 +26,7 @@ HOST, THERE, PORT = "198.19.255.1", "198.19.255.2", 3025
 URL = f"ws://{HOST}:{PORT}/ws/events"
 EVENTS = os.path.join(WORK, "cut.sock")
 BEFORE, DURING, AFTER = 5, 200, 5
-DEADLINE, BACK_WITHIN = 30.0, 30.0
+BACK_WITHIN = 30.0
 # A client takes a silent connection for dead after 25 s.
 SILENCE = 40.0
 
@@ -32,30 +34,7 @@ WHAT = "the documented clients over a network cut"
 # One connection from the other end of the network.
 CROSS = f"import socket; socket.create_connection(({HOST!r}, {PORT}), 2).close()"
 
-passed, failed, skipped = [], [], []
-
-
-def check(name, ok, detail=""):
-    (passed if ok else failed).append(name)
-    print(f"{'ok  ' if ok else 'FAIL'} {name}{'' if ok else f': {detail}'}", flush=True)
-
-
-def skip(name, why):
-    skipped.append(name)
-    print(f"SKIPPED: {name}: {why}", flush=True)
-
-
-def eventually(condition, deadline=DEADLINE):
-    """The first true value of condition() until the deadline, else the last value."""
-    end = time.monotonic() + deadline
-    while True:
-        try:
-            value = condition()
-        except (OSError, ValueError):
-            value = None
-        if value or time.monotonic() >= end:
-            return value
-        time.sleep(0.05)
+start = functools.partial(Process, WORK)
 
 
 def ip(*arguments):
@@ -72,23 +51,6 @@ def make_network():
         ip("-n", NAME, "addr", "add", f"{THERE}/30", "dev", "eth0"),
         ip("-n", NAME, "link", "set", "eth0", "up"),
     ])
-
-
-def start(name, *command, **options):
-    """A child in a process group of its own, which writes into a file of that name."""
-    with open(os.path.join(WORK, f"{name}.log"), "wb") as log:
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=WORK, start_new_session=True, **options)
-
-
-def end(child):
-    for sig in (signal.SIGTERM, signal.SIGKILL):
-        if child.poll() is None:
-            os.killpg(child.pid, sig)
-            try:
-                child.wait(10)
-            except subprocess.TimeoutExpired:
-                continue
-    child.wait(10)
 
 
 def inside(*command):
@@ -191,7 +153,7 @@ def main():
                 skip(WHAT, "this host lets root make no namespace or no pair of devices")
         finally:
             for process in reversed(processes):
-                end(process)
+                process.end()
             ip("link", "del", NAME)
             ip("netns", "del", NAME)
     print(f"{len(passed)} passed, {len(failed)} failed, {len(skipped)} skipped")

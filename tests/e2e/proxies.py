@@ -7,47 +7,23 @@ Needs nothing but the standard library. Everything listens on loopback, on free 
 process that is started here is ended here, by its id. Prints a line per check, and a summary.
 """
 import base64
-import contextlib
 import json
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import time
+
+import support
+from support import check, eventually, failed, passed, skip, skipped
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 BINARY, WORK = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
 PAGE = open(os.path.join(HERE, "../../docs/operating.md"), encoding="utf-8").read()
 HOST, ORIGIN, UPSTREAM = "dash.example.com", "http://dash.example.com", "upstream_name"
-DEADLINE = 30.0
 
-passed, failed, skipped, processes = [], [], [], []
-
-
-def check(name, ok, detail=""):
-    (passed if ok else failed).append(name)
-    print(f"{'ok  ' if ok else 'FAIL'} {name}{'' if ok else f': {detail}'}", flush=True)
-
-
-def skip(name, why):
-    skipped.append(name)
-    print(f"SKIPPED: {name}: {why}", flush=True)
-
-
-def eventually(condition):
-    """The first true value of condition() until the deadline, else the last one."""
-    end = time.monotonic() + DEADLINE
-    while True:
-        try:
-            value = condition()
-        except (OSError, ValueError, IndexError):
-            value = None
-        if value or time.monotonic() >= end:
-            return value
-        time.sleep(0.05)
+processes = []
 
 
 def free_port():
@@ -60,30 +36,12 @@ def documented(language):
     return re.search(rf"```{language}\n(.*?)```", PAGE, re.DOTALL).group(1)
 
 
-class Process:
-    """A child in a process group of its own, ended with all that it started."""
-
+class Process(support.Process):
     def __init__(self, name, *command):
-        self.log = os.path.join(WORK, f"{name}.log")
         # Caddy keeps things below its home.
         env = {**os.environ, "HOME": WORK, "XDG_CONFIG_HOME": WORK, "XDG_DATA_HOME": WORK}
-        with open(self.log, "ab") as log:
-            self.child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=WORK, start_new_session=True, env=env)
+        super().__init__(WORK, name, *command, env=env)
         processes.append(self)
-
-    def said(self):
-        return open(self.log, encoding="utf-8", errors="replace").read()
-
-    def end(self):
-        if self.child.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.child.pid, signal.SIGTERM)
-        try:
-            self.child.wait(10)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.child.pid, signal.SIGKILL)
-            self.child.wait(10)
 
 
 class Server(Process):
