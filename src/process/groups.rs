@@ -24,9 +24,67 @@ fn number_in(table: &str, group: &str) -> Option<u32> {
     })
 }
 
+/// Whether nobody but this user is in the group: the group of one's own that many systems give each user, together with an
+/// umask of 002. What /etc/passwd and /etc/group do not show counts as somebody else. Blocks on these files.
+pub fn is_private(group: u32, user: u32) -> bool {
+    let table = |path| fs::read_to_string(path).unwrap_or_default();
+    is_private_in((&table("/etc/passwd"), &table("/etc/group")), group, user)
+}
+
+fn is_private_in((users, groups): (&str, &str), group: u32, user: u32) -> bool {
+    let mut own_name = None;
+    for line in users.lines() {
+        let fields: Vec<&str> = line.split(':').collect();
+        let [name, _, number, primary, ..] = fields[..] else {
+            continue;
+        };
+        if number.parse() == Ok(user) {
+            own_name = Some(name);
+        } else if primary.parse() == Ok(group) {
+            return false;
+        }
+    }
+    let mut of_group = groups.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let [_, _, number, members] = fields[..] else {
+            return None;
+        };
+        (number.parse() == Ok(group)).then_some(members)
+    });
+    let (Some(own_name), Some(members)) = (own_name, of_group.next()) else {
+        return false;
+    };
+    let mut members = members.split(',').filter(|member| !member.is_empty());
+    members.all(|member| member == own_name) && of_group.next().is_none()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_group_of_one_is_private() {
+        let users = "root:x:0:0::/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\nbob:x:1001:1001::/:/bin/sh\n\
+                     eve:x:1002:1001::/:/bin/sh\nbroken\n";
+        let groups = "root:x:0:\nann:x:1000:\nbob:x:1001:\nshared:x:2000:ann,bob\nalone:x:2001:ann\nbroken:x\n\
+                      twice:x:2002:\ntwice:x:2002:bob\n";
+        let tables = (users, groups);
+        for (group, user, expected) in [
+            (1000, 1000, true),
+            (2001, 1000, true),
+            (0, 0, true),
+            // Also that of eve.
+            (1001, 1001, false),
+            (2000, 1000, false),
+            (1000, 1001, false),
+            (2002, 1000, false),
+            // Known to another source only.
+            (3000, 1000, false),
+            (1000, 3000, false),
+        ] {
+            assert_eq!(is_private_in(tables, group, user), expected, "{group} {user}");
+        }
+    }
 
     #[test]
     fn a_group_has_a_number() {

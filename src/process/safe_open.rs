@@ -3,6 +3,7 @@
 //!
 //! Blocks on the file system only.
 
+use crate::process::groups::is_private;
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, RawMode, Stat, chmodat, fstat, fstatfs, openat, readlinkat, statat,
 };
@@ -24,8 +25,9 @@ const LINKS_MAX: u32 = 40;
 const TARGET_BYTES_MAX: usize = 4096;
 /// Rights of a new file, less the umask.
 const NEW_FILE: RawMode = 0o644;
-/// Somebody but the owner may write.
-const WRITABLE_BY_OTHERS: RawMode = 0o022;
+/// Members of its group, and all others, may write.
+const GROUP_WRITES: RawMode = 0o020;
+const OTHERS_WRITE: RawMode = 0o002;
 /// /dev/null and /dev/full, which never make anybody wait (major 1, null(4) and full(4)).
 const NULL: (u32, u32) = (1, 3);
 const FULL: (u32, u32) = (1, 7);
@@ -281,7 +283,8 @@ fn judge_link(folder: BorrowedFd<'_>, link: &Stat, name: &OsStr) -> io::Result<(
 /// Whether only this user and root may write this folder.
 fn is_ours_alone(folder: BorrowedFd<'_>) -> io::Result<bool> {
     let facts = fstat(folder)?;
-    Ok(is_trusted(facts.st_uid) && facts.st_mode & WRITABLE_BY_OTHERS == 0)
+    let may_group = facts.st_mode & GROUP_WRITES != 0 && !is_private(facts.st_gid, geteuid().as_raw());
+    Ok(is_trusted(facts.st_uid) && facts.st_mode & OTHERS_WRITE == 0 && !may_group)
 }
 
 fn is_trusted(uid: u32) -> bool {
@@ -367,10 +370,11 @@ mod tests {
 
     #[test]
     fn links_count_only_where_nobody_else_writes() {
+        let own_group = is_private(rustix::process::getegid().as_raw(), geteuid().as_raw());
         for (mode, counts) in [
             (0o755, true),
             (0o700, true),
-            (0o775, false),
+            (0o775, own_group),
             (0o777, false),
             (0o1777, false),
         ] {

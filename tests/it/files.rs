@@ -369,12 +369,6 @@ fn the_log_follows_no_link_that_another_user_can_have_put_there() {
             0o777,
             "is a link in a folder that other users may write",
         ),
-        (
-            "our link where a group may write",
-            0,
-            0o775,
-            "is a link in a folder that other users may write",
-        ),
     ] {
         let folder = folder();
         let (logs, precious) = (folder.path().join("logs"), folder.path().join("precious"));

@@ -108,7 +108,7 @@ impl TestServer {
             }
             let said = lines.with(" listens on http://").pop();
             // Whoever has taken its standard error away finds the address in its log file.
-            let said = said.or_else(|| std::fs::read_to_string(&log).ok().filter(|_| fresh))?;
+            let said = said.or_else(|| fresh.then(|| std::fs::read_to_string(&log).ok()).flatten())?;
             let address = said.split(" listens on http://").nth(1)?.split(',').next()?;
             address.parse().ok()
         });
