@@ -33,15 +33,22 @@ const MEANING_NOTHING: [i32; 9] = [
     SIGXFSZ,
 ];
 
+/// Those signals, and the real-time ones, which have no meaning of their own and end a process that does not handle them.
+/// The C library keeps the first two or three for itself and leaves them out of its range. One of the rest asks threads for
+/// their stacks: its handler, installed later, takes the place of ours.
+fn meaning_nothing() -> impl Iterator<Item = i32> {
+    MEANING_NOTHING.into_iter().chain(libc::SIGRTMIN()..=libc::SIGRTMAX())
+}
+
 /// What a signal means to the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard {
     /// End in order. The signal's name.
     Stop(&'static str),
     /// Read the settings again.
     Reload,
     /// Nothing. The signal's name.
-    Nothing(&'static str),
+    Nothing(String),
 }
 
 /// Waits for the server's signals. One per process; any thread may wait.
@@ -58,8 +65,8 @@ struct Seen {
     stop: AtomicUsize,
     stop_ms: AtomicU64,
     reload: AtomicBool,
-    /// One bit for each of [`MEANING_NOTHING`].
-    nothing: AtomicUsize,
+    /// One bit for each of [`meaning_nothing`], the lowest for signal 1.
+    nothing: AtomicU64,
 }
 
 impl Seen {
@@ -100,7 +107,7 @@ impl StopSignals {
         // Starts the clock here, because its first use takes a lock.
         monotonic_ms();
         let ignored = ignored_signals();
-        let is_heeded = |signal: &i32| ignored & (1 << (signal - 1)) == 0;
+        let is_heeded = |signal: &i32| ignored & bit_of(*signal) == 0;
         let hup_ends = has_terminal();
         for signal in [SIGTERM, SIGINT].into_iter().chain(Some(SIGHUP).filter(is_heeded)) {
             let seen = Arc::clone(&seen);
@@ -113,16 +120,12 @@ impl StopSignals {
             })?;
             signal_hook::low_level::pipe::register(signal, sender.try_clone()?)?;
         }
-        for (bit, signal) in MEANING_NOTHING
-            .into_iter()
-            .enumerate()
-            .filter(|(_, signal)| is_heeded(signal))
-        {
+        for signal in meaning_nothing().filter(is_heeded) {
             let seen = Arc::clone(&seen);
             on_signal(signal, move || {
                 // The failed write is said already.
                 if signal != SIGXFSZ {
-                    seen.nothing.fetch_or(1 << bit, Ordering::Relaxed);
+                    seen.nothing.fetch_or(bit_of(signal), Ordering::Relaxed);
                 }
             })?;
         }
@@ -145,9 +148,9 @@ impl StopSignals {
         }
         let nothing = self.seen.nothing.load(Ordering::Relaxed);
         (nothing != 0).then(|| {
-            let bit = nothing.trailing_zeros() as usize;
-            self.seen.nothing.fetch_and(!(1 << bit), Ordering::Relaxed);
-            Heard::Nothing(name_of(MEANING_NOTHING[bit]))
+            let signal = nothing.trailing_zeros() as i32 + 1;
+            self.seen.nothing.fetch_and(!bit_of(signal), Ordering::Relaxed);
+            Heard::Nothing(shown(signal))
         })
     }
 
@@ -185,6 +188,20 @@ fn on_signal(signal: i32, handler: impl Fn() + Send + Sync + 'static) -> io::Res
     // SAFETY: the handlers of this module do only what signal-safety(7) allows: they load and store atomics, read the
     // monotonic clock, whose start was set before, and call _exit(2). They take no lock, no memory, and do not unwind.
     unsafe { signal_hook::low_level::register(signal, handler) }.map(drop)
+}
+
+/// Its place in a set of signals.
+fn bit_of(signal: i32) -> u64 {
+    1 << (signal - 1)
+}
+
+/// The name of any signal, a real-time one's by its distance from the first.
+fn shown(signal: i32) -> String {
+    match signal - libc::SIGRTMIN() {
+        0 => "SIGRTMIN".to_owned(),
+        above @ 1.. => format!("SIGRTMIN+{above}"),
+        _ => name_of(signal).to_owned(),
+    }
 }
 
 fn name_of(signal: i32) -> &'static str {
@@ -230,7 +247,7 @@ impl EndSignals {
         sender.set_nonblocking(true)?;
         let requested = Arc::new(AtomicBool::new(false));
         let ignored = ignored_signals();
-        let is_heeded = |signal: &i32| ignored & (1 << (signal - 1)) == 0;
+        let is_heeded = |signal: &i32| ignored & bit_of(*signal) == 0;
         if ASKING_TO_END.iter().all(is_heeded) {
             let flag = Arc::clone(&requested);
             let heard = move || {
@@ -280,7 +297,19 @@ mod tests {
     #[test]
     fn ignored_signals_are_known() {
         // The standard library ignores SIGPIPE before `main`; nobody ignores SIGSEGV.
-        assert_ne!(ignored_signals() & (1 << (SIGPIPE - 1)), 0);
-        assert_eq!(ignored_signals() & (1 << (libc::SIGSEGV - 1)), 0);
+        assert_ne!(ignored_signals() & bit_of(SIGPIPE), 0);
+        assert_eq!(ignored_signals() & bit_of(libc::SIGSEGV), 0);
+    }
+
+    #[test]
+    fn every_signal_that_means_nothing_has_a_place_and_a_name_of_its_own() {
+        let signals: Vec<i32> = meaning_nothing().collect();
+        let bits = signals.iter().fold(0, |bits, signal| bits | bit_of(*signal));
+        assert_eq!(bits.count_ones() as usize, signals.len());
+        let names: std::collections::BTreeSet<String> = signals.iter().map(|signal| shown(*signal)).collect();
+        assert_eq!(names.len(), signals.len(), "{names:?}");
+        for name in ["SIGUSR1", "SIGPWR", "SIGRTMIN", "SIGRTMIN+1"] {
+            assert!(names.contains(name), "{name} is not in {names:?}");
+        }
     }
 }

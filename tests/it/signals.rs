@@ -97,9 +97,37 @@ fn signals_that_mean_nothing_end_nothing() {
     server.wait_for_line("SIGPROF means nothing to this server");
     server.wait_for_line("SIGPWR means nothing to this server");
     server.wait_for_line("SIGSTKFLT means nothing to this server");
+    for signal in libc::SIGRTMIN()..=libc::SIGRTMAX() {
+        send(&server, signal);
+    }
+    server.wait_for_line("SIGRTMIN means nothing to this server");
+    server.wait_for_line("SIGRTMIN+1 means nothing to this server");
     server.send(crate::support::numbered(1, 100));
     client.expect_numbers(1..2);
     assert_eq!(server.stop().code(), Some(0));
+}
+
+/// Sends a signal for which rustix has no name.
+#[expect(unsafe_code, reason = "rustix does not send real-time signals")]
+fn send(server: &TestServer, signal: i32) {
+    // SAFETY: kill(2) takes two numbers and touches no memory of ours.
+    let sent = unsafe { libc::kill(server.pid() as i32, signal) };
+    assert_eq!(sent, 0, "{}", std::io::Error::last_os_error());
+}
+
+#[test]
+fn an_ignored_real_time_signal_stays_ignored() {
+    let ignored = libc::SIGRTMAX();
+    let mut server = started_by(folder(), &[], &["sh"], &format!("trap '' {ignored}"));
+    send(&server, ignored);
+    send(&server, ignored - 1);
+    let number = ignored - 1 - libc::SIGRTMIN();
+    server.wait_for_line(&format!("SIGRTMIN+{number} means nothing to this server"));
+    send(&server, libc::SIGRTMIN());
+    server.wait_for_line("SIGRTMIN means nothing to this server");
+    assert_eq!(server.stop().code(), Some(0));
+    let said = server.lines().with("means nothing");
+    assert_eq!(said.len(), 2, "{said:?}");
 }
 
 #[test]
