@@ -29,7 +29,7 @@ demo: build ## five machines that live beside a running server until Ctrl-C
 build: ## build the release binary: target/release/threadcast
 	$(CARGO) build --release --locked
 
-test: ## run every test: units, the real binary over real sockets, the hand-over's model; of the minimal build what a feature can change
+test: ## run every test: units, the real binary over real sockets, the models; of the minimal build what a feature can change
 	CARGO=$(CARGO) tests/run --locked
 	$(MAKE) model
 	$(MAKE) minimal-part
@@ -49,8 +49,8 @@ doc:
 e2e: build ## run real proxies and probes, and the original engine with its tools and page (Debian, PyPI, npm)
 	tests/e2e/run
 
-model: ## try every interleaving of the hand-over between fan-out and writer
-	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO) test --locked --no-default-features --release --lib handover
+model: ## try every interleaving of the hand-over between fan-out and writer, and of the list that has no lock
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO) test --locked --no-default-features --release --lib -- handover process::pile
 
 fuzz: ## feed the parsers random input, FUZZ_SECONDS (60) for each; `make test` does so for some seconds
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-60} $(CARGO) test --locked --test fuzz -- --nocapture

@@ -4,6 +4,7 @@
 //! Owns: simplelog with its two sinks (terminal and file).
 //! Blocks on: a line or its end (250 ms), the terminal (50 ms a line, once it has been slow: not at all), the disk.
 //! Can be stalled by: the disk that the log file is on; a terminal of another user, which it may not open (`Outlet`).
+//! Nobody who logs can: the queue has no lock (`pile`), and the locks of this file are only tried, by everybody.
 //! Full queue means: the line is dropped and counted; the next line that gets through says how many (`lines_lost`).
 //! Ends when: asked to; what is in the queue then is still written.
 //! Watched as: `log`; not a core thread, a stall makes health `degraded`.
@@ -11,19 +12,24 @@
 //! Lines that outsiders can cause must not fill a disk, so every place in the code may write only so many lines per
 //! window at info and above; what is left out is counted and said once per window.
 
-use crate::process::clock;
+use crate::process::bell::Bell;
+use crate::process::clock::{self, timespec};
 use crate::process::files::Phase;
 use crate::process::log_sinks::{RotatingFile, SinkLosses, Terminal};
+use crate::process::pile::{Pile, Taken};
+use crate::process::stop::Stop;
 use crate::process::visible::judged;
+use crate::process::waits;
 use crate::process::words::{count, pick};
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use rustix::event::{PollFd, PollFlags, poll};
 use simplelog::{CombinedLogger, ConfigBuilder, SharedLogger, WriteLogger};
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
+use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
 use std::time::Duration;
 use time::OffsetDateTime;
 
@@ -67,19 +73,28 @@ struct Site {
     example: String,
 }
 
+/// Lines on their way to thread `log`. A thread that stops anywhere in here costs the others one place of the queue.
+#[derive(Debug)]
+struct Queue {
+    lines: Pile<Line>,
+    /// How many lines wait, and their memory; with those that are tried right now, and those that thread `log` has in hand.
+    count: AtomicUsize,
+    bytes: AtomicUsize,
+    count_max: usize,
+    bell: Bell,
+}
+
 /// The logger that the `log` macros reach.
 #[derive(Debug)]
 struct Front {
-    tx: Sender<Line>,
     shared: Arc<Shared>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     /// The least grave level that is written, a [`LevelFilter`] as a number; changes with [`LogControl::set_level`].
     level: AtomicUsize,
-    /// Memory of the lines in the queue, and of those that are tried right now.
-    queued_bytes: AtomicUsize,
+    queue: Queue,
     /// Lines that found the queue full since the last one that says so.
     queue_full: AtomicU64,
     /// All lines lost so far, whatever the cause.
@@ -95,13 +110,68 @@ struct Shared {
 /// The running log's, for [`with_lock_held`].
 static RUNNING: OnceLock<Arc<Shared>> = OnceLock::new();
 
-/// Runs `body` with the log's only lock in its hand, as a thread that hangs in the middle of a line would. For drills: it
-/// shows that nobody else waits for that lock.
+/// Runs `body` with the only lock in its hand that logging takes, as a thread that hangs in the middle of a line would. For
+/// drills: it shows that nobody else waits for that lock.
 pub fn with_lock_held(body: impl FnOnce()) {
-    let _held = RUNNING
-        .get()
-        .map(|shared| shared.sites.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+    let _held = RUNNING.get().and_then(|shared| try_lock(&shared.sites));
     body();
+}
+
+/// Takes a lock of this file, if nobody has it.
+fn try_lock<T>(lock: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match lock.try_lock() {
+        Ok(held) => Some(held),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
+
+impl Queue {
+    /// Leaves the line for thread `log` and wakes it; returns whether there was room. Never blocks.
+    fn leave(&self, line: Line) -> bool {
+        let bytes = line.text.capacity();
+        // Relaxed: bounds, not an order. Counted before it is in, so that it cannot be counted out first.
+        let count_before = self.count.fetch_add(1, Ordering::Relaxed);
+        let bytes_before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if count_before >= self.count_max || bytes_before + bytes > LINES_QUEUE_BYTES_MAX {
+            self.count_out(bytes);
+            return false;
+        }
+        self.lines.leave(line);
+        self.bell.ring();
+        true
+    }
+
+    fn count_out(&self, bytes: usize) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    fn new(level: LevelFilter, count_max: usize, left_bytes_max: usize) -> io::Result<Shared> {
+        Ok(Shared {
+            level: AtomicUsize::new(level as usize),
+            queue: Queue {
+                lines: Pile::new(),
+                count: AtomicUsize::new(0),
+                bytes: AtomicUsize::new(0),
+                count_max,
+                bell: Bell::new()?,
+            },
+            queue_full: AtomicU64::new(0),
+            lost_total: AtomicU64::new(0),
+            sites: Mutex::default(),
+            left: Mutex::new(Vec::with_capacity(left_bytes_max)),
+            has_left: AtomicBool::new(false),
+        })
+    }
+
+    fn lose(&self, lines: u64) {
+        // Relaxed: counts, read for messages only.
+        self.queue_full.fetch_add(lines, Ordering::Relaxed);
+        self.lost_total.fetch_add(lines, Ordering::Relaxed);
+    }
 }
 
 impl Front {
@@ -114,10 +184,8 @@ impl Front {
             return true;
         }
         let now = clock::monotonic_ms();
-        let mut sites = match self.shared.sites.try_lock() {
-            Ok(sites) => sites,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return true,
+        let Some(mut sites) = try_lock(&self.shared.sites) else {
+            return true;
         };
         let site = sites.entry((file, line, record.level())).or_insert_with(|| Site {
             window_start_ms: now,
@@ -142,21 +210,6 @@ impl Front {
     }
 }
 
-impl Front {
-    /// Leaves the line for thread `log`, if there is room. Never blocks.
-    fn enqueue(&self, line: Line) -> bool {
-        let bytes = line.text.capacity();
-        // Relaxed: nothing but this sum depends on it. Counted before it is in, so that it cannot be counted out first.
-        let before = self.shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let full =
-            before + bytes > LINES_QUEUE_BYTES_MAX || matches!(self.tx.try_send(line), Err(TrySendError::Full(_)));
-        if full {
-            self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        }
-        !full
-    }
-}
-
 impl Log for Front {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         // Relaxed: a line more or less at the moment of a change.
@@ -174,10 +227,8 @@ impl Log for Front {
             level: record.level(),
             text,
         };
-        if !self.enqueue(line) {
-            // Relaxed: a count, read for a message only.
-            self.shared.queue_full.fetch_add(1, Ordering::Relaxed);
-            self.shared.lost_total.fetch_add(1, Ordering::Relaxed);
+        if !self.shared.queue.leave(line) {
+            self.shared.lose(1);
         }
     }
 
@@ -204,11 +255,10 @@ pub fn compose(level: Level, thread: &str, args: &fmt::Arguments<'_>, at: Offset
 
 /// The running log; made once per process by [`start`].
 pub struct LogThread {
-    rx: Receiver<Line>,
     shared: Arc<Shared>,
     losses: Arc<SinkLosses>,
     sinks: Box<CombinedLogger>,
-    stop_rx: Receiver<()>,
+    stop: Stop,
     turn: Duration,
     /// The other half of what [`LogControl::leave`] fills.
     left: Vec<u8>,
@@ -217,7 +267,7 @@ pub struct LogThread {
 /// Asks thread `log` to write what is left and end; also counts what was lost.
 #[derive(Clone, Debug)]
 pub struct LogControl {
-    stop_tx: Sender<()>,
+    stop: Stop,
     shared: Arc<Shared>,
     losses: Arc<SinkLosses>,
 }
@@ -236,12 +286,12 @@ impl LogControl {
 
     /// Makes thread `log` write what waits, then end. Never blocks.
     pub fn stop(&self) {
-        let _ = self.stop_tx.try_send(());
+        self.stop.request();
     }
 
     /// Whether lines wait for thread `log`.
     pub fn has_waiting(&self) -> bool {
-        self.shared.queued_bytes.load(Ordering::Relaxed) > 0
+        self.shared.queue.count.load(Ordering::Relaxed) > 0
     }
 
     /// Whether thread `log` has still to take what [`LogControl::leave`] got.
@@ -253,21 +303,12 @@ impl LogControl {
     /// that must neither wait nor take memory: never blocks, never allocates. What has no room is counted as lost, by its
     /// lines.
     pub fn leave(&self, lines: &str) {
-        let left = match self.shared.left.try_lock() {
-            Ok(left) => Some(left),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        };
-        match left.filter(|left| left.len() + lines.len() <= left.capacity()) {
+        match try_lock(&self.shared.left).filter(|left| left.len() + lines.len() <= left.capacity()) {
             Some(mut left) => {
                 left.extend_from_slice(lines.as_bytes());
                 self.shared.has_left.store(true, Ordering::Release);
             }
-            None => {
-                let count = lines.lines().count() as u64;
-                self.shared.queue_full.fetch_add(count, Ordering::Relaxed);
-                self.shared.lost_total.fetch_add(count, Ordering::Relaxed);
-            }
+            None => self.shared.lose(lines.lines().count() as u64),
         }
     }
 
@@ -283,20 +324,15 @@ impl LogControl {
 /// `file` is the log file, `None` for the terminal alone.
 ///
 /// # Errors
-/// A logger was set before.
-pub fn start(level: LevelFilter, file: Option<&Path>) -> Result<(LogThread, LogControl), log::SetLoggerError> {
-    let (tx, rx) = bounded(LINES_QUEUE_LEN_MAX);
-    let (stop_tx, stop_rx) = bounded(1);
-    let shared = Arc::new(Shared {
-        level: AtomicUsize::new(level as usize),
-        left: Mutex::new(Vec::with_capacity(LEFT_BYTES_MAX)),
-        ..Shared::default()
-    });
+/// A logger was set before, or the process is out of descriptors.
+pub fn start(level: LevelFilter, file: Option<&Path>) -> io::Result<(LogThread, LogControl)> {
+    let shared = Arc::new(Shared::new(level, LINES_QUEUE_LEN_MAX, LEFT_BYTES_MAX)?);
+    let stop = Stop::new()?;
     let losses = Arc::new(SinkLosses::default());
-    log::set_boxed_logger(Box::new(Front {
-        tx,
+    let front = Front {
         shared: Arc::clone(&shared),
-    }))?;
+    };
+    log::set_boxed_logger(Box::new(front)).map_err(|error| io::Error::other(error.to_string()))?;
     log::set_max_level(level);
     // There is one logger per process, so this is the first.
     let _ = RUNNING.set(Arc::clone(&shared));
@@ -310,19 +346,14 @@ pub fn start(level: LevelFilter, file: Option<&Path>) -> Result<(LogThread, LogC
         sinks.push(WriteLogger::new(LevelFilter::Trace, plain_lines().build(), file));
     }
     let thread = LogThread {
-        rx,
         shared: Arc::clone(&shared),
         losses: Arc::clone(&losses),
         sinks: CombinedLogger::new(sinks),
-        stop_rx,
+        stop: stop.clone(),
         turn: TURN,
         left: Vec::with_capacity(LEFT_BYTES_MAX),
     };
-    let control = LogControl {
-        stop_tx,
-        shared,
-        losses,
-    };
+    let control = LogControl { stop, shared, losses };
     Ok((thread, control))
 }
 
@@ -351,35 +382,52 @@ impl LogThread {
     pub fn run(mut self, mut show: impl FnMut(Phase)) {
         loop {
             show(Phase::Waiting);
-            select! {
-                recv(self.rx) -> line => match line {
-                    Ok(line) => {
-                        show(Phase::Writing);
-                        self.write_queued(line);
-                    }
-                    Err(_) => break,
-                },
-                // Asked to end, or nobody is left who could ask.
-                recv(self.stop_rx) -> _ => break,
-                default(self.turn) => {}
+            // Looked at before the lines: what was left before the request is taken after it.
+            let is_last = self.stop.requested();
+            self.wait();
+            for line in self.take() {
+                show(Phase::Writing);
+                self.write_queued(line);
+                self.write_left();
+                self.report();
             }
             self.write_left();
-            self.report_losses();
-            self.report_left_out(false);
+            self.report_left_out(is_last);
+            self.report();
+            // Whoever still runs then may have left more meanwhile.
+            if is_last && self.shared.queue.lines.is_empty() {
+                return;
+            }
         }
-        for line in self.rx.try_iter() {
-            self.write_queued(line);
-        }
-        self.report_left_out(true);
-        self.write_left();
+    }
+
+    /// Blocks until a line waits or the end is asked for, at most a turn.
+    fn wait(&self) {
+        let (bell, stop) = (&self.shared.queue.bell, &self.stop);
+        let is_idle = || self.shared.queue.lines.is_empty() && !stop.requested();
+        bell.sleep(is_idle, || {
+            let mut fds = [PollFd::new(bell, PollFlags::IN), PollFd::new(stop, PollFlags::IN)];
+            // An interrupted wait is one more look, and so is one that has failed.
+            let _ = waits::LOG.judge(poll(&mut fds, Some(&timespec(self.turn))));
+            bell.quieten();
+        });
+    }
+
+    fn take(&self) -> Taken<Line> {
+        self.shared.queue.lines.take()
+    }
+
+    /// Says what must be said between two lines.
+    fn report(&self) {
         self.report_losses();
+        self.report_left_out(false);
     }
 
     fn write_queued(&self, line: Line) {
         self.write(&line);
         let bytes = line.text.capacity();
         drop(line);
-        self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.shared.queue.count_out(bytes);
     }
 
     fn write(&self, line: &Line) {
@@ -394,8 +442,12 @@ impl LogThread {
         if !self.shared.has_left.swap(false, Ordering::Acquire) {
             return;
         }
+        let Some(mut left) = try_lock(&self.shared.left) else {
+            // Somebody leaves more right now, or has stopped in the middle of that.
+            self.shared.has_left.store(true, Ordering::Relaxed);
+            return;
+        };
         // Swapped, so that the lock is held for moments and nothing is allocated meanwhile.
-        let mut left = self.shared.left.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         std::mem::swap(&mut *left, &mut self.left);
         drop(left);
         for line in String::from_utf8_lossy(&self.left).lines() {
@@ -436,10 +488,8 @@ impl LogThread {
         let now = clock::monotonic_ms();
         let mut messages = Vec::new();
         // Held for microseconds; who finds it taken comes back next turn.
-        let mut sites = match self.shared.sites.try_lock() {
-            Ok(sites) => sites,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return,
+        let Some(mut sites) = try_lock(&self.shared.sites) else {
+            return;
         };
         for site in sites.values_mut() {
             let over = now.saturating_sub(site.window_start_ms) >= SITE_WINDOW_MS;
@@ -467,36 +517,70 @@ impl LogThread {
 mod tests {
     use super::*;
     use crate::process::threads;
+    use crossbeam_channel::bounded;
 
-    fn front() -> (Front, Receiver<Line>) {
+    fn front() -> Front {
         front_with_room(100)
     }
 
-    fn front_with_room(lines: usize) -> (Front, Receiver<Line>) {
-        let (tx, rx) = bounded(lines);
-        let front = Front {
-            tx,
-            shared: Arc::new(Shared {
-                level: AtomicUsize::new(LevelFilter::Info as usize),
-                ..Shared::default()
-            }),
-        };
-        (front, rx)
+    fn front_with_room(lines: usize) -> Front {
+        Front {
+            shared: Arc::new(Shared::new(LevelFilter::Info, lines, LINE_BYTES_MAX).unwrap()),
+        }
     }
 
-    /// A thread that writes nowhere, and what stops it.
-    fn log_thread(front: &Front, rx: Receiver<Line>) -> (LogThread, Sender<()>) {
-        let (stop_tx, stop_rx) = bounded(1);
+    impl Front {
+        /// Takes what waits, as thread `log` does.
+        fn taken(&self) -> Vec<Line> {
+            let lines: Vec<Line> = self.shared.queue.lines.take().collect();
+            for line in &lines {
+                self.shared.queue.count_out(line.text.capacity());
+            }
+            lines
+        }
+
+        fn lost(&self) -> u64 {
+            self.shared.queue_full.load(Ordering::Relaxed)
+        }
+    }
+
+    /// Where a thread under test writes.
+    #[derive(Clone, Debug, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Written {
+        /// The messages, without time, level and thread.
+        fn messages(&self) -> Vec<String> {
+            let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+            let message = |line: &str| line.split_once("] ").map_or(line, |(_, message)| message).to_owned();
+            text.lines().map(message).collect()
+        }
+    }
+
+    /// A thread, where it writes, and what stops it.
+    fn log_thread(front: &Front) -> (LogThread, Written, Stop) {
+        let (written, stop) = (Written::default(), Stop::new().unwrap());
+        let sink = WriteLogger::new(LevelFilter::Trace, plain_lines().build(), written.clone());
         let thread = LogThread {
-            rx,
             shared: Arc::clone(&front.shared),
             losses: Arc::new(SinkLosses::default()),
-            sinks: CombinedLogger::new(Vec::new()),
-            stop_rx,
+            sinks: CombinedLogger::new(vec![sink]),
+            stop: stop.clone(),
             turn: TURN,
-            left: Vec::new(),
+            left: Vec::with_capacity(LINE_BYTES_MAX),
         };
-        (thread, stop_tx)
+        (thread, written, stop)
     }
 
     fn record_at(front: &Front, line: u32, text: &str) {
@@ -535,12 +619,12 @@ mod tests {
 
     #[test]
     fn a_place_that_writes_too_much_is_limited_and_others_are_not() {
-        let (front, rx) = front();
+        let front = front();
         for number in 0..SITE_LINES_MAX + 5 {
             record_at(&front, 1, &format!("noise {number}"));
         }
         record_at(&front, 2, "signal");
-        assert_eq!(rx.try_iter().count() as u32, SITE_LINES_MAX + 1);
+        assert_eq!(front.taken().len() as u32, SITE_LINES_MAX + 1);
         let sites = front.shared.sites.lock().unwrap();
         assert_eq!(sites[&("a.rs", 1, Level::Info)].left_out, 5);
         assert_eq!(sites.len(), 2, "texts from outside make no entries");
@@ -548,59 +632,144 @@ mod tests {
 
     #[test]
     fn many_lines_of_a_place_do_not_hide_its_graver_ones() {
-        let (front, rx) = front();
+        let front = front();
         for _ in 0..SITE_LINES_MAX + 5 {
             record_at(&front, 1, "ended as usual");
         }
         record_at_level(&front, 1, Level::Warn, "ended too slow");
-        let written: Vec<Level> = rx.try_iter().map(|line| line.level).collect();
+        let written: Vec<Level> = front.taken().iter().map(|line| line.level).collect();
         assert_eq!(written.len() as u32, SITE_LINES_MAX + 1);
         assert_eq!(written.last(), Some(&Level::Warn));
     }
 
     #[test]
     fn a_full_queue_counts_and_does_not_wait() {
-        let (front, rx) = front();
+        let front = front();
         for line in 0..103 {
             record_at(&front, line, "x");
         }
-        assert_eq!(front.shared.queue_full.load(Ordering::Relaxed), 3);
-        assert_eq!(rx.len(), 100);
+        assert_eq!(front.lost(), 3);
+        assert_eq!(front.taken().len(), 100);
+    }
+
+    #[test]
+    fn lines_in_hand_still_take_their_room_and_a_loss_is_said_behind_the_next_line() {
+        let front = front_with_room(3);
+        let (thread, written, stop) = log_thread(&front);
+        for line in 0..3 {
+            record_at(&front, line, &format!("line {line}"));
+        }
+        let mut phases = 0;
+        stop.request();
+        thread.run(|phase| {
+            // Two of the three are still in hand, and there is room for one.
+            if phase == Phase::Writing && phases == 1 {
+                record_at(&front, 10, "in time");
+                record_at(&front, 11, "too late");
+            }
+            phases += u32::from(phase == Phase::Writing);
+        });
+        let lost = "⚠️ 1 log line was lost: lines came faster than they could be written";
+        assert_eq!(written.messages(), ["line 0", "line 1", lost, "line 2", "in time"]);
     }
 
     #[test]
     fn long_lines_fill_the_queue_by_their_bytes_and_make_room_again() {
-        let (front, rx) = front_with_room(LINES_QUEUE_LEN_MAX);
+        let front = front_with_room(LINES_QUEUE_LEN_MAX);
         let long = "x".repeat(LINE_BYTES_MAX);
         for line in 0..LINES_QUEUE_LEN_MAX as u32 {
             record_at(&front, line, &long);
         }
-        let lost = front.shared.queue_full.load(Ordering::Relaxed);
-        assert_eq!(lost as usize + rx.len(), LINES_QUEUE_LEN_MAX);
-        let (thread, stop_tx) = log_thread(&front, rx.clone());
-        let lines: Vec<Line> = rx.try_iter().collect();
-        let bytes: usize = lines.iter().map(|line| line.text.capacity()).sum();
+        let lost = front.lost() as usize;
+        let (thread, written, stop) = log_thread(&front);
+        let bytes = front.shared.queue.bytes.load(Ordering::Relaxed);
         assert!(
             (LINES_QUEUE_BYTES_MAX / 2..=LINES_QUEUE_BYTES_MAX).contains(&bytes),
             "{bytes}"
         );
         record_at(&front, u32::MAX, &long);
-        assert!(rx.is_empty());
+        assert_eq!(front.lost() as usize, lost + 1);
 
-        for line in lines {
-            front.tx.try_send(line).unwrap();
-        }
-        stop_tx.try_send(()).unwrap();
+        stop.request();
         thread.run(|_| ());
-        assert_eq!(front.shared.queued_bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(front.shared.queue.bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(front.shared.queue.count.load(Ordering::Relaxed), 0);
+        // And one that tells of the loss.
+        assert_eq!(written.messages().len(), LINES_QUEUE_LEN_MAX - lost + 1);
         record_at(&front, u32::MAX, &long);
-        assert_eq!(rx.len(), 1);
+        assert_eq!(front.taken().len(), 1);
+    }
+
+    #[test]
+    fn every_line_is_written_or_counted_and_each_threads_lines_keep_their_order() {
+        const THREADS: usize = 4;
+        const EACH: usize = 2000;
+        let front = front_with_room(500);
+        let (thread, written, stop) = log_thread(&front);
+        let handle = threads::spawn("log", threads::CORE_STACK_BYTES, None, || thread.run(|_| ())).unwrap();
+        std::thread::scope(|scope| {
+            for of in 0..THREADS {
+                let front = &front;
+                // Each line of a place of its own, which has no limit then.
+                let line =
+                    move |number: usize| record_at(front, (of * EACH + number) as u32, &format!("{of} {number}"));
+                scope.spawn(move || (0..EACH).for_each(line));
+            }
+        });
+        stop.request();
+        handle.join_within(Duration::from_secs(20)).unwrap();
+        let mut next = [0; THREADS];
+        let mut seen = 0;
+        for message in written.messages() {
+            let Some((of, number)) = message.split_once(' ').filter(|_| !message.starts_with('⚠')) else {
+                continue;
+            };
+            let (of, number): (usize, usize) = (of.parse().unwrap(), number.parse().unwrap());
+            assert!(number >= next[of], "{number} of thread {of} after {}", next[of]);
+            next[of] = number + 1;
+            seen += 1;
+        }
+        let lost = front.shared.lost_total.load(Ordering::Relaxed) as usize;
+        assert_eq!(seen + lost, THREADS * EACH, "{lost} were lost");
+        assert_eq!(front.shared.queue.count.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_thread_that_stops_with_the_locks_holds_up_nobody() {
+        let front = front();
+        let (thread, written, stop) = log_thread(&front);
+        let control = LogControl {
+            stop: stop.clone(),
+            shared: Arc::clone(&front.shared),
+            losses: Arc::new(SinkLosses::default()),
+        };
+        control.leave("[watchdog] said before\n");
+        let held = (front.shared.sites.lock().unwrap(), front.shared.left.lock().unwrap());
+        record_at(&front, 1, "said meanwhile");
+        control.leave("[watchdog] lost\n");
+        let (waits_tx, waits_rx) = bounded(2);
+        let show = move |phase| {
+            if phase == Phase::Waiting {
+                let _ = waits_tx.try_send(());
+            }
+        };
+        let handle = threads::spawn("log", threads::CORE_STACK_BYTES, None, || thread.run(show)).unwrap();
+        // The second wait comes after a turn of everything that it does.
+        for _ in 0..2 {
+            assert_eq!(waits_rx.recv_timeout(Duration::from_secs(20)), Ok(()));
+        }
+        let lost = "⚠️ 1 log line was lost: lines came faster than they could be written";
+        assert_eq!(written.messages(), ["said meanwhile", lost]);
+        drop(held);
+        stop.request();
+        handle.join_within(Duration::from_secs(20)).unwrap();
+        assert_eq!(written.messages(), ["said meanwhile", lost, "said before"]);
     }
 
     #[test]
     fn a_stop_ends_the_wait_for_a_line() {
-        let (front, rx) = front();
-        let (mut thread, stop_tx) = log_thread(&front, rx);
+        let front = front();
+        let (mut thread, _, stop) = log_thread(&front);
         // Only the stop can end it.
         thread.turn = Duration::from_secs(3600);
         let (waits_tx, waits_rx) = bounded(1);
@@ -609,7 +778,28 @@ mod tests {
         };
         let handle = threads::spawn("log", threads::CORE_STACK_BYTES, None, || thread.run(show)).unwrap();
         assert_eq!(waits_rx.recv_timeout(Duration::from_secs(10)), Ok(Phase::Waiting));
-        stop_tx.try_send(()).unwrap();
+        stop.request();
         handle.join_within(Duration::from_secs(10)).unwrap();
+    }
+
+    #[test]
+    fn a_line_ends_the_wait_for_one() {
+        let front = front();
+        let (mut thread, written, stop) = log_thread(&front);
+        thread.turn = Duration::from_secs(3600);
+        let (writes_tx, writes_rx) = bounded(1);
+        let show = move |phase| {
+            if phase == Phase::Waiting {
+                let _ = writes_tx.try_send(());
+            }
+        };
+        let handle = threads::spawn("log", threads::CORE_STACK_BYTES, None, || thread.run(show)).unwrap();
+        for number in 0..100 {
+            assert_eq!(writes_rx.recv_timeout(Duration::from_secs(20)), Ok(()));
+            record_at(&front, number, "x");
+        }
+        stop.request();
+        handle.join_within(Duration::from_secs(20)).unwrap();
+        assert_eq!(written.messages().len(), 100);
     }
 }

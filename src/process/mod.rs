@@ -17,6 +17,7 @@ pub mod log_sinks;
 pub mod logging;
 pub mod passed_sockets;
 pub mod peer;
+pub mod pile;
 pub mod procfs;
 pub mod recvmmsg;
 pub mod refusal;

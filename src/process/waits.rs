@@ -41,13 +41,14 @@ pub static ADMIN: Wait = Wait::new("admin waits for requests");
 pub static HEARTBEAT: Wait = Wait::new("heartbeat waits for its time");
 pub static ENGINE_DB: Wait = Wait::new("enginedb waits for its time");
 pub static REPORTS: Wait = Wait::new("reports waits for something to write");
+pub static LOG: Wait = Wait::new("log waits for lines");
 pub static WATCHDOG: Wait = Wait::silent("watchdog waits for its time");
 
 /// A command's that sends events; no page shows it.
 pub static SENDER: Wait = Wait::silent("a command waits for room");
 
 /// Those of the server.
-static ALL: [&Wait; 12] = [
+static ALL: [&Wait; 13] = [
     &MAIN,
     &INGEST,
     &EVENT_SOCKET,
@@ -59,6 +60,7 @@ static ALL: [&Wait; 12] = [
     &HEARTBEAT,
     &ENGINE_DB,
     &REPORTS,
+    &LOG,
     &WATCHDOG,
 ];
 

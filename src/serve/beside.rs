@@ -40,10 +40,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(super) fn start_log(config: &Config, beats: &'static Beats) -> Result<(ThreadHandle<()>, LogControl), StartError> {
-    let already = |error: log::SetLoggerError| io::Error::other(error.to_string());
-    let (thread, control) = logging::start(config.log_level, Some(&config.log_path()))
-        .map_err(already)
-        .map_err(resource("the log"))?;
+    let (thread, control) = logging::start(config.log_level, Some(&config.log_path())).map_err(resource("the log"))?;
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
         log::error!(

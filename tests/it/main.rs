@@ -50,6 +50,7 @@ mod slow_client;
 mod socket_activation;
 mod state_file;
 mod status;
+mod stopped_thread;
 mod stopping;
 mod stream_property;
 mod systemd;

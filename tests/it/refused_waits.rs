@@ -38,7 +38,16 @@ fn waits_that_fail_cost_neither_the_stream_nor_a_processor_and_are_said() {
         let frame = client.frame();
         (frame.opcode == TEXT && frame.text() == r#"{"type":"pong"}"#).then_some(())
     });
-    let waits = ["fanout", "ingest", "inbox", "accept", "main", "heartbeat", "watchdog"];
+    let waits = [
+        "fanout",
+        "ingest",
+        "inbox",
+        "accept",
+        "main",
+        "heartbeat",
+        "log",
+        "watchdog",
+    ];
     let health = eventually("/health names every wait", || {
         let health = server.health();
         let reasons = health["reasons"].to_string();

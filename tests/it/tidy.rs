@@ -50,7 +50,7 @@ fn code(text: &str) -> String {
 }
 
 /// The modules that may contain `unsafe`, and what for; ARCHITECTURE.md says the same.
-const UNSAFE: [(&str, &str); 9] = [
+const UNSAFE: [(&str, &str); 10] = [
     (
         "src/process/peer.rs",
         "SO_PEERGROUPS, which rustix lacks, and SO_PEERCRED with the pid 0",
@@ -58,6 +58,10 @@ const UNSAFE: [(&str, &str); 9] = [
     ("src/process/signals.rs", "handlers of signals that look at a clock"),
     ("src/process/recvmmsg.rs", "recvmmsg(2), which rustix lacks"),
     ("src/process/heap.rs", "malloc_trim(3) and mallopt(3)"),
+    (
+        "src/process/pile.rs",
+        "a list that threads leave things on and take whole, without a lock",
+    ),
     ("src/process/tcp_path.rs", "TCP_INFO (tcp(7)), which rustix lacks"),
     (
         "src/process/passed_sockets.rs",
