@@ -19,6 +19,7 @@
 //! | `catch_up` | the replay of 20,000 events for one client: taken from the history and encoded as it sees them |
 //! | `filter` | the verdicts of one filter about 256 events, and those of a crowd of different filters about one event |
 //! | `beat` | what a thread does with its beat; beside it one look at the clock and one `send`, because an operation is two looks at the clock and must vanish beside the system call that it surrounds |
+//! | `log_line` | one line of the log, for the thread that says it: while thread `log` is awake, and when it sleeps |
 //!
 //! The clients of `fan_out` are in one of four states. `idle`: nothing waits for them, so the fan-out sends to each socket
 //! itself; a second process holds the other ends and reads between the samples, so that the time has neither its work nor
@@ -34,6 +35,7 @@ mod encode;
 mod events;
 mod fan_out;
 mod filter;
+mod log_line;
 mod peers;
 mod table;
 
