@@ -15,6 +15,7 @@ pub mod host_names;
 pub mod limits;
 pub mod log_sinks;
 pub mod logging;
+pub mod mailbox;
 pub mod passed_sockets;
 pub mod peer;
 pub mod pile;

@@ -127,8 +127,8 @@ impl<T> ThreadHandle<T> {
             });
         };
         drop(slot);
-        // The body is over; what is left of the thread is its own tear-down.
-        let _ = self.join.join();
+        // The body is over. What is left of the thread is its own tear-down, for which nobody waits: it has no bound.
+        drop(self.join);
         outcome.map_err(|message| JoinError::Panicked {
             name: self.name,
             message,
