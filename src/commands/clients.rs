@@ -5,6 +5,7 @@ use crate::commands::request::{self, ServerUrl};
 use crate::commands::{complain, end_signals};
 use crate::process::clock::pause;
 use crate::process::exit::ExitStatus;
+use serde::de::IgnoredAny;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
@@ -76,10 +77,15 @@ fn look(clients: &Clients, painter: Painter) -> Result<String, ExitStatus> {
     if answer.status != 200 {
         return Err(failed(&answer.detail()));
     }
+    let stranger = "what answers there is no threadcast of this version";
     if clients.json {
-        return Ok(format!("{}\n", answer.body.trim_end()));
+        // JSON has control characters as escapes only, so it can drive no terminal.
+        return match serde_json::from_str::<IgnoredAny>(&answer.body) {
+            Ok(_) => Ok(format!("{}\n", answer.body.trim_end())),
+            Err(_) => Err(failed(stranger)),
+        };
     }
-    table(&answer.body, painter).ok_or_else(|| failed("what answers there is no threadcast of this version"))
+    table(&answer.body, painter).ok_or_else(|| failed(stranger))
 }
 
 fn show(text: &str) -> ExitStatus {

@@ -6,6 +6,7 @@ use crate::commands::sender::{EventSender, Refusal};
 use crate::commands::{complain, end_signals};
 use crate::process::clock::{epoch_seconds, json_seconds, pause};
 use crate::process::exit::ExitStatus;
+use crate::process::visible::visible;
 use crate::process::words::count;
 use fastrand::Rng;
 use std::path::Path;
@@ -148,7 +149,7 @@ pub fn run(path: &Path) -> ExitStatus {
     }
     complain(&format!(
         "threadcast: five machines send events to {}; Ctrl-C ends them\n",
-        path.display()
+        visible(&path.display().to_string())
     ));
     while !signals.as_ref().is_some_and(|signals| signals.requested()) {
         for machine in machines.iter_mut().filter(|machine| Instant::now() >= machine.until) {

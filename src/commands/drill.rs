@@ -3,6 +3,7 @@
 use crate::commands::act::{self, Target};
 use crate::commands::{complain, print};
 use crate::process::exit::ExitStatus;
+use crate::process::visible::visible;
 use crate::web::query;
 use std::time::Duration;
 
@@ -29,7 +30,9 @@ pub fn run(drill: &Drill) -> ExitStatus {
     match act::post(&drill.server, &target, PATIENCE) {
         Ok(answer) if answer.status == 200 => print(&format!(
             "{} stands still for {:?} ({}) from its next turn on; see the server's log, /health, and logs/hang-emergency.log\n",
-            drill.component, drill.duration, drill.kind
+            visible(&drill.component),
+            drill.duration,
+            visible(&drill.kind)
         )),
         Ok(answer) => {
             complain(&format!("threadcast: no drill: {}\n", answer.detail()));

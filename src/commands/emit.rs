@@ -5,6 +5,7 @@ use crate::commands::sender::{EventSender, Refusal};
 use crate::pipeline::event::{self, DropCause};
 use crate::process::config::{Config, MAX_EVENT_BYTES_MAX, show_size};
 use crate::process::exit::ExitStatus;
+use crate::process::visible::visible;
 use crate::process::words;
 use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
@@ -211,7 +212,7 @@ impl Tally {
         let mut text = format!(
             "threadcast: {} sent, {refused} refused, at {}\n",
             self.sent,
-            path.display()
+            visible(&path.display().to_string())
         );
         for Refused { why, count, first } in &self.refused {
             let place = if lines {

@@ -9,6 +9,7 @@ use crate::pipeline::journal::segments::{Segment, list};
 use crate::process::clock::{parse_rfc3339, pause};
 use crate::process::exit::ExitStatus;
 use crate::process::signals::EndSignals;
+use crate::process::visible::visible;
 use crate::process::words::{count, pick};
 use std::io;
 use std::ops::RangeInclusive;
@@ -115,7 +116,7 @@ pub fn run(replay: &Replay) -> ExitStatus {
         Err(Ended::NotTaken(seq, why)) => {
             complain(&format!(
                 "threadcast: event {seq} was not taken at {}: {why}\nhint: --from {seq} goes on there\n",
-                replay.path.display()
+                shown(&replay.path)
             ));
             return ExitStatus::Failed;
         }
@@ -128,8 +129,12 @@ pub fn run(replay: &Replay) -> ExitStatus {
 }
 
 fn fail(path: &Path, why: &str) -> ExitStatus {
-    complain(&format!("threadcast: cannot replay {}: {why}\n", path.display()));
+    complain(&format!("threadcast: cannot replay {}: {why}\n", shown(path)));
     ExitStatus::Failed
+}
+
+fn shown(path: &Path) -> String {
+    visible(&path.display().to_string())
 }
 
 struct Player<'a> {
@@ -282,8 +287,8 @@ impl Tally {
         let mut text = format!(
             "threadcast: {} of {} sent to {}{numbers} in {:.1} s\n",
             count(self.sent, "event"),
-            replay.journal.display(),
-            replay.path.display(),
+            shown(&replay.journal),
+            shown(&replay.path),
             took.as_secs_f64()
         );
         for (number, one, more) in [

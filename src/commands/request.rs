@@ -5,6 +5,7 @@ use crate::commands::complain;
 use crate::process::address::{Authority, ServerAddress};
 use crate::process::config::Config;
 use crate::process::exit::ExitStatus;
+use crate::process::visible::visible;
 use httparse::{EMPTY_HEADER, Response, Status};
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -81,11 +82,11 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Why the server refused.
+    /// Why the server refused, fit for a terminal: the server may be broken, or somebody else's.
     pub fn detail(&self) -> String {
         let body = serde_json::from_str::<serde_json::Value>(&self.body).ok();
         let detail = body.and_then(|body| Some(body.get("detail")?.as_str()?.to_owned()));
-        detail.unwrap_or_else(|| format!("status {}: {}", self.status, self.body))
+        visible(&detail.unwrap_or_else(|| format!("status {}: {}", self.status, self.body)))
     }
 }
 
@@ -133,10 +134,9 @@ where
     for<'a> &'a S: Read + Write,
 {
     socket.limit(patience)?;
-    write!(
-        &mut &*socket,
-        "{method} {target} HTTP/1.1\r\nhost: {host}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-    )?;
+    let head = format!("{method} {target} HTTP/1.1\r\nhost: {host}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    // In one piece: a server that refuses looks once.
+    (&mut &*socket).write_all(head.as_bytes())?;
     let mut bytes = Vec::new();
     socket.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes).map_err(|error| {
         // What a timed socket says when time is over means nothing to a person.

@@ -199,6 +199,39 @@ fn a_command_speaks_to_no_stranger() {
     planter.wait().unwrap();
 }
 
+/// What answers may be broken, or not the server that was meant.
+#[test]
+fn what_a_server_answers_drives_no_terminal() {
+    let folder = folder();
+    let path = folder.path().join("admin.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let bodies = [
+        (200, "thread\tone\n\u{1b}[2Jtwo\u{202e}\n"),
+        (404, "{\"detail\":\"no \\u001b[2Jmachine\"}"),
+        (500, "\u{1b}]0;title\u{7}"),
+    ];
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for (status, body) in bodies {
+                let (mut peer, _) = listener.accept().unwrap();
+                assert_ne!(peer.read(&mut [0; 1024]).unwrap(), 0);
+                let length = body.len();
+                write!(peer, "HTTP/1.1 {status} x\r\ncontent-length: {length}\r\n\r\n{body}").unwrap();
+            }
+        });
+        let socket = ["--admin-socket", path.to_str().unwrap()];
+        let (status, out, err) = run(folder.path(), &[&["diagnose"], &socket[..]].concat());
+        assert_eq!((status, err.as_str()), (0, ""));
+        assert_eq!(out, "thread\tone\n\\u{1b}[2Jtwo\\u{202e}\n");
+        let (status, _, err) = run(folder.path(), &[&["forget", "m"], &socket[..]].concat());
+        assert_eq!(status, 1);
+        assert_eq!(err, "threadcast: not forgotten: no \\u{1b}[2Jmachine\n");
+        let (status, _, err) = run(folder.path(), &[&["drill", "fanout", "1s"], &socket[..]].concat());
+        assert_eq!(status, 1);
+        assert_eq!(err, "threadcast: no drill: status 500: \\u{1b}]0;title\\u{7}\n");
+    });
+}
+
 #[test]
 fn it_answers_while_the_fanout_hangs_and_within_bounds() {
     let server = TestServer::start(&["--allow-drill"]);
