@@ -578,7 +578,7 @@ fn admin_socket(parser: &mut Parser) -> Result<PathBuf, UsageError> {
         let wanted = "write the path of the server's admin socket, as its log and /status name it";
         return Err(wrong("admin-socket", String::new(), wanted.to_owned()));
     }
-    Ok(value.into())
+    config::file_path(&value).map_err(|wanted| wrong("admin-socket", value.to_string_lossy().into_owned(), wanted))
 }
 
 fn server_url(parser: &mut Parser) -> Result<ServerUrl, UsageError> {
@@ -590,13 +590,13 @@ fn diagnose_help() -> String {
     format!(
         "\
 Prints what every thread of a running server is doing right now, with its stack.
-Taken at the server's admin socket: by its own user, root, and its --admin-group.
+Goes through the server's admin socket, which admits its own user, root, and members of its --admin-group.
 
 Usage: threadcast diagnose [FLAGS]
 
   --url URL                   the server: HOST, HOST:PORT or http://HOST:PORT [http://{}]
   --admin-socket PATH         the server's admin socket; else it is looked for: /run/threadcast/admin.sock,
-                              threadcast-PORT.sock in $XDG_RUNTIME_DIR, the path in /status, logs
+                              threadcast-PORT.sock in $XDG_RUNTIME_DIR or ./logs, then the path in /status
 
 Exit status: 0 fine, 1 no report, 2 wrong usage.
 ",
@@ -609,7 +609,7 @@ fn drill_help() -> String {
         "\
 Makes one thread of a running server stand still for a while, to see what a hang looks like: the report names it, the
 others go on. The server must have been started with --allow-drill.
-Taken at the server's admin socket: by its own user, root, and its --admin-group.
+Goes through the server's admin socket, which admits its own user, root, and members of its --admin-group.
 
 Usage: threadcast drill COMPONENT DURATION [FLAGS]
 
@@ -621,7 +621,7 @@ Usage: threadcast drill COMPONENT DURATION [FLAGS]
                               lock in its hand) [sleep]
   --url URL                   the server: HOST, HOST:PORT or http://HOST:PORT [http://{}]
   --admin-socket PATH         the server's admin socket; else it is looked for: /run/threadcast/admin.sock,
-                              threadcast-PORT.sock in $XDG_RUNTIME_DIR, the path in /status, logs
+                              threadcast-PORT.sock in $XDG_RUNTIME_DIR or ./logs, then the path in /status
 
 Exit status: 0 the drill has begun, 1 it has not, 2 wrong usage.
 ",
@@ -807,14 +807,14 @@ fn forget_help() -> String {
         "\
 Removes a machine from a running server's table, as if it had ended: for machines that were killed and never said so.
 Every browser that shows it is told.
-Taken at the server's admin socket: by its own user, root, and its --admin-group.
+Goes through the server's admin socket, which admits its own user, root, and members of its --admin-group.
 
 Usage: threadcast forget NAME [FLAGS]
 
   --host ADDRESS              where the server listens [{}]
   --port PORT                 its port [{}]
   --admin-socket PATH         the server's admin socket; else it is looked for: /run/threadcast/admin.sock,
-                              threadcast-PORT.sock in $XDG_RUNTIME_DIR, the path in /status, logs
+                              threadcast-PORT.sock in $XDG_RUNTIME_DIR or ./logs, then the path in /status
 
 Exit status: 0 forgotten, 1 no such machine or no such server, 2 wrong usage.
 ",

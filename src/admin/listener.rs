@@ -193,12 +193,10 @@ impl Admin {
         if self.bound.is_there() {
             return;
         }
-        let path = self.bound.path.clone();
-        match Bound::new(&path, self.rule.group) {
-            Ok(bound) => {
-                log::warn!("⚠️ admin socket {} was gone; it is there again", path.display());
-                self.bound = bound;
-            }
+        let made = self.bound.make_again(self.rule.group);
+        let path = &self.bound.path;
+        match made {
+            Ok(()) => log::warn!("⚠️ admin socket {} was gone; it is there again", path.display()),
             Err(error) => log::error!(
                 "🚨 admin socket {} is gone and cannot be made again: {error}; nobody can act on this server until it is. It \
                  is tried every second",

@@ -1,19 +1,22 @@
 //! Where the admin socket lies, and its file: made, watched, removed.
 
+use crate::admin::folder;
 use crate::process::config::AdminSocket;
+use crate::process::files::{LockError, LockFile, lock_path};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, chmodat, chownat, open};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
-use std::fs::{self, Metadata};
+use std::fs::{self, DirBuilder, Metadata};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 /// Connections that the kernel holds for thread `admin`.
 const BACKLOG: i32 = 16;
-/// Others may write a folder with this bit.
-const OTHERS_WRITE: u32 = 0o002;
+/// Mode of a folder that is missing and made.
+const FOLDER_MODE: u32 = 0o755;
 
 /// The places at which the socket may lie, the best first. The last two name the port, because servers may share them.
 pub fn candidates(setting: &AdminSocket, port: u16, log_dir: &Path) -> Vec<PathBuf> {
@@ -35,47 +38,70 @@ pub fn candidates(setting: &AdminSocket, port: u16, log_dir: &Path) -> Vec<PathB
     }
 }
 
-/// A socket that listens, with its file.
+/// A socket that listens, with its file and the lock beside it.
 #[derive(Debug)]
 pub struct Bound {
     pub listener: UnixListener,
-    /// Absolute.
+    /// Absolute, through no symbolic link.
     pub path: PathBuf,
     file: (u64, u64),
+    /// From before the file is made until after it is removed: a server that starts takes a socket at which nobody listens for
+    /// a dead server's, and between bind(2) and listen(2) ours is one. `None` only while [`Bound::make_again`] fails.
+    lock: Option<LockFile>,
 }
 
 impl Bound {
-    /// Listens at `path`, for this user and, if one is given, `group`. The folder is made when it is missing. Blocks on its
-    /// file system.
+    /// Listens at `path`, for this user and, if one is given, `group`. Makes the folder if it is missing. Blocks on its file
+    /// system.
     ///
     /// # Errors
-    /// The folder belongs to another user or others may write it, something else is there, another server listens there, or
-    /// the system refuses.
+    /// Somebody else could replace a file of the folder, something else is there, another server has the path, this user may
+    /// not give a file to the group, or the system refuses. The text says what to do.
     pub fn new(path: &Path, group: Option<u32>) -> io::Result<Bound> {
-        let path = std::path::absolute(path)?;
-        let folder = path.parent().unwrap_or(Path::new("/"));
-        fs::create_dir_all(folder)?;
-        judge_folder(folder, &fs::metadata(folder)?)?;
+        let given = std::path::absolute(path)?;
+        let (Some(folder), Some(name)) = (given.parent(), given.file_name()) else {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "no file can have this path",
+            ));
+        };
+        DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder)?;
+        // A link could lead elsewhere later, to a folder that was not judged.
+        let folder = folder.canonicalize()?;
+        folder::judge(&folder)?;
+        let path = folder.join(name);
+        let lock = LockFile::acquire(&lock_path(&path)).map_err(locked)?;
         clear(&path)?;
         let socket = stream_socket()?;
         let address = Address::of(&path)?;
         bind(&socket, &address.address)?;
         // Before anybody can connect: a socket that does not listen refuses.
-        let mode = if group.is_some() { 0o660 } else { 0o600 };
-        let rights = chmodat(CWD, &path, Mode::from_raw_mode(mode), AtFlags::empty()).and_then(|()| match group {
-            Some(group) => chownat(CWD, &path, None, Some(Gid::from_raw(group)), AtFlags::SYMLINK_NOFOLLOW),
-            None => Ok(()),
-        });
+        let rights = give(&path, group).and_then(|()| Ok(listen(&socket, BACKLOG)?));
         if let Err(error) = rights {
             // It is ours, and nobody has it yet.
             let _ = fs::remove_file(&path);
-            return Err(error.into());
+            return Err(error);
         }
-        listen(&socket, BACKLOG)?;
         let file = identity(&fs::symlink_metadata(&path)?);
         let listener = UnixListener::from(socket);
         listener.set_nonblocking(true)?;
-        Ok(Bound { listener, path, file })
+        Ok(Bound {
+            listener,
+            path,
+            file,
+            lock: Some(lock),
+        })
+    }
+
+    /// Listens at the same path with a new file, after somebody took ours away. Blocks as [`Bound::new`] does.
+    ///
+    /// # Errors
+    /// As [`Bound::new`]; nobody can connect then.
+    pub fn make_again(&mut self, group: Option<u32>) -> io::Result<()> {
+        // Its file may be gone too. If another server takes it now, the path is that server's.
+        self.lock = None;
+        *self = Bound::new(&self.path, group)?;
+        Ok(())
     }
 
     /// Whether the file at the path is still ours.
@@ -98,24 +124,44 @@ fn identity(file: &Metadata) -> (u64, u64) {
     (file.dev(), file.ino())
 }
 
-/// Whoever may write the folder may put another socket in the place of ours.
-fn judge_folder(folder: &Path, found: &Metadata) -> io::Result<()> {
-    let own = rustix::process::geteuid().as_raw();
-    let error = |text: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
-    if found.uid() != own && found.uid() != 0 {
-        return error(format!(
-            "folder {} belongs to user {}, not to this one or root",
-            folder.display(),
-            found.uid()
-        ));
+/// Lets this user connect, and members of `group`.
+fn give(path: &Path, group: Option<u32>) -> io::Result<()> {
+    let mode = if group.is_some() { 0o660 } else { 0o600 };
+    chmodat(CWD, path, Mode::from_raw_mode(mode), AtFlags::empty())?;
+    let Some(group) = group else { return Ok(()) };
+    chownat(CWD, path, None, Some(Gid::from_raw(group)), AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(|error| not_given(group, error))
+}
+
+/// Says which right is missing (chown(2)).
+fn not_given(group: u32, error: Errno) -> io::Error {
+    let why = match error {
+        Errno::PERM => {
+            "a user other than root can give a file only to a group of its own: make the server's user a member of the group \
+             (SupplementaryGroups= in the unit), or leave --admin-group out"
+        }
+        Errno::INVAL => {
+            "this container has no such group: map its number into the container, or leave --admin-group out"
+        }
+        _ => "choose a folder whose file system has owners, or leave --admin-group out",
+    };
+    let text = format!("cannot give it to group {group}: {error}; {why}");
+    io::Error::new(io::Error::from(error).kind(), text)
+}
+
+/// Another server has the lock, or there can be none.
+fn locked(error: LockError) -> io::Error {
+    let kind = match &error {
+        LockError::Held { .. } => io::ErrorKind::AddrInUse,
+        LockError::Io { error, .. } => error.kind(),
+    };
+    match kind {
+        io::ErrorKind::AddrInUse => io::Error::new(
+            kind,
+            format!("another server has this path: {error}; end it, or give another path"),
+        ),
+        _ => io::Error::new(kind, error.to_string()),
     }
-    if found.mode() & OTHERS_WRITE != 0 {
-        return error(format!(
-            "every user may write folder {}; make a folder below it that only this one may write",
-            folder.display()
-        ));
-    }
-    Ok(())
 }
 
 /// Removes what a server that has ended left at the path.
@@ -135,7 +181,7 @@ fn answers(path: &Path) -> io::Result<bool> {
     let socket = stream_socket()?;
     let address = Address::of(path)?;
     match connect(&socket, &address.address) {
-        Err(rustix::io::Errno::CONNREFUSED | rustix::io::Errno::NOENT) => Ok(false),
+        Err(Errno::CONNREFUSED | Errno::NOENT) => Ok(false),
         _ => Ok(true),
     }
 }
@@ -173,5 +219,65 @@ impl Address {
             address: SocketAddrUnix::new(&short)?,
             _folder: Some(folder),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn in_folder() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().canonicalize().unwrap().join("admin.sock");
+        (folder, path)
+    }
+
+    /// Between bind(2) and listen(2) a server's socket looks like one that a dead server left.
+    #[test]
+    fn a_server_that_does_not_listen_yet_keeps_its_path() {
+        let (_folder, path) = in_folder();
+        let _starting = LockFile::acquire(&lock_path(&path)).unwrap();
+        let socket = stream_socket().unwrap();
+        bind(&socket, &Address::of(&path).unwrap().address).unwrap();
+        let before = identity(&fs::symlink_metadata(&path).unwrap());
+        let error = Bound::new(&path, None).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        assert!(error.to_string().contains("another server has this path"), "{error}");
+        assert_eq!(identity(&fs::symlink_metadata(&path).unwrap()), before);
+    }
+
+    #[test]
+    fn it_leaves_nothing_and_can_be_made_again_after_everything_was_taken_away() {
+        let (folder, path) = in_folder();
+        let mut bound = Bound::new(&path, None).unwrap();
+        fs::remove_dir_all(folder.path()).unwrap();
+        assert!(!bound.is_there());
+        bound.make_again(None).unwrap();
+        assert!(bound.is_there());
+        assert!(Bound::new(&path, None).is_err(), "it is locked again");
+        // Our lock must not keep ourselves out.
+        fs::remove_file(&path).unwrap();
+        bound.make_again(None).unwrap();
+        drop(bound);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn the_folder_that_is_judged_is_the_one_that_is_used() {
+        let (folder, path) = in_folder();
+        let real = folder.path().join("real");
+        fs::create_dir(&real).unwrap();
+        std::os::unix::fs::symlink(&real, folder.path().join("link")).unwrap();
+        let bound = Bound::new(&folder.path().join("link/admin.sock"), None).unwrap();
+        assert_eq!(bound.path, path.parent().unwrap().join("real/admin.sock"));
+    }
+
+    #[test]
+    fn the_right_that_is_missing_is_named() {
+        let said = not_given(7, Errno::PERM).to_string();
+        assert!(
+            said.contains("group 7") && said.contains("make the server's user a member of the group"),
+            "{said}"
+        );
     }
 }

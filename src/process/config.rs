@@ -456,12 +456,12 @@ pub static SETTINGS: [Setting; 36] = [
     setting!(
         "admin-socket",
         "PATH",
-        "Unix socket at which who may acts on the server; auto: admin.sock in $RUNTIME_DIRECTORY, else threadcast-PORT.sock in $XDG_RUNTIME_DIR or the log folder; none: nobody can act",
+        "Unix socket through which forget, diagnose and drill act on the server; auto: admin.sock in $RUNTIME_DIRECTORY, else threadcast-PORT.sock in $XDG_RUNTIME_DIR or the log folder; none: nobody can act",
         |c, v| {
             c.admin_socket = match not_empty(v)?.as_str() {
                 "auto" => AdminSocket::Usual,
                 "none" => AdminSocket::Off,
-                path => AdminSocket::At(path.into()),
+                path => AdminSocket::At(file_path(path.as_ref())?),
             };
             Ok(())
         },
@@ -474,7 +474,7 @@ pub static SETTINGS: [Setting; 36] = [
     setting!(
         "admin-group",
         "GROUP",
-        "a group whose members may act on the server too, by name or number",
+        "a group, by name or number, whose members may act on the server as its own user and root may",
         |c, v| {
             c.admin_group = if v == "none" {
                 None
@@ -730,20 +730,29 @@ fn not_empty(text: &str) -> Result<String, String> {
 /// The path of the event socket's file.
 ///
 /// # Errors
-/// No file can have it, or it means something else to other programs; the text says what would be right.
+/// As [`file_path`]; or it is longer than 107 bytes.
 pub fn socket_path(path: &OsStr) -> Result<PathBuf, String> {
     let bytes = path.as_bytes();
-    if bytes.is_empty() {
-        return Err("it must not be empty".to_owned());
-    }
     if bytes.len() > SOCKET_PATH_BYTES_MAX {
         return Err(format!(
             "a socket path has at most {SOCKET_PATH_BYTES_MAX} bytes, this one has {}",
             bytes.len()
         ));
     }
+    file_path(path)
+}
+
+/// The path of a socket's file.
+///
+/// # Errors
+/// It is empty, or means something else to other programs; the text says what would be right.
+pub fn file_path(path: &OsStr) -> Result<PathBuf, String> {
+    let bytes = path.as_bytes();
+    if bytes.is_empty() {
+        return Err("it must not be empty".to_owned());
+    }
     // Other programs (ss, socat, systemd) write so what unix(7) calls an abstract socket. One of these has no
-    // permissions, so any user could send, and no file to lock or to watch.
+    // permissions, so any user could connect, and no file to lock or to watch.
     if bytes.starts_with(b"@") {
         return Err(format!(
             "a name that begins with @ stands for an abstract socket, which has neither permissions nor a file, and is \
@@ -1023,6 +1032,8 @@ mod tests {
             ("log-level", "loud", "debug"),
             ("allow-origin", "dash.example.com/x", "https://"),
             ("event-socket-path", &"x".repeat(108), "107 bytes"),
+            ("admin-socket", "@admin", "./@admin"),
+            ("admin-group", "4294967295", "from 0 to 4294967294"),
         ] {
             let error = Setting::find(name).unwrap().set(&mut config, value).unwrap_err();
             assert!(error.to_string().contains(part), "{error}");

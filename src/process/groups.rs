@@ -1,6 +1,10 @@
-//! Groups of this host by name.
+//! Groups of this host: by name, and who is in them.
 
+use crate::process::config::number;
 use std::fs;
+
+/// The largest number of a group: the one above it, which is -1, means "leave it as it is" (chown(2)).
+const NUMBER_MAX: u64 = u32::MAX as u64 - 1;
 
 /// The number of a group: itself, or as /etc/group has it (group(5)). A group of another source, such as LDAP, is given by its
 /// number. Blocks on that file.
@@ -8,18 +12,19 @@ use std::fs;
 /// # Errors
 /// There is no such group; the text says what would be right.
 pub fn number_of(group: &str) -> Result<u32, String> {
-    if let Ok(number) = group.parse() {
-        return Ok(number);
+    if let Ok(number) = number(group, 0, NUMBER_MAX) {
+        return Ok(number as u32);
     }
     let table = fs::read_to_string("/etc/group").unwrap_or_default();
-    number_in(&table, group).ok_or_else(|| "write a group of /etc/group, or the number of any group".to_owned())
+    number_in(&table, group)
+        .ok_or_else(|| format!("write a group of /etc/group, or the number of any group, from 0 to {NUMBER_MAX}"))
 }
 
 fn number_in(table: &str, group: &str) -> Option<u32> {
     table.lines().find_map(|line| {
         let mut fields = line.split(':');
         (fields.next() == Some(group))
-            .then(|| fields.nth(1)?.parse().ok())
+            .then(|| Some(number(fields.nth(1)?, 0, NUMBER_MAX).ok()? as u32))
             .flatten()
     })
 }
@@ -93,5 +98,16 @@ mod tests {
         assert!(number_of("no such group").is_err());
         assert_eq!(number_in("a:x:1:\nab:x:2:u,v\nbroken\n", "ab"), Some(2));
         assert_eq!(number_in("a:x:one:\n", "a"), None);
+    }
+
+    /// chown(2) takes it for "no change", so the socket would stay with the server's own group.
+    #[test]
+    fn minus_one_is_no_group() {
+        assert_eq!(number_of("4294967294"), Ok(4_294_967_294));
+        for text in ["4294967295", "4294967296", "-1", "+5", ""] {
+            let error = number_of(text).unwrap_err();
+            assert!(error.contains("from 0 to 4294967294"), "{text}: {error}");
+        }
+        assert_eq!(number_in("a:x:4294967295:\n", "a"), None);
     }
 }
