@@ -24,7 +24,7 @@
 //! | `journal-sync` | 0-1 | nothing | something to flush, 250 ms | yes |
 //! | `enginedb` | 0-1 | reading the engine's database | the clock, 250 ms; a locked database, 250 ms | yes |
 //! | `admin` | 0-1 | the admin socket | a connection, 250 ms | yes |
-//! | `admin-request` | 0-4 | one request at the admin socket | its head 5 s, a report 10 s, its answer 20 s | no |
+//! | `admin-request` | 0-12 | one request at the admin socket | its head 5 s, a report 10 s, its answer 5 s | no |
 //! | `files` | 0-1 | the state file and the status file | content, 250 ms | yes |
 //! | `watchdog` | 1 | what it remembers of every beat | the clock, 250 ms; the emergency file, 1 s | by `/health` |
 //! | `reports` | 1 | the emergency file | a report, 250 ms | yes |

@@ -4,7 +4,8 @@
 //! leaves no trace of us; then the journal and the state file, and only then that socket, because engines wait for who
 //! does not receive yet;
 //! then the threads from the last of the path to the first. Stop: `accept`, `ingest`, `fanout`,
-//! clients, `inbox`, `heartbeat`, `journal`, `journal-sync`, `enginedb`, `files`, `watchdog`, `reports`, `log`.
+//! clients, `admin` with its requests, `inbox`, `heartbeat`, `journal`, `journal-sync`, `enginedb`, `files`, `watchdog`, `reports`,
+//! `log`.
 
 mod beside;
 mod room;
@@ -81,8 +82,10 @@ const INGEST_WAIT: Duration = Duration::from_millis(750);
 const FANOUT_WAIT: Duration = Duration::from_millis(1250);
 /// `heartbeat` wakes at once, and makes one line and one content.
 const HEARTBEAT_WAIT: Duration = Duration::from_millis(250);
-/// `admin` wakes at once and removes its file.
+/// `admin` wakes at once and removes its file. It is asked first of all, so that its requests end while others do: one notices
+/// within 250 ms, sends for 250 ms more, and waits as long for its peer's end.
 const ADMIN_WAIT: Duration = Duration::from_millis(250);
+const ADMIN_REQUEST_WAIT: Duration = Duration::from_millis(1250);
 /// `enginedb` wakes at once, or when SQLite has waited 250 ms for a lock.
 const ENGINE_DB_WAIT: Duration = Duration::from_millis(500);
 /// `watchdog` and `reports` wake at once, each; in the middle of a report they are left behind.
@@ -142,7 +145,8 @@ impl StartError {
             StartError::Socket(error) => error.hint(),
             StartError::Journal(error) => error.hint().to_owned(),
             StartError::Admin { .. } => {
-                "give --admin-socket a path in a folder that only this user may write, or none".to_owned()
+                "give --admin-socket a path in a folder that only this user may write, or none to serve without one"
+                    .to_owned()
             }
             StartError::File { .. } => {
                 "give --state-file or --status-file the path of a regular file, or none; nothing of it was touched"
@@ -224,7 +228,7 @@ pub struct Server {
     heartbeat: (Stop, ThreadHandle<()>),
     journal: Option<beside::JournalThreads>,
     engine_db: Option<(Stop, ThreadHandle<()>)>,
-    admin: Option<(Stop, ThreadHandle<()>)>,
+    admin: Option<beside::AdminThread>,
     files: Option<(Stop, ThreadHandle<()>)>,
     watchdog: beside::WatchdogThreads,
     ended: Receiver<String>,
@@ -469,6 +473,9 @@ impl Server {
         };
         let mut faults = Vec::new();
 
+        if let Some((stop, _)) = &self.admin {
+            stop.request();
+        }
         self.accept.0.request();
         let clients = keep_faults(self.accept.1.join_within(left(ACCEPT_WAIT)), &mut faults);
         self.ingest.0.request();
@@ -481,9 +488,11 @@ impl Server {
         for client in clients.unwrap_or_default() {
             keep_faults(client.join_within(left(STOP_DEADLINE)), &mut faults);
         }
-        if let Some((stop, admin)) = self.admin {
-            stop.request();
-            keep_faults(admin.join_within(left(ADMIN_WAIT)), &mut faults);
+        if let Some((_, admin)) = self.admin {
+            let requests = keep_faults(admin.join_within(left(ADMIN_WAIT)), &mut faults);
+            for request in requests.unwrap_or_default() {
+                keep_faults(request.join_within(left(ADMIN_REQUEST_WAIT)), &mut faults);
+            }
         }
         self.inbox.0.request();
         keep_faults(self.inbox.1.join_within(left(STOP_DEADLINE)), &mut faults);

@@ -1,4 +1,4 @@
-//! Whether a folder is safe for the admin socket: nobody but this user and root may put another file in its place.
+//! Judges the folder of the admin socket: nobody but this user and root may put another file in the place of the socket.
 //!
 //! OpenSSH judges the folders above a key file in the same way (`StrictModes`, sshd_config(5)).
 
@@ -19,7 +19,7 @@ const STICKY: u32 = 0o1000;
 /// What others could do in a folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
-    /// It belongs to this user, who is neither us nor root.
+    /// It belongs to this user, neither ours nor root.
     Owner(u32),
     /// Members of this group may write it.
     Group(u32),
@@ -40,8 +40,8 @@ impl fmt::Display for Fault {
 /// file systems, and on /etc/passwd and /etc/group.
 ///
 /// # Errors
-/// PermissionDenied: somebody else could put another socket in the place of ours; the text says who, and what to do. Or one
-/// of the folders cannot be looked at.
+/// PermissionDenied: somebody else could put another socket in the place of ours; the text says who, and what to do. Or the
+/// system does not tell about one of the folders.
 pub fn judge(folder: &Path) -> io::Result<()> {
     let own = rustix::process::geteuid().as_raw();
     for (above, place) in folder.ancestors().enumerate() {

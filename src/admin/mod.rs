@@ -8,3 +8,5 @@ pub mod credentials;
 pub mod folder;
 pub mod listener;
 pub mod place;
+pub mod refusals;
+pub mod reserve;

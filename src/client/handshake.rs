@@ -12,7 +12,7 @@
 use crate::client::filter::Filter;
 use crate::client::gauges::{ClientGauges, ConnectionFault};
 use crate::client::http::head::READ_METHODS;
-use crate::client::http::{self, Answer, HEAD_DEADLINE, Head, HeadError};
+use crate::client::http::{self, Answer, AnswerBounds, HEAD_DEADLINE, Head, HeadError};
 use crate::client::inbox::InboxHandle;
 use crate::client::last::start_of_last;
 use crate::client::origin::{OriginRules, with_cors};
@@ -83,7 +83,13 @@ pub fn serve(connection: Connection, reception: &Reception) {
             log::error!("🚨 refused a connection of {}: {}", connection.peer, answer.summary());
             reception.gauges.refused.fetch_add(1, Ordering::Relaxed);
             reception.gauges.faults.add(ConnectionFault::TooMany);
-            http::answer(&connection.socket, "GET", &answer, &reception.stop);
+            http::answer(
+                &connection.socket,
+                "GET",
+                &answer,
+                AnswerBounds::REMOTE,
+                &reception.stop,
+            );
         }
     }
 }
@@ -146,7 +152,13 @@ fn reply(connection: &Connection, method: &str, answer: &Answer, reception: &Rec
     if answer.is_refusal() {
         reception.gauges.requests.add(answer.status);
     }
-    if !http::answer(&connection.socket, method, answer, &reception.stop) {
+    if !http::answer(
+        &connection.socket,
+        method,
+        answer,
+        AnswerBounds::REMOTE,
+        &reception.stop,
+    ) {
         reception.gauges.faults.add(ConnectionFault::AnswerNotTaken);
         log::info!(
             "📋 {} did not take its answer ({}, {}); its connection is ended",

@@ -23,10 +23,32 @@ use std::time::{Duration, Instant};
 pub const HEAD_DEADLINE: Duration = Duration::from_secs(5);
 /// Longest head; as much as common servers take.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// An answer that is not taken after this long is given up: a snapshot of 1 MiB over a slow line takes its time.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
-/// How long the peer may still send after our last byte, so that it is not reset before it has read our answer.
-pub const DRAIN_DEADLINE: Duration = Duration::from_secs(1);
+/// How long an answer may take.
+#[derive(Clone, Copy, Debug)]
+pub struct AnswerBounds {
+    /// An answer that is not taken after this long is given up.
+    pub send: Duration,
+    /// The same once the server stops.
+    pub send_at_stop: Duration,
+    /// How long the peer may still send after our last byte, so that it is not reset before it has read our answer.
+    pub drain: Duration,
+}
+
+impl AnswerBounds {
+    /// Over TCP: a snapshot of 1 MiB over a slow line takes its time.
+    pub const REMOTE: AnswerBounds = AnswerBounds {
+        send: Duration::from_secs(20),
+        send_at_stop: Duration::from_secs(1),
+        drain: Duration::from_secs(1),
+    };
+    /// On the same host, where only a peer that does not read needs more than milliseconds.
+    pub const LOCAL: AnswerBounds = AnswerBounds {
+        send: Duration::from_secs(5),
+        send_at_stop: Duration::from_millis(250),
+        drain: Duration::from_millis(250),
+    };
+}
+
 /// Longest single wait, so that no deadline is overslept by much and the stop of the server is noticed.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -89,15 +111,15 @@ pub fn read_head(socket: BorrowedFd<'_>, stop: &Stop) -> Result<Head, HeadError>
     }
 }
 
-/// Sends an answer and ends the connection so that the peer can read it; whether the peer's side took all of it. Blocks
-/// at most the answer's deadline and the drain's; once the server stops, the drain's for each.
-pub fn answer(socket: impl AsFd, method: &str, answer: &Answer, stop: &Stop) -> bool {
+/// Sends an answer and ends the connection so that the peer can read it. Returns whether the peer's side took all of it.
+/// Blocks at most as long as `bounds` say, and 250 ms until it notices that the server stops.
+pub fn answer(socket: impl AsFd, method: &str, answer: &Answer, bounds: AnswerBounds, stop: &Stop) -> bool {
     let socket = socket.as_fd();
     let bytes = answer.encode(method);
-    let deadline = Instant::now() + ANSWER_DEADLINE;
+    let deadline = Instant::now() + bounds.send;
     let mut stopping = None;
     let deadline = || match stop.requested() {
-        true => *stopping.get_or_insert_with(|| deadline.min(Instant::now() + DRAIN_DEADLINE)),
+        true => *stopping.get_or_insert_with(|| deadline.min(Instant::now() + bounds.send_at_stop)),
         false => deadline,
     };
     if !send_until(socket, &bytes, deadline) {
@@ -105,7 +127,7 @@ pub fn answer(socket: impl AsFd, method: &str, answer: &Answer, stop: &Stop) -> 
     }
     // It fails only when the peer is gone.
     let _ = shutdown(socket, Shutdown::Write);
-    drain(socket, Instant::now() + DRAIN_DEADLINE);
+    drain(socket, Instant::now() + bounds.drain);
     true
 }
 
@@ -162,5 +184,30 @@ fn wait(socket: BorrowedFd<'_>, events: PollFlags, mut deadline: impl FnMut() ->
                 return true;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_peer_that_does_not_read_holds_an_answer_within_its_bounds() {
+        let (socket, _peer) = UnixStream::pair().unwrap();
+        let long = Answer::text(200, vec![b'x'; 8 * 1024 * 1024]);
+        let brief = AnswerBounds {
+            send: Duration::from_millis(50),
+            ..AnswerBounds::LOCAL
+        };
+        let stop = Stop::new().unwrap();
+        let begun = Instant::now();
+        assert!(!answer(&socket, "GET", &long, brief, &stop));
+        // Far less than the bound of those elsewhere, and much more than a busy host takes.
+        assert!(begun.elapsed() < AnswerBounds::REMOTE.send / 2, "{:?}", begun.elapsed());
+        stop.request();
+        let begun = Instant::now();
+        assert!(!answer(&socket, "GET", &long, AnswerBounds::REMOTE, &stop));
+        assert!(begun.elapsed() < AnswerBounds::REMOTE.send / 2, "{:?}", begun.elapsed());
     }
 }

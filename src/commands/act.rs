@@ -1,4 +1,4 @@
-//! How commands act on a server of this host: they find its admin socket, and speak only to a peer that may be it.
+//! How commands act on a server of this host: they find its admin socket, and speak only to a peer that can be that server.
 
 use crate::admin::place::Address;
 use crate::commands::complain;
@@ -31,7 +31,7 @@ pub struct Target {
     pub socket: Option<PathBuf>,
 }
 
-/// Why a socket is not spoken to.
+/// Why a command does not use a socket.
 #[derive(Debug)]
 enum NotThis {
     Absent,
@@ -60,18 +60,27 @@ impl fmt::Display for NotThis {
     }
 }
 
-/// Sends `POST target` to the server's admin socket; says so, with a hint, when it cannot. Blocks 2 s for each place at which
-/// the socket may be, and `patience` for each part of the answer.
+/// Sends `POST target` to the server's admin socket; if it cannot, says so with a hint. Blocks 2 s for each place at which the
+/// socket may be, and `patience` for each part of the answer.
 ///
 /// # Errors
 /// No socket of that server was found, or it gives no answer; that has been said.
 pub fn post(to: &Target, target: &str, patience: Duration) -> Result<Answer, ExitStatus> {
-    let mut tried = Vec::new();
-    let (places, given) = match &to.socket {
-        Some(path) => (vec![path.clone()], true),
-        None => (usual_places(&to.server), false),
+    let given = to.socket.is_some();
+    let places = match &to.socket {
+        Some(path) => vec![path.clone()],
+        None => local_places(&to.server),
     };
-    for path in places {
+    // The server is asked only when no place of this host has its socket: it may be one that does not answer.
+    let named = std::iter::once_with(|| match given {
+        true => None,
+        false => named_by_status(&to.server),
+    });
+    let mut tried: Vec<(PathBuf, NotThis)> = Vec::new();
+    for path in places.into_iter().chain(named.flatten()) {
+        if tried.iter().any(|(known, _)| *known == path) {
+            continue;
+        }
         match open(&path, (!given).then_some(&to.server)) {
             Ok(socket) => return ask(socket, target, patience).map_err(|error| no_answer(&path, &error)),
             Err(why) => tried.push((path, why)),
@@ -80,27 +89,25 @@ pub fn post(to: &Target, target: &str, patience: Duration) -> Result<Answer, Exi
     Err(not_found(to, &tried))
 }
 
-/// The places to look at, the best first.
-fn usual_places(server: &ServerUrl) -> Vec<PathBuf> {
+/// The places of this host to look at, the best first.
+fn local_places(server: &ServerUrl) -> Vec<PathBuf> {
     let name = format!("threadcast-{}.sock", server.port());
     let mut places = vec![PathBuf::from(OF_THE_UNIT)];
     if let Some(folder) = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty()) {
         places.push(Path::new(&folder).join(&name));
     }
-    places.extend(named_by_status(server));
     places.push(Path::new("logs").join(&name));
-    places.dedup();
     places
 }
 
-/// Where the server says that it is.
+/// The path that the server's `/status` names. Blocks as [`request::quietly`] does.
 fn named_by_status(server: &ServerUrl) -> Option<PathBuf> {
     let status = request::quietly(server, "/status", LOOK).ok()?;
     let status: Value = serde_json::from_str(&status.body).ok()?;
     Some(PathBuf::from(status.get("admin_socket")?.as_str()?))
 }
 
-/// Connects, if who listens there may be trusted with what we ask, and is the server at that address.
+/// Connects, if the process that listens there may know what we ask, and is the server at that address.
 fn open(path: &Path, server: Option<&ServerUrl>) -> Result<UnixStream, NotThis> {
     if let Some(server) = server {
         let socket = connect_to_trusted(path)?;
@@ -116,7 +123,7 @@ fn open(path: &Path, server: Option<&ServerUrl>) -> Result<UnixStream, NotThis> 
             return Err(NotThis::OtherServer(theirs));
         }
     }
-    // A connection is for one request. Whoever listens now is judged anew.
+    // A connection is for one request, so this is a new one, and its listener is judged anew.
     connect_to_trusted(path)
 }
 

@@ -37,6 +37,13 @@ pub fn process_name(pid: u32) -> Option<ProcessName> {
     Some(ProcessName { pid, command })
 }
 
+/// The short name of process `pid`, of at most 15 bytes (proc_pid_comm(5)); `None` where the kernel does not tell. Its command
+/// line lies in its own memory, and a process can make who reads that wait.
+pub fn short_name(pid: i32) -> Option<String> {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    Some(name.trim_end_matches('\n').to_owned())
+}
+
 /// Finds a process that has a Unix socket bound to `path` open.
 ///
 /// Walks /proc, so it takes milliseconds: for messages to people, not for a data path. `None` when nobody has it, or

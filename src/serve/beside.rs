@@ -327,12 +327,15 @@ pub(super) fn bind_admin(config: &Config, port: u16) -> Result<Option<Bound>, St
     if !failed.is_empty() {
         log::warn!(
             "⚠️ there is no admin socket, so nobody can forget machines or have a report made of this server ({}); give \
-             --admin-socket a path in a folder that only this user may write",
+             --admin-socket another path, or none",
             failed.join("; ")
         );
     }
     Ok(None)
 }
+
+/// `admin`, which gives the threads of requests that still run when it ends.
+pub(super) type AdminThread = (Stop, ThreadHandle<Vec<ThreadHandle<()>>>);
 
 /// Starts `admin`, if it has a socket.
 pub(super) fn start_admin(
@@ -341,7 +344,7 @@ pub(super) fn start_admin(
     desk: (Acting, Arc<Site>),
     gauges: Arc<AdminGauges>,
     beats: &'static Beats,
-) -> Result<Option<(Stop, ThreadHandle<()>)>, StartError> {
+) -> Result<Option<AdminThread>, StartError> {
     let Some(bound) = bound else {
         beats.admin.turn_to(Operation::Ended);
         return Ok(None);

@@ -1,4 +1,4 @@
-//! What may be done to a running server by who may act on it; see [`crate::admin`].
+//! Requests that act on a running server. They come through the admin socket only; see [`crate::admin`].
 
 use crate::client::http::{Answer, Head};
 use crate::liveness::beat::Beats;
@@ -27,7 +27,7 @@ pub struct Acting {
     pub fanout: FanoutHandle,
     pub beats: &'static Beats,
     pub demand: Demand,
-    /// Made when the server stops: who waits for a report is not waited for.
+    /// Requested when the server stops, so that a request that waits for a report ends.
     pub stop: Stop,
     pub allow_drill: bool,
     /// Where the server listens, so that a command knows whether this is the one it means.
@@ -35,7 +35,7 @@ pub struct Acting {
 }
 
 impl Acting {
-    /// Answers a request that acts; `None` for any other. Blocks at most 4 s, on the fan-out; for a report,
+    /// Answers a request that acts; returns `None` for any other. Blocks at most 4 s, on the fan-out; for a report,
     /// [`DIAGNOSE_MAX`].
     pub fn answer(&self, head: &Head) -> Option<Answer> {
         let method = match head.path.as_str() {

@@ -26,7 +26,7 @@ pub struct Status {
     /// `--history-bytes`.
     pub history_bytes_max: usize,
     pub engine_db: Option<Arc<EngineDbGauges>>,
-    /// Where who may can act; `None`: nowhere.
+    /// The path of the admin socket; `None`: there is none.
     pub admin_socket: Option<PathBuf>,
     pub admin: Arc<AdminGauges>,
 }
@@ -70,9 +70,12 @@ impl Status {
             ("time", epoch_seconds().into()),
             (
                 "admin_socket",
-                self.admin_socket.as_ref().map(|path| path.display().to_string()).into(),
+                self.reachable_admin_socket()
+                    .map(|path| path.display().to_string())
+                    .into(),
             ),
             ("admin_refused", self.admin.refused.load(Ordering::Relaxed).into()),
+            ("admin_busy", self.admin.busy.load(Ordering::Relaxed).into()),
             ("history", history),
             ("delivery_bounds_ms", bounds.into()),
             ("totals", totals.value(rows.len())),
@@ -88,6 +91,11 @@ impl Status {
         let open = &head[..head.len() - 1];
         let body = format!("{open},\"clients\":[{}]}}", clients.join(","));
         Answer::json(200, body.into_bytes())
+    }
+
+    fn reachable_admin_socket(&self) -> Option<&PathBuf> {
+        let is_lost = self.admin.lost.load(Ordering::Relaxed);
+        self.admin_socket.as_ref().filter(|_| !is_lost)
     }
 }
 

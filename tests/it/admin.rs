@@ -165,8 +165,155 @@ fn only_the_servers_user_root_and_the_group_act() {
         err.contains(&format!("user {STRANGER}")) && err.contains("may not act"),
         "{err}"
     );
-    server.wait_for_line(&format!("⚠️ refused a request at the admin socket: user {STRANGER}"));
+    let line = server.wait_for_line(&format!(
+        "⚠️ refused a request at the admin socket: user {STRANGER} (process "
+    ));
+    // The command asks for nothing else than what it was given.
+    assert!(
+        line.contains(", threadcast), POST /diagnose: 403, ") && line.contains("may not act"),
+        "{line}"
+    );
     assert!(server.http("GET", "/status", &[]).json()["admin_refused"].as_u64() >= Some(1));
+}
+
+/// Python that connects as often as it is told, says so, and keeps silent until its standard input ends.
+const SILENT: &str = r"
+import socket, sys
+peers = []
+for _ in range(int(sys.argv[2])):
+    peer = socket.socket(socket.AF_UNIX)
+    peer.connect(sys.argv[1])
+    peers.append(peer)
+print(flush=True)
+sys.stdin.read()
+";
+
+/// Silent peers of a user and group; `None`, said, without Python.
+fn silent_peers(path: &Path, count: usize, uid: u32, gid: u32) -> Option<std::process::Child> {
+    let mut command = Command::new("python3");
+    command.args(["-c", SILENT]).arg(path).arg(count.to_string());
+    command.uid(uid).gid(gid).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let Ok(mut child) = command.spawn() else {
+        skipped("silent peers of another user, because python3 is not installed");
+        return None;
+    };
+    child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    Some(child)
+}
+
+#[test]
+fn silent_members_of_the_group_do_not_keep_root_out() {
+    if !geteuid().is_root() {
+        return skipped("silent members of a group, because only root can be another user");
+    }
+    let folder = folder();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let server = TestServer::start_in(Arc::clone(&folder), &["--admin-group", &GROUP.to_string()]);
+    fs::set_permissions(folder.path().join("logs"), fs::Permissions::from_mode(0o755)).unwrap();
+    let socket = server.admin_socket();
+    // Four have places, and the fifth makes sure that the four had been taken in before.
+    let Some(mut silent) = silent_peers(&socket, 5, STRANGER, GROUP) else {
+        return;
+    };
+    let line = server.wait_for_line("4 requests of members of --admin-group are being answered");
+    assert!(
+        line.contains(&format!("user {STRANGER} (process ")) && line.contains("no request that can be read: 503"),
+        "{line}"
+    );
+    assert_eq!(server.act("/diagnose").status, 200, "root has places of its own");
+    assert!(server.http("GET", "/status", &[]).json()["admin_busy"].as_u64() >= Some(1));
+    silent.kill().unwrap();
+    silent.wait().unwrap();
+}
+
+/// Clients must not keep the person out who could end them.
+#[test]
+fn an_admin_gets_in_when_all_descriptors_are_in_use() {
+    let server = TestServer::start(&["--allow-drill"]);
+    with_machine(&server);
+    server.footprint();
+    let limit = rustix::process::Rlimit {
+        current: Some(server.descriptors() as u64 + 2),
+        maximum: Some(server.descriptors() as u64 + 2),
+    };
+    let pid = rustix::process::Pid::from_raw(server.pid() as i32);
+    rustix::process::prlimit(pid, rustix::process::Resource::Nofile, limit).unwrap();
+    let clients: Vec<_> = (0..8)
+        .map(|_| std::net::TcpStream::connect(server.address).unwrap())
+        .collect();
+    server.wait_for_line("🚨 cannot accept a connection: ");
+    for _ in 0..6 {
+        assert_eq!(server.act("/drill?component=fanout&ms=0").status, 200);
+    }
+    assert_eq!(server.act("/forget?machine=m").status, 200);
+    drop(clients);
+    eventually("clients get in again", || {
+        (server.health()["machines"] == 0).then_some(())
+    });
+}
+
+#[test]
+fn a_request_that_is_under_way_at_the_stop_gets_an_answer() {
+    let mut server = TestServer::start(&[]);
+    let mut half = UnixStream::connect(server.admin_socket()).unwrap();
+    half.set_read_timeout(Some(DEADLINE)).unwrap();
+    half.write_all(b"POST /diag").unwrap();
+    eventually("its thread is there", || {
+        let tasks = fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
+        let mut names = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("comm")).ok());
+        names.any(|name| name == "admin-request\n").then_some(())
+    });
+    assert_eq!(server.stop().code(), Some(0), "{}", server.lines().all());
+    let mut answer = String::new();
+    half.read_to_string(&mut answer).unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 503 ") && answer.contains("the server is stopping"),
+        "{answer}"
+    );
+}
+
+#[test]
+fn a_place_that_cannot_be_made_again_is_not_named() {
+    let folder = folder();
+    let (place, aside) = (folder.path().join("place"), folder.path().join("aside"));
+    let path = place.join("admin.sock");
+    let server = TestServer::start_in(Arc::clone(&folder), &["--admin-socket", path.to_str().unwrap()]);
+    let named = || server.http("GET", "/status", &[]).json()["admin_socket"].clone();
+    let expected = path.canonicalize().unwrap();
+    assert_eq!(named(), expected.to_str().unwrap());
+    fs::rename(&place, &aside).unwrap();
+    fs::write(&place, "").unwrap();
+    let line = server.wait_for_line("is gone and cannot be made again");
+    assert!(line.contains("Nobody can act on this server"), "{line}");
+    assert!(named().is_null());
+    fs::remove_file(&place).unwrap();
+    server.wait_for_line("was gone; it is there again");
+    assert_eq!(named(), expected.to_str().unwrap());
+    assert_eq!(http::act(&path, "POST", "/diagnose", &[]).status, 200);
+}
+
+/// Connections that wait for somebody to accept them (proc_net_tcp(5): the receive queue of a listening socket).
+fn waiting_connections(address: std::net::SocketAddr) -> u64 {
+    let listening = format!(":{:04X} 00000000:0000 0A ", address.port());
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    let line = table.lines().find(|line| line.contains(&listening)).unwrap();
+    let queues = line.split(&listening).nth(1).unwrap().split(' ').next().unwrap();
+    u64::from_str_radix(queues.split(':').nth(1).unwrap(), 16).unwrap()
+}
+
+#[test]
+fn a_command_asks_a_server_that_may_hang_only_when_it_must() {
+    let server = TestServer::start(&["--allow-drill"]);
+    assert_eq!(server.act("/drill?component=accept&ms=600000").status, 200);
+    eventually("nobody accepts connections", || {
+        std::net::TcpStream::connect(server.address).unwrap();
+        (waiting_connections(server.address) > 1).then_some(())
+    });
+    let before = waiting_connections(server.address);
+    let url = format!("http://{}", server.address);
+    let (status, _, err) = run(server.folder().path(), &["diagnose", "--url", &url]);
+    assert_eq!((status, err.as_str()), (0, ""));
+    assert_eq!(waiting_connections(server.address), before, "it found ./logs by itself");
 }
 
 #[test]
@@ -288,12 +435,16 @@ fn an_impossible_place_is_refused_when_given_and_said_otherwise() {
     let living = UnixListener::bind(taken.path().join("living.sock")).unwrap();
     fs::write(taken.path().join("file"), "").unwrap();
     let open = folder();
+    let private = open.path().join("private");
+    fs::create_dir(&private).unwrap();
+    fs::set_permissions(&private, fs::Permissions::from_mode(0o700)).unwrap();
     fs::set_permissions(open.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let path = |folder: &TempDir, name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     for (path, part) in [
         (path(&taken, "living.sock"), "another server listens there"),
         (path(&taken, "file"), "something that is no socket is there"),
         (path(&open, "admin.sock"), "every user may write folder"),
+        (path(&open, "private/admin.sock"), "every user may write folder"),
     ] {
         let folder = folder();
         let events = folder.path().join("events.sock");
@@ -314,7 +465,12 @@ fn an_impossible_place_is_refused_when_given_and_said_otherwise() {
         );
     }
     drop(living);
-    for (flag, value) in [("--admin-socket", ""), ("--admin-group", "no such group")] {
+    for (flag, value) in [
+        ("--admin-socket", ""),
+        ("--admin-socket", "@x"),
+        ("--admin-group", "no such group"),
+        ("--admin-group", "4294967295"),
+    ] {
         let (status, _, err) = run(taken.path(), &["serve", flag, value]);
         assert_eq!(status, 2, "{err}");
         assert!(err.contains(&flag[2..]), "{err}");
@@ -326,6 +482,37 @@ fn an_impossible_place_is_refused_when_given_and_said_otherwise() {
     let server = TestServer::start_in(home, &[]);
     server.wait_for_line("there is no admin socket");
     assert!(server.http("GET", "/status", &[]).json()["admin_socket"].is_null());
+}
+
+/// chown(2) gives a file only to a group of one's own.
+#[test]
+fn a_group_that_the_server_is_not_in_is_named_as_the_reason() {
+    if !geteuid().is_root() {
+        return skipped("a server of another user, because only root can start one");
+    }
+    let folder = folder();
+    std::os::unix::fs::chown(folder.path(), Some(STRANGER), Some(STRANGER)).unwrap();
+    let group = GROUP.to_string();
+    let arguments = [
+        "serve",
+        "--port",
+        "0",
+        "--event-socket-path",
+        "events.sock",
+        "--admin-socket",
+        "admin.sock",
+        "--admin-group",
+        &group,
+    ];
+    let (status, err) = run_as(STRANGER, STRANGER, &[], folder.path(), &arguments);
+    assert_eq!(status, 1, "{err}");
+    for part in [
+        &format!("cannot give it to group {GROUP}: "),
+        "make the server's user a member of the group",
+    ] {
+        assert!(err.contains(part), "{part}: {err}");
+    }
+    assert!(!folder.path().join("admin.sock").exists());
 }
 
 #[test]

@@ -79,7 +79,7 @@ fn out_of_descriptors_newcomers_wait_until_there_are_some_again() {
 #[test]
 fn a_server_with_few_descriptors_plans_for_them_and_tells_who_is_too_many() {
     let server = TestServer::start_command(folder(), &[], |command| {
-        in_shell(command, &["sh"], "ulimit -n 80");
+        in_shell(command, &["sh"], "ulimit -n 104");
     });
     server.wait_for_line("room for 35 clients");
     let mut watched = Watched::new(server);
