@@ -635,6 +635,7 @@ fn emit_help() -> String {
         "\
 Sends an event to a server, and says so if it was not taken. Never waits longer than --timeout for a server that is busy;
 with --stdin, once a line has waited that long in vain, those after it are tried without waiting until one goes through.
+Ctrl-C or SIGTERM ends --stdin, which then says how many went out.
 
 Usage: threadcast emit TYPE MACHINE [FLAGS]
        threadcast emit --stdin [FLAGS]

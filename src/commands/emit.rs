@@ -1,15 +1,18 @@
 //! `threadcast emit`: sends events from a shell, and says what became of them.
 
-use crate::commands::complain;
 use crate::commands::sender::{EventSender, Refusal};
+use crate::commands::{complain, end_after_grace, end_signals};
 use crate::pipeline::event::{self, DropCause};
 use crate::process::config::{Config, MAX_EVENT_BYTES_MAX, show_size};
 use crate::process::exit::ExitStatus;
+use crate::process::signals::EndSignals;
 use crate::process::visible::visible;
 use crate::process::words;
-use std::io::{self, BufRead, Read};
+use rustix::io::Errno;
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What to send.
 #[derive(Debug)]
@@ -60,11 +63,18 @@ pub fn run(emit: &Emit) -> ExitStatus {
     let read = match &emit.source {
         Source::Event { kind, machine, payload } => {
             let event = envelope(kind, machine, payload);
-            let sent = check_payload(payload).and_then(|()| send(&mut sender, event.as_bytes(), emit.timeout));
+            let sent = check_payload(payload)
+                .and_then(|()| check(event.as_bytes()))
+                .and_then(|()| sender.send(event.as_bytes(), emit.timeout));
             tally.count(1, event.len(), sent);
-            Ok(())
+            Ok(Ended::AtTheEnd)
         }
-        Source::Stdin => send_lines(&mut sender, &mut io::stdin().lock(), emit.timeout, &mut tally),
+        Source::Stdin => {
+            let signals = end_signals();
+            // Not joined: it ends with the process.
+            let _last_resort = signals.clone().map(end_after_grace);
+            send_lines(&mut sender, signals.as_deref(), emit.timeout, &mut tally)
+        }
     };
     if let Err(error) = &read {
         complain(&format!(
@@ -72,6 +82,9 @@ pub fn run(emit: &Emit) -> ExitStatus {
         ));
     }
     tally.report(&emit.path, matches!(emit.source, Source::Stdin));
+    if let Ok(Ended::Asked { before }) = read {
+        complain(&format!("threadcast: ended by a signal before line {before}\n"));
+    }
     match tally.refused.is_empty() && read.is_ok() {
         true => ExitStatus::Fine,
         false => ExitStatus::Failed,
@@ -97,48 +110,116 @@ fn check_payload(payload: &str) -> Result<(), Refusal> {
     }
 }
 
-fn send(sender: &mut EventSender, event: &[u8], timeout: Duration) -> Result<(), Refusal> {
-    // The server would only count it among the dropped.
+/// The server would only count it among the dropped.
+fn check(event: &[u8]) -> Result<(), Refusal> {
     event::check(event).map_err(Refusal::NotAnEvent)?;
-    if event.len() > MAX_EVENT_BYTES_MAX {
-        return Err(Refusal::TooLargeForAll);
+    match event.len() > MAX_EVENT_BYTES_MAX {
+        true => Err(Refusal::TooLargeForAll),
+        false => Ok(()),
     }
-    sender.send(event, timeout)
 }
 
 /// Longest line that is held in memory; no server takes more.
 const LINE_BYTES_MAX: usize = MAX_EVENT_BYTES_MAX;
+/// What is read at a time.
+const READ_BYTES: usize = 64 * 1024;
+/// Longest wait for standard input or for room before the next look for a signal; one that comes ends the former at once.
+const LOOK: Duration = Duration::from_millis(250);
 
-/// Sends each line that is not empty.
+/// How standard input came to its end.
+#[derive(Debug)]
+enum Ended {
+    AtTheEnd,
+    /// A signal asked for it; this line and what comes after it were not sent.
+    Asked {
+        before: u64,
+    },
+}
+
+/// Standard input, which seems to end when a signal asks the command to end.
+struct Input<'a> {
+    signals: Option<&'a EndSignals>,
+}
+
+impl Read for Input<'_> {
+    /// Blocks until there is something to read, the end, or a signal.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let stdin = io::stdin();
+        if let Some(signals) = self.signals {
+            while !signals.requested() && !signals.wait_or_readable(stdin.as_fd(), LOOK) {}
+            if signals.requested() {
+                return Ok(0);
+            }
+        }
+        match rustix::io::read(stdin.as_fd(), buffer) {
+            // Somebody else with the same pipe was faster.
+            Err(Errno::AGAIN) => Err(io::ErrorKind::Interrupted.into()),
+            read => Ok(read?),
+        }
+    }
+}
+
+/// Sends each line that is not empty. A line that is not whole when a signal comes is left out.
 fn send_lines(
     sender: &mut EventSender,
-    input: &mut impl BufRead,
+    signals: Option<&EndSignals>,
     timeout: Duration,
     tally: &mut Tally,
-) -> io::Result<()> {
+) -> io::Result<Ended> {
+    let mut input = BufReader::with_capacity(READ_BYTES, Input { signals });
+    let is_asked = || signals.is_some_and(EndSignals::requested);
     let mut patience = Patience::new(timeout);
     let mut line = Vec::new();
     let mut number = 0;
     loop {
         line.clear();
+        number += 1;
         // One byte more than a line may have, and its end.
         let mut start = input.by_ref().take(LINE_BYTES_MAX as u64 + 2);
-        if start.read_until(b'\n', &mut line)? == 0 {
-            return Ok(());
-        }
-        number += 1;
+        let count = start.read_until(b'\n', &mut line)?;
         let whole = line.ends_with(b"\n");
-        if !whole {
+        if count > 0 && !whole {
             input.skip_until(b'\n')?;
+        }
+        // Without its end it may have been cut by the signal.
+        if is_asked() {
+            return Ok(Ended::Asked { before: number });
+        }
+        if count == 0 {
+            return Ok(Ended::AtTheEnd);
         }
         let event = line.strip_suffix(b"\n").unwrap_or(&line);
         let event = event.strip_suffix(b"\r").unwrap_or(event);
-        if event.len() > LINE_BYTES_MAX {
-            tally.count(number, event.len(), Err(Refusal::TooLargeForAll));
-        } else if !event.trim_ascii().is_empty() {
-            let sent = send(sender, event, patience.wait());
-            patience.learn(&sent);
-            tally.count(number, event.len(), sent);
+        let is_too_long = event.len() > LINE_BYTES_MAX;
+        if !is_too_long && event.trim_ascii().is_empty() {
+            continue;
+        }
+        let sent = match is_too_long {
+            true => Err(Refusal::TooLargeForAll),
+            false => check(event).and_then(|()| send_within(sender, event, patience.wait(), is_asked)),
+        };
+        if sent == Err(Refusal::QueueFull) && is_asked() {
+            return Ok(Ended::Asked { before: number });
+        }
+        patience.learn(&sent);
+        tally.count(number, event.len(), sent);
+    }
+}
+
+/// Sends one event. Blocks while the server's queue is full, at most `timeout`, and not longer than 250 ms once it is asked
+/// to end.
+fn send_within(
+    sender: &mut EventSender,
+    event: &[u8],
+    timeout: Duration,
+    is_asked: impl Fn() -> bool,
+) -> Result<(), Refusal> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match sender.send(event, left.min(LOOK)) {
+            Err(Refusal::QueueFull) if left > LOOK && !is_asked() => {}
+            sent => return sent,
         }
     }
 }

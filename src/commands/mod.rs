@@ -17,12 +17,15 @@ pub mod tail_lines;
 pub mod tail_notices;
 pub mod tail_place;
 
+use crate::process::clock::pause;
 use crate::process::config::Config;
 use crate::process::exit::ExitStatus;
 use crate::process::signals::EndSignals;
+use crate::process::threads::{self, CORE_STACK_BYTES, ThreadHandle};
 use crate::serve;
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Prints `text` to standard output. A closed pipe is the reader's choice, not a fault.
 pub fn print(text: &str) -> ExitStatus {
@@ -48,6 +51,21 @@ fn end_signals() -> Option<Arc<EndSignals>> {
             None
         }
     }
+}
+
+/// How long after a signal a command may take to end well. Standard input or output can hold it in a system call that nothing
+/// else ends.
+const GRACE: Duration = Duration::from_secs(1);
+/// A thread that only waits must have a bound too.
+const SIGNAL_LOOK: Duration = Duration::from_secs(60);
+
+/// Ends the process if it has not ended by itself [`GRACE`] after a signal.
+fn end_after_grace(signals: Arc<EndSignals>) -> io::Result<ThreadHandle<()>> {
+    threads::spawn("signals", CORE_STACK_BYTES, None, move || {
+        while !signals.wait(SIGNAL_LOOK) {}
+        pause(GRACE);
+        std::process::exit(ExitStatus::Fine as i32);
+    })
 }
 
 /// Runs the server until it is told to stop. `reread` reads the settings again.

@@ -7,13 +7,12 @@ use crate::commands::tail_connect::{Connected, Dialer, LOOK, StreamUrl, filter_p
 use crate::commands::tail_lines::{Format, Lines};
 use crate::commands::tail_notices::{Notices, to_go_on, without_numbers};
 use crate::commands::tail_place::{Heard, Place};
-use crate::commands::{complain, end_signals};
+use crate::commands::{complain, end_after_grace, end_signals};
 use crate::pipeline::event::{self, Seq};
 use crate::pipeline::position::Position;
 use crate::process::clock::{pause, timespec};
 use crate::process::exit::ExitStatus;
 use crate::process::signals::EndSignals;
-use crate::process::threads::{self, CORE_STACK_BYTES, ThreadHandle};
 use crate::process::visible::visible;
 use crate::process::words::count;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -24,11 +23,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tungstenite::{Error, Message};
 
-/// How long after a signal we may take to end well. A reader that has stopped reading holds us in a system call that
-/// nothing else ends.
-const GRACE: Duration = Duration::from_secs(1);
-/// A thread that only waits must have a bound too.
-const SIGNAL_LOOK: Duration = Duration::from_secs(60);
 /// Longest silence on a connection; after it `tail` connects anew: two of the pings that come every 10 s by default are
 /// missing. Of a server that says that it pings less often, two and a half of its intervals.
 const SILENCE_MAX: Duration = Duration::from_secs(25);
@@ -152,15 +146,6 @@ pub fn run(tail: &Tail) -> ExitStatus {
             ExitStatus::Failed
         }
     }
-}
-
-/// Ends the process if it has not ended by itself [`GRACE`] after a signal.
-fn end_after_grace(signals: Arc<EndSignals>) -> io::Result<ThreadHandle<()>> {
-    threads::spawn("signals", CORE_STACK_BYTES, None, move || {
-        while !signals.wait(SIGNAL_LOOK) {}
-        pause(GRACE);
-        std::process::exit(ExitStatus::Fine as i32);
-    })
 }
 
 struct Session<'a> {

@@ -1,7 +1,7 @@
 //! `threadcast emit` sends exactly what it was given, never waits longer than asked, and says what was not taken and why.
 
 use crate::support::server::run;
-use crate::support::{DEADLINE, TestServer, pause, skipped, uninterrupted};
+use crate::support::{DEADLINE, TestServer, eventually, pause, skipped, uninterrupted};
 use rustix::process::Signal;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -201,6 +201,77 @@ fn refused_lines_are_counted_by_reason_with_the_first_line() {
         (r#"{"n":1}"#, r#"{"n":2}"#)
     );
     assert_eq!(server.health()["events_received"], 2, "the rest was not even sent");
+}
+
+#[test]
+fn a_type_or_a_machine_without_a_name_is_wrong_usage() {
+    let folder = folder();
+    let (socket, path) = unread(&folder);
+    for arguments in [["", ""], ["t", ""], ["", "m"]] {
+        let (status, said) = emit(&path, &arguments);
+        assert_eq!(status, 2, "{arguments:?}: {said}");
+        assert!(
+            said.starts_with("threadcast: emit needs a type and a machine that are not empty\nhint: "),
+            "{said}"
+        );
+    }
+    socket.set_nonblocking(true).unwrap();
+    assert!(socket.recv(&mut [0; 9]).is_err(), "nothing of it was sent");
+}
+
+/// Waits until the command catches `signal` (proc_pid_status(5)), and sends it.
+fn ask_to_end(child: &Child, signal: Signal) {
+    eventually("it catches the signal", || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        let caught = u64::from_str_radix(caught.trim(), 16).unwrap();
+        (caught & (1 << (signal.as_raw() - 1)) != 0).then_some(())
+    });
+    rustix::process::kill_process(rustix::process::Pid::from_child(child), signal).unwrap();
+}
+
+#[test]
+fn a_signal_ends_a_stream_of_lines_and_it_says_how_many_went_out() {
+    let server = TestServer::start(&[]);
+    let mut client = server.client();
+    let mut child = start(&server.socket_path(), &["--stdin", "--timeout", "60s"]);
+    let mut input = child.stdin.take().unwrap();
+    // The last line is not whole.
+    input.write_all(b"{\"n\":1}\n\n{\"n\":2}\n{\"n\":3}").unwrap();
+    for number in 1..3 {
+        assert_eq!(client.text(), format!("{{\"n\":{number}}}"));
+    }
+    ask_to_end(&child, Signal::TERM);
+    let (status, said) = end(child);
+    assert_eq!(status, 0, "{said}");
+    let path = server.socket_path();
+    let expected = format!(
+        "threadcast: 2 sent, 0 refused, at {}\nthreadcast: ended by a signal before line 4\n",
+        path.display()
+    );
+    assert_eq!(said, expected);
+    assert_eq!(server.health()["events_received"], 2);
+    drop(input);
+}
+
+#[test]
+fn a_signal_ends_a_line_that_waits_for_room() {
+    let folder = folder();
+    let (_socket, path) = unread(&folder);
+    fill(&path);
+    let mut child = start(&path, &["--stdin", "--timeout", "10m"]);
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(b"{}\n").unwrap();
+    let begun = Instant::now();
+    ask_to_end(&child, Signal::TERM);
+    let (status, said) = end(child);
+    assert_eq!(status, 0, "{said}");
+    assert!(
+        said.starts_with("threadcast: 0 sent, 0 refused, at ") && said.ends_with("by a signal before line 1\n"),
+        "{said}"
+    );
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+    drop(input);
 }
 
 #[test]
