@@ -29,9 +29,9 @@
 //! | `watchdog` | 1 | what it remembers of every beat | the clock, 250 ms; the emergency file, 1 s | by `/health` |
 //! | `reports` | 1 | the emergency file | a report, 250 ms | yes |
 //! | `log` | 1 | simplelog and its sinks | a line, 250 ms | yes |
-//! | `start` | 1, while the server starts | ending a start that hangs when a signal asks for it | the start's end, 100 ms | no |
+//! | `start` | 1, while the server starts; when it is given up, 1 more for each file to remove | ending a start that hangs when a signal asks for it | the start's end, 100 ms | no |
 //! | `reload` | 0-1, after SIGHUP | reading the settings again | the file of settings, without a bound; nobody waits for it | no |
-//! | `signals` | 1, in `tail` only | ending `tail` when its reader has stopped reading | a signal, 60 s | no |
+//! | `signals` | 1, in `tail` and `emit --stdin` only | ending the command when a signal cannot reach what it waits for | a signal, 60 s | no |
 //! | `lookup` | 1, in `tail` only | nothing | the system's answer to a name | no |
 //!
 //! There is no async runtime. No component waits for another without a bound. Modules, in reading order:

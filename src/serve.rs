@@ -1,6 +1,6 @@
 //! The wiring: every channel and every thread of the server is born here, and ended here, in written order.
 //!
-//! Start: what the service manager passes, settings, log, TCP port, then the datagram socket's path, so that a taken port
+//! Start: what the service manager passes, signals, log, TCP port, then the datagram socket's path, so that a taken port
 //! leaves no trace of us; then the journal and the state file, and only then that socket, because engines wait for who
 //! does not receive yet;
 //! then the threads from the last of the path to the first. Stop: `accept`, `ingest`, `fanout`,
@@ -62,7 +62,7 @@ use crate::web::status::Status;
 use crossbeam_channel::{Receiver, bounded};
 use running::{Live, run_until_stopped};
 use sockets::Sockets;
-use starting::{StartWatch, Step};
+use starting::{GivenUp, StartWatch, Step};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -99,13 +99,33 @@ const LOG_DEADLINE: Duration = Duration::from_millis(300);
 #[derive(Debug)]
 pub enum StartError {
     Passed(PassedError),
-    Listen { address: String, error: io::Error },
+    Listen {
+        address: String,
+        error: io::Error,
+    },
     Socket(BindError),
     Journal(JournalError),
-    Admin { path: PathBuf, error: io::Error },
-    File { path: PathBuf, error: io::Error },
-    Resource { what: &'static str, error: io::Error },
+    Admin {
+        path: PathBuf,
+        error: io::Error,
+    },
+    File {
+        path: PathBuf,
+        error: io::Error,
+    },
+    Resource {
+        what: &'static str,
+        error: io::Error,
+    },
     Addresses(TooSmall),
+    /// Thread `start` ends the process, because a signal asked for it long ago.
+    GivenUp,
+}
+
+impl From<GivenUp> for StartError {
+    fn from(_: GivenUp) -> StartError {
+        StartError::GivenUp
+    }
 }
 
 impl fmt::Display for StartError {
@@ -120,6 +140,7 @@ impl fmt::Display for StartError {
             }
             StartError::File { path, error } => write!(f, "cannot use {}: {error}", path.display()),
             StartError::Resource { what, error } => write!(f, "cannot make {what}: {error}"),
+            StartError::GivenUp => f.write_str("the start took too long after a signal that asked to end"),
             StartError::Addresses(too_small) => write!(f, "cannot start: {too_small}"),
         }
     }
@@ -154,6 +175,7 @@ impl StartError {
             }
             StartError::Resource { error, .. } => Refusal::of(error).to_string(),
             StartError::Addresses(too_small) => too_small.hint(),
+            StartError::GivenUp => "the line before says what it waited for".to_owned(),
         }
     }
 }
@@ -170,6 +192,8 @@ fn resource(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
 pub fn run(config: Config, reread: Reread) -> Result<ExitStatus, StartError> {
     // First of all, because nothing may be open yet but what was passed.
     let passed = PassedSockets::from_environment().map_err(StartError::Passed)?;
+    // Before there is another thread: the first write of the log may meet a limit on the size of files (SIGXFSZ).
+    let signals = Arc::new(StopSignals::install().map_err(resource("the signal handlers"))?);
     let as_given = config.clone();
     let mut config = config;
     let (room, clipped) = room::fit(&mut config)?;
@@ -188,20 +212,18 @@ pub fn run(config: Config, reread: Reread) -> Result<ExitStatus, StartError> {
         log::warn!("⚠️ the service manager will not learn from us that we serve: {error}");
         Notifier::silent()
     }));
-    let outcome = StopSignals::install()
-        .map_err(resource("the signal handlers"))
-        .and_then(|signals| {
-            let signals = Arc::new(signals);
-            let origins = AllowedOrigins::new(&config.allow_origin);
-            let live = Live {
-                config: as_given,
-                reread,
-                reading: None,
-                log: log.clone(),
-                origins: origins.clone(),
-            };
-            let progress = Arc::new(Progress::new(&config));
-            let watch = StartWatch::begin(&signals, &progress, log.clone()).map_err(resource("thread start"))?;
+    let origins = AllowedOrigins::new(&config.allow_origin);
+    let live = Live {
+        config: as_given,
+        reread,
+        reading: None,
+        log: log.clone(),
+        origins: origins.clone(),
+    };
+    let progress = Arc::new(Progress::new(&config));
+    let outcome = StartWatch::begin(&signals, &progress, log.clone())
+        .map_err(resource("thread start"))
+        .and_then(|watch| {
             let manager = (passed, Arc::clone(&notifier));
             let server = Server::start(config, manager, room, beats, Some(log.clone()), (&progress, origins));
             watch.end();
@@ -222,7 +244,7 @@ pub struct Server {
     status: String,
     accept: (Stop, ThreadHandle<Vec<ThreadHandle<()>>>),
     ingest: (Stop, ThreadHandle<()>),
-    fanout: (Stop, ThreadHandle<()>),
+    fanout: Option<FanoutThread>,
     inbox: (Stop, ThreadHandle<()>),
     clients: InboxHandle,
     heartbeat: (Stop, ThreadHandle<()>),
@@ -243,6 +265,8 @@ struct Queues {
     inbox: (Inbox, InboxHandle),
 }
 
+type FanoutThread = (Stop, ThreadHandle<()>);
+
 /// How many threads live as long as the server; each may announce its end once.
 const CORE_THREADS: usize = 4;
 
@@ -261,9 +285,18 @@ impl Server {
         (progress, origins): (&Progress, AllowedOrigins),
     ) -> Result<Server, StartError> {
         let mut sockets = sockets::open(&mut config, passed)?;
+        progress.has_locked(&config.event_socket_path);
         sockets.admin = beside::bind_admin(&config, sockets.address.port())?;
+        if let Some(bound) = &sockets.admin {
+            progress.has_made(&bound.path);
+            progress.has_locked(&bound.path);
+        }
         progress.begin(Step::Journal);
-        let (record, journal_gauges, journal) = beside::start_journal(&config, beats)?;
+        let (mut record, journal_gauges, journal) = beside::start_journal(&config, beats)?;
+        if let Some(queue) = record.journal.take() {
+            progress.keep_journal(queue, beats.journal);
+        }
+        let mut fanout = None;
         let started = Server::start_beside_journal(
             &config,
             sockets,
@@ -271,17 +304,28 @@ impl Server {
             room,
             (beats, notifier, log),
             (progress, origins),
+            &mut fanout,
         );
         match started {
-            Ok(server) => Ok(Server { journal, ..server }),
+            Ok(server) => Ok(Server {
+                journal,
+                fanout,
+                ..server
+            }),
             Err(error) => {
+                progress.drop_journal();
+                // If it has begun, it has the way into the journal.
+                if let Some((stop, fanout)) = fanout {
+                    stop.request();
+                    let _ = fanout.join_within(FANOUT_WAIT);
+                }
                 beside::end_journal(journal);
                 Err(error)
             }
         }
     }
 
-    /// Starts all but the journal.
+    /// Starts all but the journal. `begun` is the fan-out's thread from its beginning on, also if something fails after that.
     fn start_beside_journal(
         config: &Config,
         mut sockets: Sockets,
@@ -289,6 +333,7 @@ impl Server {
         room: Room,
         (beats, notifier, log): (&'static Beats, Arc<Notifier>, Option<LogControl>),
         (progress, origins): (&Progress, AllowedOrigins),
+        begun: &mut Option<FanoutThread>,
     ) -> Result<Server, StartError> {
         let clients_max = clients_max(config, room);
         progress.begin(Step::Files);
@@ -298,6 +343,9 @@ impl Server {
         let (status_lock, status_path) = beside::claim_status_file(config.status_file.clone()).map_err(unusable)?;
         progress.begin(Step::EventSocket);
         let event_socket = sockets::bind_events(sockets.passed_events.take(), config)?;
+        if !event_socket.is_passed() {
+            progress.has_made(&config.event_socket_path);
+        }
         sockets::announce(config, &sockets, clients_max, room.clients);
         let (obituaries, ended) = bounded(CORE_THREADS);
         let (accept_stop, ingest_stop) = (new_stop()?, new_stop()?);
@@ -365,14 +413,14 @@ impl Server {
                 machines,
                 epoch: record.epoch,
                 history: record.history,
-                journal: record.journal,
+                journal: progress.take_journal()?,
                 state_slot,
             },
             Arc::clone(&fanout_gauges),
             Arc::clone(&ingest_gauges),
             (beats.fanout, fanout_stop.clone()),
         );
-        let fanout = start("fanout", &obituaries, move || fanout.run())?;
+        *begun = Some((fanout_stop, start("fanout", &obituaries, move || fanout.run())?));
         let (inbox, inbox_handle) = queues.inbox;
         let inbox = start("inbox", &obituaries, move || inbox.run())?;
         let fanout_handle = queues.requests.0;
@@ -439,7 +487,7 @@ impl Server {
             address: sockets.address,
             accept: (accept_stop, accept),
             ingest: (ingest_stop, ingest),
-            fanout: (fanout_stop, fanout),
+            fanout: None,
             inbox: (inbox_stop, inbox),
             clients,
             heartbeat,
@@ -481,8 +529,10 @@ impl Server {
         self.ingest.0.request();
         keep_faults(self.ingest.1.join_within(left(INGEST_WAIT)), &mut faults);
         // With the end of `ingest` the queue ends, and with that `fanout`; with that the clients' queues end.
-        self.fanout.0.request();
-        keep_faults(self.fanout.1.join_within(left(FANOUT_WAIT)), &mut faults);
+        if let Some((stop, fanout)) = self.fanout {
+            stop.request();
+            keep_faults(fanout.join_within(left(FANOUT_WAIT)), &mut faults);
+        }
         // By this way too, which needs no fan-out, and reaches those that wait for their sockets and not for their queues.
         self.clients.end_all();
         for client in clients.unwrap_or_default() {

@@ -1,4 +1,5 @@
-//! How the watchdog speaks: standard error without waiting, and the log's file by way of thread `log`.
+//! How threads speak that must not wait for the log, `watchdog` and `start`: standard error without waiting, and the log's file
+//! by way of thread `log`.
 //!
 //! Not by the `log` macros: a line of theirs takes memory from the allocator, which may be what hangs.
 
@@ -16,9 +17,11 @@ const PATIENCE: Duration = Duration::from_millis(50);
 const LINGER: Duration = Duration::from_millis(500);
 const LINGER_LOOK: Duration = Duration::from_millis(20);
 
-/// The watchdog's ways to people.
+/// One thread's ways to people.
 #[derive(Debug)]
 pub struct Voice {
+    /// What its lines are labelled with, as the log's are: the name of the thread.
+    thread: &'static str,
     terminal: Outlet,
     /// The terminal did not take the last piece: the next one is tried without patience.
     stuck: bool,
@@ -28,9 +31,10 @@ pub struct Voice {
 }
 
 impl Voice {
-    /// What the log would not write is not said; without a log everything is.
-    pub fn new(log: Option<LogControl>) -> Voice {
+    /// For thread `thread`. What the log would not write is not said; without a log everything is.
+    pub fn new(thread: &'static str, log: Option<LogControl>) -> Voice {
         Voice {
+            thread,
             terminal: Outlet::stderr(),
             stuck: false,
             cut: false,
@@ -41,7 +45,7 @@ impl Voice {
     /// One line, in the log's own form, to the terminal and to the log's file. Blocks as [`Voice::put`] does.
     pub fn say(&mut self, level: Level, text: &str) {
         if self.log.as_ref().is_none_or(|log| log.writes(level)) {
-            let mut line = logging::compose(level, "watchdog", &format_args!("{text}"), OffsetDateTime::now_utc());
+            let mut line = logging::compose(level, self.thread, &format_args!("{text}"), OffsetDateTime::now_utc());
             line.push('\n');
             self.put(&line);
         }

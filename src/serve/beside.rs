@@ -301,7 +301,7 @@ pub(super) fn start_watchdog(
         .map_err(resource("a descriptor"))?;
     let writer =
         threads::spawn("reports", CORE_STACK_BYTES, None, move || writer.run()).map_err(resource("thread reports"))?;
-    let ways = (Voice::new(log), Reporter::new(reports), notifier);
+    let ways = (Voice::new("watchdog", log), Reporter::new(reports), notifier);
     let stop = new_stop()?;
     let watchdog = Watchdog::new(&settings, beats, backlogs, ways, (demand, stop.clone()));
     let handle = threads::spawn("watchdog", WATCHDOG_STACK_BYTES, None, move || watchdog.run())

@@ -1,25 +1,38 @@
-//! Ends a start that hangs: a signal that asks to end must not wait for a disk that does not answer.
+//! Ends a start that hangs: a signal that asks to end must not wait for a disk that does not answer. What the start has made
+//! goes with it, as far as its disks answer.
 
+use crate::liveness::beat::Beat;
+use crate::liveness::operation::Operation;
 use crate::liveness::voice::Voice;
-use crate::process::clock::{monotonic_ms, timespec};
+use crate::pipeline::journal::queue::JournalTx;
+use crate::process::clock::{monotonic_ms, pause, timespec};
 use crate::process::config::Config;
 use crate::process::exit::ExitStatus;
+use crate::process::files::lock_path;
 use crate::process::logging::LogControl;
+use crate::process::procfs::has_file_open;
 use crate::process::signals::StopSignals;
 use crate::process::stop::Stop;
 use crate::process::threads::{self, CORE_STACK_BYTES, ThreadHandle};
 use crate::process::waits;
 use log::Level;
 use rustix::event::{PollFd, PollFlags, poll};
+use std::fs;
 use std::io;
-use std::sync::Arc;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// How often thread `start` looks for a signal.
 const LOOK: Duration = Duration::from_millis(100);
 /// A start that was asked to end may go on for this long; one that only waits for its turn is done by then.
 const PATIENCE_MS: u64 = 2000;
+/// How long a start that is given up waits for its disks to take away what it has made.
+const CLEANING: Duration = Duration::from_millis(500);
+/// How often it looks whether the journal has its last line.
+const JOURNAL_LOOK: Duration = Duration::from_millis(10);
 /// How long the end of the start waits for thread `start`, which wakes at once.
 const JOIN: Duration = Duration::from_millis(250);
 
@@ -39,7 +52,44 @@ pub struct Progress {
     step: AtomicUsize,
     /// In the order of [`Step`].
     texts: [String; 5],
+    /// Locked for moments.
+    made: Mutex<Made>,
 }
+
+/// What a start has made, and what ends with it if it is given up.
+#[derive(Debug, Default)]
+struct Made {
+    files: Vec<Trace>,
+    /// The way into the journal, until the fan-out has it, and the beat of thread `journal`.
+    journal: Option<(JournalTx, &'static Beat)>,
+    given_up: bool,
+}
+
+/// A file that this start has made.
+#[derive(Debug)]
+struct Trace {
+    path: PathBuf,
+    /// Device and inode.
+    identity: (u64, u64),
+}
+
+impl Trace {
+    /// Removes the file, if it is still ours. Blocks on its disk.
+    fn remove(&self) {
+        if identity(&self.path) == Some(self.identity) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let found = fs::symlink_metadata(path).ok()?;
+    Some((found.dev(), found.ino()))
+}
+
+/// The start was given up while it went on after all.
+#[derive(Debug)]
+pub(super) struct GivenUp;
 
 impl Progress {
     /// A start with these settings.
@@ -55,7 +105,53 @@ impl Progress {
                 format!("binding event socket {}", config.event_socket_path.display()),
                 "starting its threads".to_owned(),
             ],
+            made: Mutex::default(),
         }
+    }
+
+    fn made(&self) -> MutexGuard<'_, Made> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This start has made the file at `path`. Blocks on its disk.
+    pub(super) fn has_made(&self, path: &Path) {
+        if let Some(identity) = identity(path) {
+            let path = path.to_owned();
+            self.made().files.push(Trace { path, identity });
+        }
+    }
+
+    /// This start holds the lock that belongs to `path`, unless there could be none. Blocks on its disk.
+    pub(super) fn has_locked(&self, path: &Path) {
+        let lock = lock_path(path);
+        if fs::symlink_metadata(&lock).is_ok_and(|found| has_file_open(std::process::id(), &found)) {
+            self.has_made(&lock);
+        }
+    }
+
+    /// Keeps the way into the journal for [`Progress::take_journal`]. `beat` is thread `journal`'s.
+    pub(super) fn keep_journal(&self, journal: JournalTx, beat: &'static Beat) {
+        self.made().journal = Some((journal, beat));
+    }
+
+    /// The way into the journal, if there is one: numbers are given from here on.
+    ///
+    /// # Errors
+    /// The start was given up, so the journal may have its last line already, and a number would be given twice. Blocks until
+    /// thread `start` has ended the process, at most 2 s.
+    pub(super) fn take_journal(&self) -> Result<Option<JournalTx>, GivenUp> {
+        let mut made = self.made();
+        if made.given_up {
+            drop(made);
+            pause(CLEANING * 4);
+            return Err(GivenUp);
+        }
+        Ok(made.journal.take().map(|(journal, _)| journal))
+    }
+
+    /// Lets go of the way into the journal, which then gets its last line.
+    pub(super) fn drop_journal(&self) {
+        drop(self.made().journal.take());
     }
 
     /// Shows that this step begins.
@@ -111,15 +207,70 @@ fn watch(signals: &StopSignals, progress: &Progress, log: LogControl, over: &Sto
         let Some(signal) = signals.stop() else { continue };
         let since = *asked.get_or_insert_with(monotonic_ms);
         if monotonic_ms().saturating_sub(since) >= PATIENCE_MS && !over.requested() {
-            let mut voice = Voice::new(Some(log));
+            let mut voice = Voice::new("start", Some(log));
             let text = format!(
                 "🚨 {signal} came while the server starts, and the start does not go on: it is {}. Ending without it; look \
                  whether that disk or file answers",
                 progress.text()
             );
             voice.say(Level::Error, &text);
+            clean_up(progress);
             voice.linger();
             signal_hook::low_level::exit(ExitStatus::Failed as i32);
         }
+    }
+}
+
+/// Takes away what the start has made, and lets the journal have its last line. Blocks [`CLEANING`] at most: each file has a
+/// thread of its own, because one of their disks is likely to be the one that does not answer.
+fn clean_up(progress: &Progress) {
+    let deadline = Instant::now() + CLEANING;
+    let (files, journal) = {
+        let mut made = progress.made();
+        made.given_up = true;
+        (std::mem::take(&mut made.files), made.journal.take())
+    };
+    let removing: Vec<ThreadHandle<()>> = files
+        .into_iter()
+        .filter_map(|file| threads::spawn("start", CORE_STACK_BYTES, None, move || file.remove()).ok())
+        .collect();
+    if let Some((queue, beat)) = journal {
+        // With the end of its queue the thread writes what it has, and that this is all.
+        drop(queue);
+        while beat.sight().operation != Operation::Ended && Instant::now() < deadline {
+            pause(JOURNAL_LOOK);
+        }
+    }
+    for thread in removing {
+        // One that hangs is left behind with the process.
+        let _ = thread.join_within(deadline.saturating_duration_since(Instant::now()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_files_of_this_start_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let progress = Progress::new(&Config::default());
+        for name in ["ours", "replaced"] {
+            fs::write(path(name), "").unwrap();
+            progress.has_made(&path(name));
+        }
+        progress.has_made(&path("absent"));
+        // Both exist at once, so they are two files.
+        fs::write(path("other"), "").unwrap();
+        fs::rename(path("other"), path("replaced")).unwrap();
+        // Nobody here holds it.
+        fs::write(path("x.lock"), "").unwrap();
+        progress.has_locked(&path("x"));
+        let _held = crate::process::files::LockFile::acquire(&path("y.lock")).unwrap();
+        progress.has_locked(&path("y"));
+        clean_up(&progress);
+        assert!(!path("ours").exists() && !path("y.lock").exists());
+        assert!(path("replaced").exists() && path("x.lock").exists());
     }
 }

@@ -3,10 +3,11 @@
 
 use crate::support::client::CLOSE;
 use crate::support::server::in_shell;
-use crate::support::{DEADLINE, TestServer, compile, eventually, skipped};
+use crate::support::{DEADLINE, TestClient, TestServer, compile, eventually, skipped};
 use rustix::process::Signal;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
@@ -45,15 +46,15 @@ fn a_signal_that_comes_twice_at_once_is_one() {
             assert!(!server.socket_path().exists());
             server.wait_for_line("👋 stopped in");
             assert!(
-                journal_has_ended(&server),
+                journal_has_ended(server.folder().path()),
                 "the journal has no line that says that this is all"
             );
         }
     }
 }
 
-fn journal_has_ended(server: &TestServer) -> bool {
-    let segments = fs::read_dir(server.path("journal"))
+fn journal_has_ended(folder: &Path) -> bool {
+    let segments = fs::read_dir(folder.join("journal"))
         .unwrap()
         .map(|entry| entry.unwrap().path());
     let segments = segments.filter(|path| path.extension().is_some_and(|end| end == "jsonl"));
@@ -244,15 +245,29 @@ fn a_closed_terminal_ends_it_in_order() {
         .arg(&said)
         .arg(env!("CARGO_BIN_EXE_threadcast"));
     command
-        .args(["serve", "--port", "0", "--event-socket-path"])
+        .args(["serve", "--port", "0", "--journal", "journal", "--event-socket-path"])
         .arg(folder.path().join("events.sock"));
     command.current_dir(folder.path()).stdin(Stdio::piped());
     let Ok(mut child) = command.spawn() else {
         return skipped("a server on a terminal that is closed, because python3 is not installed");
     };
     let said = || fs::read_to_string(&said).unwrap_or_default();
-    eventually("it serves", || said().contains(" listens on ").then_some(()));
+    let address = eventually("it serves", || {
+        let said = said();
+        said.split(" listens on http://")
+            .nth(1)?
+            .split(',')
+            .next()?
+            .parse()
+            .ok()
+    });
+    let mut client = TestClient::connect(address);
+    client.text();
     drop(child.stdin.take());
+    let (code, _) = client.until_close().expect("a close frame");
+    assert_eq!(code, 1012);
+    client.send(CLOSE, &1012u16.to_be_bytes());
+    client.shut_down();
     let status = eventually("it ends", || child.try_wait().unwrap());
     assert_eq!(status.code(), Some(0), "{}", said());
     assert!(
@@ -260,6 +275,7 @@ fn a_closed_terminal_ends_it_in_order() {
         "{}",
         said()
     );
+    assert!(journal_has_ended(folder.path()), "the journal says that this is all");
     assert!(!folder.path().join("events.sock").exists());
 }
 
@@ -283,6 +299,37 @@ fn a_file_that_may_not_grow_costs_what_it_would_have_held() {
         (server.health()["log_lines_lost"].as_u64() > Some(0)).then_some(())
     });
     assert_eq!(server.stop().code(), Some(0));
+}
+
+/// Not a byte may be written into any file, from the first moment on.
+#[test]
+fn files_that_may_not_grow_at_all_cost_no_service() {
+    let flags = [
+        "--status-file",
+        "status.json",
+        "--heartbeat-interval",
+        "200ms",
+        "--allow-drill",
+        "--hang-timeout",
+        "1s",
+    ];
+    let mut server = started_by(folder(), &flags, &["sh"], "ulimit -f 0");
+    let mut client = server.client();
+    let event = crate::support::state_change("m", "a", "b", 1.5);
+    server.send(&event);
+    assert_eq!(client.text().as_bytes(), event);
+    for file in ["logs/threadcast-state.json", "status.json"] {
+        server.wait_for_line(&format!("🚨 cannot write {file}: File too large"));
+    }
+    assert_eq!(server.act("/drill?component=fanout&ms=600000").status, 200);
+    server.wait_for_line("💾 the report could not be written to logs/hang-emergency.log: File too large");
+    assert_eq!(server.act("/drill?component=fanout&ms=0").status, 200);
+    server.send(&event);
+    assert_eq!(client.text().as_bytes(), event);
+    assert_eq!(server.stop().code(), Some(0), "{}", server.lines().all());
+    for file in ["logs/threadcast-state.json", "status.json"] {
+        assert!(!server.path(file).exists(), "half of {file} helps nobody");
+    }
 }
 
 /// Blocks in opening a file whose path ends in $BLOCKED_END, for ever or until there is a file $BLOCKED_UNTIL.
@@ -345,9 +392,68 @@ fn a_signal_ends_a_start_that_hangs() {
     let expected =
         "SIGTERM came while the server starts, and the start does not go on: it is opening the journal journal";
     assert!(output.1.contains(expected), "{}", output.1);
+    assert!(output.1.contains("[start] 🚨 SIGTERM came"), "{}", output.1);
     assert!(
         fs::read_to_string(log).unwrap_or_default().contains(expected),
         "the log has it too"
+    );
+}
+
+#[test]
+fn a_start_that_hangs_leaves_nothing_behind_when_it_is_ended() {
+    let folder = folder();
+    let Some(library) = compile(folder.path(), "blocking-open", BLOCKING_OPEN) else {
+        return;
+    };
+    let logs = folder.path().join("logs");
+    fs::create_dir(&logs).unwrap();
+    fs::write(logs.join("threadcast-state.json"), "{}").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_threadcast"));
+    command
+        .args(["serve", "--port", "0", "--journal", "journal"])
+        .args(["--event-socket-path", "events.sock"])
+        .env_remove("RUNTIME_DIRECTORY")
+        .env_remove("XDG_RUNTIME_DIR")
+        .env("LD_PRELOAD", library)
+        .env("BLOCKED_END", "/threadcast-state.json")
+        .current_dir(folder.path())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let sockets = || {
+        let in_folder = |folder: &Path| {
+            let names = fs::read_dir(folder).unwrap();
+            names.map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        };
+        let names = in_folder(folder.path()).chain(in_folder(&logs));
+        let mut names: Vec<String> = names.filter(|name| name.contains(".sock")).collect();
+        names.sort();
+        names
+    };
+    eventually("the journal has begun, and next comes the state file", || {
+        let journal = fs::read_dir(folder.path().join("journal")).ok()?;
+        let mut files = journal.map(|entry| entry.unwrap().path());
+        let has_line = |path: &Path| fs::metadata(path).is_ok_and(|file| file.len() > 0);
+        files
+            .any(|path| path.extension().is_some_and(|end| end == "jsonl") && has_line(&path))
+            .then_some(())
+    });
+    let made = sockets();
+    assert_eq!(
+        made.len(),
+        3,
+        "the admin socket, its lock, and that of the event socket: {made:?}"
+    );
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).unwrap();
+    let (status, said) = run_to_end(&mut child);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(
+        said.contains("[start] 🚨 SIGTERM came") && said.contains("it is reading the state file"),
+        "{said}"
+    );
+    assert_eq!(sockets(), [""; 0]);
+    assert!(
+        journal_has_ended(folder.path()),
+        "no number was given, and the journal says so"
     );
 }
 
