@@ -6,6 +6,7 @@ use crate::process::files::is_absence;
 use crate::process::safe_open;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -17,7 +18,6 @@ const BYTES_MAX: u64 = 16 * 1024 * 1024;
 #[derive(Debug)]
 pub struct EmergencyFile {
     path: PathBuf,
-    set_aside: PathBuf,
     bytes_max: u64,
     file: Option<File>,
 }
@@ -25,11 +25,8 @@ pub struct EmergencyFile {
 impl EmergencyFile {
     /// Not opened yet.
     pub fn new(path: PathBuf) -> EmergencyFile {
-        let mut set_aside = path.clone().into_os_string();
-        set_aside.push(".1");
         EmergencyFile {
             path,
-            set_aside: set_aside.into(),
             bytes_max: BYTES_MAX,
             file: None,
         }
@@ -62,12 +59,21 @@ impl EmergencyFile {
         }
         if self.len()? + bytes.len() as u64 > self.bytes_max {
             // Where that is not allowed, it grows on; the number of reports is bounded too.
-            if fs::rename(&self.path, &self.set_aside).is_ok() {
+            if self.set_aside().is_ok() {
                 self.open()?;
             }
         }
         let mut file = self.file.as_ref().ok_or(io::ErrorKind::NotFound)?;
         file.write_all(bytes)
+    }
+
+    /// Renames it; where a link leads to it, there and not the link.
+    fn set_aside(&self) -> io::Result<()> {
+        let file = self.file.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        let real = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap_or_else(|_| self.path.clone());
+        let mut aside = real.clone().into_os_string();
+        aside.push(".1");
+        fs::rename(real, aside)
     }
 
     fn len(&self) -> io::Result<u64> {
@@ -107,7 +113,10 @@ mod tests {
             file.append(report.as_bytes()).unwrap();
         }
         assert_eq!(fs::read_to_string(&file.path).unwrap(), "four\n");
-        assert_eq!(fs::read_to_string(&file.set_aside).unwrap(), "three\n");
+        assert_eq!(
+            fs::read_to_string(folder.path().join("logs/hang-emergency.log.1")).unwrap(),
+            "three\n"
+        );
         let names = fs::read_dir(folder.path().join("logs")).unwrap().count();
         assert_eq!(names, 2);
     }

@@ -100,7 +100,8 @@ impl Reporter {
         }
         let title_len = head.len();
         list_components(server, &mut head);
-        let mut kept = self.file.leave(head.as_bytes()) == head.len();
+        self.file.begin();
+        let mut left = self.file.leave(head.as_bytes());
         voice.put(&head[title_len..]);
         // Clients come and go by the wish of outsiders: theirs must not use up what there is for the server's own threads.
         let of_clients = findings.iter().all(|finding| finding.beat.role() == Role::Client);
@@ -120,7 +121,7 @@ impl Reporter {
         let first = first_to_show(findings.iter().map(|finding| finding.beat));
         let mut stacks = String::new();
         self.write_stacks(&first, server.0, &mut stacks);
-        kept &= self.file.leave(stacks.as_bytes()) == stacks.len();
+        left += self.file.leave(stacks.as_bytes());
         let (shown, cut) = cut_at_line(&stacks, TERMINAL_BYTES_MAX);
         voice.put(shown);
         if cut > 0 {
@@ -128,7 +129,11 @@ impl Reporter {
         }
         let path = path.display();
         let said = match self.wait_for_file(server.0) {
-            Written::Yes if kept => format!("💾 the whole report was written to {path}"),
+            // A report that the file still waits for has all the room.
+            Written::Yes if left == 0 => {
+                format!("💾 the report has no room in {path}, whose disk does not answer; it is here only")
+            }
+            Written::Yes if left == head.len() + stacks.len() => format!("💾 the whole report was written to {path}"),
             Written::Yes => format!("💾 the report was written to {path}, but its end had no room there"),
             Written::No(error) => format!("💾 the report could not be written to {path}: {error}; it is here only"),
             Written::NotYet => format!(

@@ -39,7 +39,7 @@ pub struct Reports(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     path: PathBuf,
-    /// Nobody waits for these two locks: the watchdog only tries them, and the thread holds them for moments.
+    /// The watchdog waits for neither of these two locks: it only tries them, and the thread holds them for moments.
     left: Mutex<Vec<u8>>,
     failure: Mutex<Option<String>>,
     /// Pieces that were left, and those that the thread has dealt with.
@@ -86,6 +86,13 @@ impl Reports {
     /// Where the file is.
     pub fn path(&self) -> &Path {
         &self.0.path
+    }
+
+    /// A new report begins: what failed before is forgotten. Never blocks.
+    pub fn begin(&self) {
+        if let Some(mut failure) = try_lock(&self.0.failure) {
+            *failure = None;
+        }
     }
 
     /// Leaves `bytes` for the file; gives how many had room. Called by one thread. Blocks for 20 ms at
@@ -198,11 +205,13 @@ impl ReportWriter {
         let failure = self.file.append(&self.taken).err().map(|error| error.to_string());
         drop(doing);
         self.taken.clear();
-        let mut known = inner.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        // Freed behind the lock: the allocator may be what hangs.
-        let before = std::mem::replace(&mut *known, failure);
-        drop(known);
-        drop(before);
+        if let Some(failure) = failure {
+            let mut known = inner.failure.lock().unwrap_or_else(PoisonError::into_inner);
+            // Freed behind the lock: the allocator may be what hangs.
+            let before = known.replace(failure);
+            drop(known);
+            drop(before);
+        }
         inner.done.store(asked, Ordering::Release);
     }
 }
@@ -256,6 +265,7 @@ mod tests {
         writer.write();
         assert!(matches!(reports.written(), Written::No(why) if why.contains("directory")));
         fs::remove_dir(&path).unwrap();
+        reports.begin();
         reports.leave(b"two\n");
         writer.write();
         assert_eq!(reports.written(), Written::Yes);

@@ -306,7 +306,12 @@ impl EventSocket {
         let address = SocketAddrUnix::new(path).map_err(|error| failed("name")(error.into()))?;
         bind(&socket, &address).map_err(|error| failed("bind")(error.into()))?;
         // From here on the file is ours and goes with `bound`.
-        let identity = identity(path).map_err(failed("look at"))?;
+        let identity = match identity(path) {
+            Ok(identity) if is_socket(path) => identity,
+            // Somebody has put something else in its place at this very moment.
+            Ok(_) => return Err(BindError::NotASocket { path: path.to_owned() }),
+            Err(error) => return Err(failed("look at")(error)),
+        };
         let bound = EventSocket {
             socket,
             path: path.to_owned(),
@@ -333,6 +338,11 @@ impl EventSocket {
     pub fn lessened_mode(&self) -> Option<u32> {
         let now = fs::symlink_metadata(&self.path).ok()?.mode() & 0o777;
         (now & self.mode != self.mode && self.path_state() == PathState::Ours).then_some(now)
+    }
+
+    /// Why the path cannot be looked at, if it cannot.
+    pub fn unseen(&self) -> Option<io::Error> {
+        identity(&self.path).err().filter(|error| !is_absence(error))
     }
 
     /// The path it was bound to.

@@ -230,6 +230,9 @@ impl Ingest {
                 log::warn!("✅ the former file of event socket {path} is back: ours again");
                 state = PathState::Ours;
             }
+        } else if state == PathState::Unseen {
+            // Not bound anew: it may well be there.
+            self.remind_unseen(&socket);
         } else if state != PathState::Ours {
             match socket.bind_again(self.mode) {
                 // Without the receiver it goes again, and is made anew in a second.
@@ -256,7 +259,7 @@ impl Ingest {
     fn look_at_mode(&mut self) {
         let (socket, _) = &self.sockets;
         let (before, now) = (self.gauges.lessened_mode(), socket.lessened_mode());
-        if before == now {
+        if before == now || self.gauges.path_state() != PathState::Ours {
             return;
         }
         self.gauges
@@ -271,6 +274,19 @@ impl Ingest {
             ),
             None => log::info!("✅ event socket {path} has its permissions {:03o} again", self.mode),
         }
+    }
+
+    fn remind_unseen(&mut self, socket: &EventSocket) {
+        let Some(error) = socket.unseen() else { return };
+        if self.reminded.is_some_and(|at| at.elapsed() < REMIND) {
+            return;
+        }
+        self.reminded = Some(Instant::now());
+        log::error!(
+            "🚨 event socket {} cannot be looked at: {error}. Whether senders still reach it, nobody knows; look after that \
+             file system or folder; trying again every second",
+            socket.path().display()
+        );
     }
 
     fn remind(&mut self, socket: &EventSocket, state: PathState, error: &BindError) {
@@ -288,10 +304,6 @@ impl Ingest {
                      --no-websocket); we take the path back by ourselves"
                 );
             }
-            (PathState::Unseen, BindError::Io { error, .. }) => log::error!(
-                "🚨 event socket {path} cannot be looked at: {error}. Whether senders still reach it, nobody knows; look after \
-                 that file system or folder; trying again every second"
-            ),
             (_, BindError::Passed { .. }) => {
                 let what = match state {
                     PathState::Taken => "another server has taken",

@@ -130,7 +130,7 @@ impl JournalError {
 pub enum Displaced {
     /// Another server holds the folder's lock; who, if that is known.
     Locked(Option<String>),
-    /// There are lines in the folder that this server has not written.
+    /// There are segments in the folder that this server has not written, or not all of.
     Foreign,
 }
 
@@ -139,7 +139,7 @@ impl fmt::Display for Displaced {
         match self {
             Displaced::Locked(Some(holder)) => write!(f, "its folder is not ours any more: {holder}"),
             Displaced::Locked(None) => f.write_str("its folder is not ours any more: another server has it"),
-            Displaced::Foreign => f.write_str("another server has written into its folder"),
+            Displaced::Foreign => f.write_str("its folder has files that this server does not know"),
         }
     }
 }
@@ -151,7 +151,11 @@ fn remedy(error: &io::Error) -> &'static str {
     match error.get_ref().and_then(|why| why.downcast_ref()) {
         Some(Displaced::Locked(_)) => "Stop that server, then restart this one",
         Some(Displaced::Foreign) => "Restart this server to go on there, or give it a folder of its own",
-        None => "Make room on its disk, or make its folder writable",
+        None => match error.raw_os_error() {
+            Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => "Make room on its disk",
+            Some(libc::EACCES | libc::EPERM | libc::EROFS) => "Make its folder writable",
+            _ => "Look after its disk and its folder",
+        },
     }
 }
 
@@ -183,6 +187,8 @@ pub struct Journal {
     failing: Option<Failing>,
     folder: PathBuf,
     lock: LockFile,
+    /// Somebody else has written in the folder, so that this run never does again.
+    is_foreign: bool,
     /// When it was last looked whether folder, lock and segments are still there.
     looked: Instant,
     /// What is missing up to this number was taken away, and no line says so yet.
@@ -288,6 +294,7 @@ impl Journal {
             failing: None,
             folder: folder.to_owned(),
             lock,
+            is_foreign: false,
             looked: Instant::now(),
             taken_to: None,
         };
@@ -347,12 +354,13 @@ impl Journal {
             match self.wait(longest) {
                 Ok(batch) => self.gather(batch),
                 Err(RecvTimeoutError::Timeout) if stopping => break false,
-                Err(RecvTimeoutError::Timeout) => self.store.retire(),
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break true,
             }
             self.write();
             self.flush_if_due();
             self.look_after_folder();
+            self.retire();
             self.look_after_failure();
         };
         self.finish(is_over);
@@ -475,8 +483,12 @@ impl Journal {
         self.written = last;
         self.store.note_events(events);
         self.gauges.wrote(events, last);
-        self.gauges
-            .show_segment(self.store.current().unwrap_or((0, 0)), self.store.bytes());
+        self.show();
+    }
+
+    fn show(&self) {
+        let current = self.store.current().unwrap_or((0, 0));
+        self.gauges.show_segment(current, self.store.bytes());
     }
 
     fn flush_if_due(&mut self) {
@@ -516,18 +528,26 @@ impl Journal {
         self.looked = Instant::now();
         let _doing = self.beat.begin(Operation::Journaling);
         // What the file system does not say now, it says at the next look, or when it is written to.
-        if let Ok(false) = self.lock.is_at_its_path()
-            && let Err(error) = self.hold_folder()
-        {
+        let held = match self.lock.is_at_its_path() {
+            Ok(false) => self.hold_folder(),
+            Ok(true) | Err(_) => Ok(()),
+        };
+        self.look_for_taken();
+        if let Err(error) = held {
             self.store.leave();
             self.fail(&error);
-        }
-        self.look_for_taken();
-        if self.failing.is_none()
-            && let Some(to) = self.taken_to.take()
-            && let Err(error) = self.begin_anew(to, REMOVED)
+        } else if let Some(to) = self.taken_to
+            && let Err(error) = self.begin_anew(&[(to, REMOVED)])
         {
             self.fail(&error);
+        }
+    }
+
+    /// Removes what is too old or too much, while the folder is ours.
+    fn retire(&mut self) {
+        if self.store.is_retiring_due() && matches!(self.lock.is_at_its_path(), Ok(true)) {
+            self.store.retire();
+            self.show();
         }
     }
 
@@ -539,15 +559,21 @@ impl Journal {
         if self.lock.is_at_its_path()? {
             return Ok(());
         }
+        // Not even its lock, which its rightful server may want to take at this moment.
+        if self.is_foreign {
+            return Err(io::Error::other(Displaced::Foreign));
+        }
         fs::create_dir_all(&self.folder)?;
-        self.lock = LockFile::acquire(&lock_path_in(&self.folder)).map_err(|error| match error {
+        let lock = LockFile::acquire(&lock_path_in(&self.folder)).map_err(|error| match error {
             LockError::Io { error, .. } => error,
             held => io::Error::other(Displaced::Locked(Some(held.to_string()))),
         })?;
-        match self.store.is_untouched()? {
-            true => Ok(()),
-            false => Err(io::Error::other(Displaced::Foreign)),
+        if !self.store.is_untouched()? {
+            self.is_foreign = true;
+            return Err(io::Error::other(Displaced::Foreign));
         }
+        self.lock = lock;
+        Ok(())
     }
 
     /// Looks whether somebody has taken segments away: what was in them counts as dropped, and the next segment says which
@@ -558,11 +584,12 @@ impl Journal {
         };
         self.gauges.lose(taken.events);
         let what = format!(
-            "🚨 {} of the journal {} taken out of {} by somebody else: {} that this server had kept there {} gone",
+            "🚨 {} of the journal {} taken out of {} by somebody else: {} of this run that {} kept there {} gone",
             count(taken.segments as u64, "segment"),
             pick(taken.segments as u64, "was", "were"),
             self.folder.display(),
             count(taken.events, "event"),
+            pick(taken.events, "was", "were"),
             pick(taken.events, "is", "are")
         );
         let Some(from) = taken.from else {
@@ -570,7 +597,7 @@ impl Journal {
             return;
         };
         log::error!("{what}. A new segment begins. Stop the server before you remove or move its journal");
-        self.taken_to = Some(self.written);
+        self.taken_to = self.taken_to.max(Some(self.written));
         self.written = from - 1;
     }
 
@@ -621,18 +648,21 @@ impl Journal {
         let _doing = self.beat.begin(Operation::Journaling);
         self.hold_folder()?;
         self.look_for_taken();
-        if let Some(to) = self.taken_to {
-            self.begin_anew(to, REMOVED)?;
-            self.taken_to = None;
+        let failed = (self.next - 1, FAILED);
+        match self.taken_to {
+            Some(to) => self.begin_anew(&[(to, REMOVED), failed]),
+            None => self.begin_anew(&[failed]),
         }
-        self.begin_anew(self.next - 1, FAILED)
     }
 
-    /// Begins a new segment, with a line for the numbers up to `to` that are missing.
-    fn begin_anew(&mut self, to: Seq, cause: &'static str) -> io::Result<()> {
-        let from = self.written + 1;
+    /// Begins a new segment, with a line for each loss: the numbers up to that one, and the cause.
+    fn begin_anew(&mut self, losses: &[(Seq, &'static str)]) -> io::Result<()> {
+        let mut from = self.written + 1;
         self.store.begin_run(from).map_err(|fault| fault.error)?;
-        if to >= from {
+        for &(to, cause) in losses {
+            if to < from {
+                continue;
+            }
             let loss = Loss {
                 from,
                 to,
@@ -643,9 +673,11 @@ impl Journal {
             let mut line = Vec::new();
             line::put_loss(&mut line, &loss, epoch_seconds());
             self.store.append(from, &line).map_err(|fault| fault.error)?;
+            from = to + 1;
         }
         self.store.sync_new()?;
-        self.wrote(0, to);
+        self.taken_to = None;
+        self.wrote(0, from - 1);
         Ok(())
     }
 

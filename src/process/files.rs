@@ -205,9 +205,15 @@ impl Keeping {
             Err(error) => {
                 if self.failed_at.replace(Instant::now()).is_none() {
                     log::error!(
-                        "🚨 cannot write {}: {error}; {}. Make room or make its folder writable; trying again every second",
+                        "🚨 cannot write {}: {error}; {}. {}; trying again every second",
                         path.display(),
-                        self.file.if_not_written
+                        self.file.if_not_written,
+                        match error.raw_os_error() {
+                            // rename(2) over a file that is mounted by itself, as containers do.
+                            Some(libc::EBUSY) =>
+                                "It is a mount of its own and cannot be replaced: mount its folder instead",
+                            _ => "Make room or make its folder writable",
+                        }
                     );
                 }
                 self.unwritten = Some(content);
@@ -360,9 +366,12 @@ impl LockFile {
                 });
             }
         }
-        // The id is only for messages; a full disk must not keep a server from starting.
-        let _ = lock.file.set_len(0);
-        let _ = writeln!(lock.file, "{}", std::process::id());
+        // The id is only for messages; a full disk must not keep a server from starting. A file with other names may be
+        // somebody's own, or that of a snapshot.
+        if lock.file.metadata().is_ok_and(|facts| facts.nlink() == 1) {
+            let _ = lock.file.set_len(0);
+            let _ = writeln!(lock.file, "{}", std::process::id());
+        }
         Ok(Some(lock))
     }
 
@@ -371,7 +380,10 @@ impl LockFile {
     /// # Errors
     /// The file system does not say.
     pub fn is_at_its_path(&self) -> io::Result<bool> {
-        let ours = self.file.metadata()?;
+        // A file that does not even know itself any more was removed at its server (ESTALE).
+        let Ok(ours) = self.file.metadata() else {
+            return Ok(false);
+        };
         match fs::symlink_metadata(&self.path) {
             Ok(there) => Ok((ours.dev(), ours.ino()) == (there.dev(), there.ino())),
             Err(error) if is_absence(&error) => Ok(false),
@@ -391,15 +403,7 @@ impl Drop for LockFile {
 
 fn open_lock(path: &Path) -> io::Result<File> {
     // In a shared folder such as /tmp somebody could have left a link to a file of ours, or a FIFO.
-    let file = safe_open::append_no_link(path, true)?;
-    if file.metadata()?.nlink() > 1 {
-        // It is emptied for our process id.
-        return Err(io::Error::new(
-            io::ErrorKind::PermissionDenied,
-            "it is another name of a file (a hard link); remove it",
-        ));
-    }
-    Ok(file)
+    safe_open::append_no_link(path, true)
 }
 
 /// Whether this error of a look at a path says that nothing is there, and not that the look failed.

@@ -88,6 +88,8 @@ pub struct RotatingFile {
     open: Option<File>,
     failed_at: Option<Instant>,
     not_rotated_at: Option<Instant>,
+    /// A pipe in the file's place did not take the last line in time.
+    is_stuck: bool,
     line: LineBuffer,
     losses: Arc<SinkLosses>,
 }
@@ -100,6 +102,7 @@ impl RotatingFile {
             open: None,
             failed_at: None,
             not_rotated_at: None,
+            is_stuck: false,
             line: LineBuffer::default(),
             losses,
         }
@@ -111,7 +114,15 @@ impl RotatingFile {
             return;
         }
         match self.try_write(line) {
-            Ok(()) => self.recovered(),
+            Ok(()) => {
+                self.is_stuck = false;
+                self.recovered();
+            }
+            // It stays open: only what has no room now is lost.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.is_stuck = true;
+                self.losses.lost_by(&self.losses.file);
+            }
             Err(error) => self.failed(&error),
         }
     }
@@ -127,8 +138,31 @@ impl RotatingFile {
         if full && self.set_aside(&file, size) {
             file = self.open_file()?;
         }
-        file.write_all(line)?;
+        let written = self.put(&mut file, line);
         self.open = Some(file);
+        written
+    }
+
+    /// Writes the line; to a pipe whose reader is slow, as [`Terminal`] does.
+    fn put(&self, file: &mut File, line: &[u8]) -> io::Result<()> {
+        let patience = if self.is_stuck {
+            Duration::ZERO
+        } else {
+            TERMINAL_PATIENCE
+        };
+        let begun = Instant::now();
+        let mut rest = line;
+        while !rest.is_empty() {
+            match file.write(rest) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) => rest = &rest[count..],
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock && begun.elapsed() < patience => {
+                    pause(TERMINAL_TRY_AGAIN_AFTER);
+                }
+                Err(error) => return Err(error),
+            }
+        }
         Ok(())
     }
 
@@ -170,7 +204,7 @@ impl RotatingFile {
         if self.is_gone(file) {
             return true;
         }
-        let rotated = self.rotate();
+        let rotated = self.rotate(file);
         let _ = file.unlock();
         match rotated {
             Ok(()) => {
@@ -196,9 +230,11 @@ impl RotatingFile {
         }
     }
 
-    fn rotate(&self) -> io::Result<()> {
+    fn rotate(&self, file: &File) -> io::Result<()> {
+        // Where a link leads, not the link: the old files belong beside the file.
+        let real = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap_or_else(|_| self.path.clone());
         let numbered = |number: u32| {
-            let mut path = self.path.as_os_str().to_owned();
+            let mut path = real.as_os_str().to_owned();
             path.push(format!(".{number}"));
             PathBuf::from(path)
         };
@@ -214,7 +250,7 @@ impl RotatingFile {
         for number in (1..free.unwrap_or(OLD_FILES_MAX)).rev() {
             rename(&numbered(number), &numbered(number + 1))?;
         }
-        rename(&self.path, &numbered(1))
+        rename(&real, &numbered(1))
     }
 
     fn failed(&mut self, error: &io::Error) {
@@ -446,6 +482,25 @@ mod tests {
         let expected = ["", ".1", ".2", ".3", ".4", ".5"].map(|end| format!("server.log{end}"));
         assert_eq!(names, expected);
         assert_eq!(fs::metadata(&log.path).unwrap().len(), line.len() as u64);
+    }
+
+    #[test]
+    fn a_link_stays_and_the_files_behind_it_are_rotated() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut log, _) = log_in(folder.path());
+        fs::create_dir_all(folder.path().join("logs")).unwrap();
+        let elsewhere = folder.path().join("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        std::os::unix::fs::symlink("../elsewhere/real.log", &log.path).unwrap();
+        fs::write(elsewhere.join("real.log"), vec![b'\n'; FILE_BYTES_MAX as usize]).unwrap();
+        log.write_line(b"new\n");
+        assert!(log.path.is_symlink());
+        assert_eq!(fs::read_to_string(elsewhere.join("real.log")).unwrap(), "new\n");
+        assert_eq!(
+            fs::metadata(elsewhere.join("real.log.1")).unwrap().len(),
+            FILE_BYTES_MAX
+        );
+        assert_eq!(fs::read_dir(folder.path().join("logs")).unwrap().count(), 1);
     }
 
     #[test]

@@ -1,14 +1,15 @@
 //! Opens files whose paths other users may be able to change: never waits for somebody at the other end of a FIFO, and
-//! never writes through a link that another user could have put there.
+//! never writes through a link that another user could have put there. Logs and reports are opened along their whole path;
+//! of any other path only the last part is judged, so its folder must be one that nobody else can move.
 //!
 //! Blocks on the file system only.
 
 use crate::process::groups::is_private;
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, RawMode, Stat, chmodat, fstat, fstatfs, openat, readlinkat, statat,
+    AtFlags, CWD, FileType, Mode, OFlags, RawMode, Stat, chmodat, fstat, fstatfs, getxattr, openat, readlinkat, statat,
 };
 use rustix::io::Errno;
-use rustix::process::geteuid;
+use rustix::process::{getegid, geteuid};
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -74,6 +75,11 @@ pub fn append_no_link(path: &Path, create: bool) -> io::Result<File> {
 /// # Errors
 /// Something else stands there, or the kernel refuses to look.
 pub fn replaceable(path: &Path) -> io::Result<Option<PathBuf>> {
+    replaceable_behind(path, 0)
+}
+
+/// The same for a path that so many links have led to.
+fn replaceable_behind(path: &Path, links: u32) -> io::Result<Option<PathBuf>> {
     let found = match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(path.to_owned())),
         found => found?,
@@ -83,28 +89,24 @@ pub fn replaceable(path: &Path) -> io::Result<Option<PathBuf>> {
         permit(facts, false)?;
         return Ok((file_type(&facts) == FileType::RegularFile).then(|| path.to_owned()));
     }
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let folder = openat(CWD, folder, FOLDER, Mode::empty())?;
+    let folder = openat(CWD, folder_of(path), FOLDER, Mode::empty())?;
     let link = statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)?;
     if judge_link(folder.as_fd(), &link, path.as_os_str()).is_err() {
         // It is replaced itself, and what it points to stays as it is.
         return Ok(Some(path.to_owned()));
     }
-    match std::fs::canonicalize(path) {
-        Ok(target) => {
-            let facts = statat(CWD, &target, AtFlags::SYMLINK_NOFOLLOW)?;
-            permit(facts, false)?;
-            Ok((file_type(&facts) == FileType::RegularFile).then_some(target))
-        }
-        // It points to a file that is still to be made.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let target = std::fs::read_link(path)?;
-            Ok(Some(path.parent().unwrap_or(Path::new("")).join(target)))
-        }
-        Err(error) => Err(error),
+    let target = folder_of(path).join(std::fs::read_link(path)?);
+    // A link to a link is judged as the first one.
+    match links {
+        LINKS_MAX => Err(Errno::LOOP.into()),
+        links => replaceable_behind(&target, links + 1),
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
     }
 }
 
@@ -126,7 +128,11 @@ pub fn chmod_same(path: &Path, identity: (u64, u64), mode: u32) -> io::Result<()
     }
     // fchmod(2) takes no such descriptor; its entry here leads to the very same file (open(2), O_PATH).
     let same = format!("/proc/self/fd/{}", file.as_raw_fd());
-    Ok(chmodat(CWD, same, Mode::from_raw_mode(mode), AtFlags::empty())?)
+    match chmodat(CWD, same, Mode::from_raw_mode(mode), AtFlags::empty()) {
+        // Without /proc there is only the path.
+        Err(Errno::NOENT) => Ok(chmodat(CWD, path, Mode::from_raw_mode(mode), AtFlags::empty())?),
+        changed => Ok(changed?),
+    }
 }
 
 /// What every file is opened with: it neither waits, nor becomes our terminal, nor is a child's.
@@ -163,9 +169,16 @@ fn walk(path: &Path, flags: OFlags) -> io::Result<File> {
         if links > LINKS_MAX {
             return Err(Errno::LOOP.into());
         }
-        judge_link(folder.as_fd(), &link, &part)?;
         let target = readlinkat(&folder, &part, Vec::with_capacity(TARGET_BYTES_MAX))?;
         let target = Path::new(OsStr::from_bytes(target.as_bytes())).to_owned();
+        if let Some(own) = OWN_OUTPUT
+            .iter()
+            .find(|own| left.is_empty() && target == Path::new(own.0))
+        {
+            // Whoever made it: nothing of anybody's is written.
+            return own_descriptor(CWD, OsStr::new(own.1), flags);
+        }
+        judge_link(folder.as_fd(), &link, &part)?;
         if target.is_absolute() {
             folder = start(&target)?;
         }
@@ -202,7 +215,10 @@ fn end(folder: BorrowedFd<'_>, name: &OsStr, flags: OFlags) -> io::Result<End> {
         Ok(file) => {
             let facts = fstat(&file)?;
             permit(facts, false)?;
-            if facts.st_nlink > 1 && !is_ours_alone(folder)? {
+            // Looked at by its name and behind the opening, so that nobody can take a name away in between.
+            let named = || statat(folder, name, AtFlags::SYMLINK_NOFOLLOW);
+            let is_one = || named().is_ok_and(|named| (named.st_ino, named.st_nlink) == (facts.st_ino, 1));
+            if file_type(&facts) == FileType::RegularFile && !is_ours_alone(folder)? && !is_one() {
                 return Err(refused(format!(
                     "{} is another name of a file (a hard link), in a folder that other users may write, so one of them may \
                      have made it; remove it, or take the folder's write permission from them",
@@ -211,13 +227,29 @@ fn end(folder: BorrowedFd<'_>, name: &OsStr, flags: OFlags) -> io::Result<End> {
             }
             Ok(End::Opened(File::from(file)))
         }
-        Err(Errno::LOOP) if is_own_descriptors(folder)? => {
-            let file = openat(folder, name, flags | ALWAYS, mode)?;
-            permit(fstat(&file)?, true)?;
-            Ok(End::Opened(File::from(file)))
-        }
+        Err(Errno::LOOP) if is_own_descriptors(folder)? => own_descriptor(folder, name, flags).map(End::Opened),
         Err(Errno::LOOP) => Ok(End::Link(statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?)),
         Err(error) => Err(explained(folder, Path::new(name), error.into())),
+    }
+}
+
+/// What a link to the process's own output says, and where that is. Container images link their logs there.
+const OWN_OUTPUT: [(&str, &str); 4] = [
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+    ("/proc/self/fd/1", "/proc/self/fd/1"),
+    ("/proc/self/fd/2", "/proc/self/fd/2"),
+];
+
+/// Opens anew what this process has open already; a socket cannot be.
+fn own_descriptor(folder: BorrowedFd<'_>, name: &OsStr, flags: OFlags) -> io::Result<File> {
+    match openat(folder, name, flags | ALWAYS, Mode::from_raw_mode(NEW_FILE)) {
+        Ok(file) => {
+            permit(fstat(&file)?, true)?;
+            Ok(File::from(file))
+        }
+        Err(Errno::NXIO) => Err(refused("it is a socket, which cannot be opened as a file".to_owned())),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -283,8 +315,22 @@ fn judge_link(folder: BorrowedFd<'_>, link: &Stat, name: &OsStr) -> io::Result<(
 /// Whether only this user and root may write this folder.
 fn is_ours_alone(folder: BorrowedFd<'_>) -> io::Result<bool> {
     let facts = fstat(folder)?;
-    let may_group = facts.st_mode & GROUP_WRITES != 0 && !is_private(facts.st_gid, geteuid().as_raw());
+    let is_own_group = || facts.st_gid == getegid().as_raw() && is_private(facts.st_gid, geteuid().as_raw());
+    let may_group = facts.st_mode & GROUP_WRITES != 0 && (has_acl(folder) || !is_own_group());
     Ok(is_trusted(facts.st_uid) && facts.st_mode & OTHERS_WRITE == 0 && !may_group)
+}
+
+/// Whether the folder has an access control list (acl(5)): its group's permissions are then those of others too.
+fn has_acl(folder: BorrowedFd<'_>) -> bool {
+    // A folder that was opened only to be passed through gives no attributes (open(2), O_PATH).
+    let path = format!("/proc/self/fd/{}", folder.as_raw_fd());
+    let mut value = [0; 1];
+    match getxattr(path, "system.posix_acl_access", &mut value) {
+        Ok(_) | Err(Errno::RANGE) => true,
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => false,
+        // Nobody knows.
+        Err(_) => true,
+    }
 }
 
 fn is_trusted(uid: u32) -> bool {
@@ -430,6 +476,34 @@ mod tests {
             &append_no_link(&folder.path().join("link"), true).unwrap_err()
         ));
         assert!(!folder.path().join("new").exists());
+    }
+
+    #[test]
+    fn a_link_to_ones_own_output_counts_wherever_it_is() {
+        let folder = folder_of_mode(0o777);
+        let log = folder.path().join("log");
+        symlink("/dev/stderr", &log).unwrap();
+        append(&log).unwrap();
+        fs::remove_file(&log).unwrap();
+        symlink("/dev/null", &log).unwrap();
+        refuses(&log, "is a link in a folder that other users may write");
+    }
+
+    #[test]
+    fn every_link_of_a_chain_is_judged() {
+        let (open, closed) = (folder_of_mode(0o777), folder_of_mode(0o755));
+        fs::write(closed.path().join("precious"), "").unwrap();
+        let planted = open.path().join("planted");
+        symlink(closed.path().join("precious"), &planted).unwrap();
+        symlink(&planted, closed.path().join("state")).unwrap();
+        // The one that somebody can have planted is replaced, and not what it leads to.
+        assert_eq!(replaceable(&closed.path().join("state")).unwrap(), Some(planted));
+        refuses(
+            &closed.path().join("state"),
+            "is a link in a folder that other users may write",
+        );
+        symlink("round", closed.path().join("round")).unwrap();
+        replaceable(&closed.path().join("round")).unwrap_err();
     }
 
     #[test]

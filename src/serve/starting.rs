@@ -216,6 +216,10 @@ fn watch(signals: &StopSignals, progress: &Progress, log: LogControl, over: &Sto
             voice.say(Level::Error, &text);
             clean_up(progress);
             voice.linger();
+            if over.requested() {
+                // It has come to an end after all, and the signal ends what it has begun.
+                return;
+            }
             signal_hook::low_level::exit(ExitStatus::Failed as i32);
         }
     }

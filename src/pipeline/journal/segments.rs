@@ -246,7 +246,6 @@ impl Store {
         if let Some(current) = &mut self.current {
             current.is_numbered = true;
         }
-        self.retire();
         Ok(())
     }
 
@@ -308,8 +307,10 @@ impl Store {
             .map_or(0, |end| end + 1);
         current.segment.bytes += kept as u64;
         current.is_numbered |= kept > 0;
-        // Where even that fails, whoever reads finds a torn line, and says so.
-        let _ = current.file.set_len(current.segment.bytes);
+        // Where even that fails, the next start finds a torn line, and says so.
+        if current.file.set_len(current.segment.bytes).is_err() {
+            current.segment.bytes += (written - kept) as u64;
+        }
         let _ = current.file.sync_data();
         self.close();
         Err(WriteError { error, kept })
@@ -377,7 +378,8 @@ impl Store {
         Ok((taken.segments > 0).then_some(taken))
     }
 
-    /// Whether nobody else has written in the folder: every segment there is one of ours, and as long as we left it.
+    /// Whether nobody else has written in the folder: every segment there that has something in it is one of ours, and as
+    /// long as we left it. No folder is as good.
     /// Blocks on the disk.
     ///
     /// # Errors
@@ -388,7 +390,10 @@ impl Store {
             let mut own = self.old.iter().chain(current);
             own.any(|own| own.first == found.first && own.bytes == found.bytes)
         };
-        Ok(list(&self.folder)?.iter().all(ours))
+        match list(&self.folder) {
+            Err(error) if is_absence(&error) => Ok(true),
+            found => Ok(found?.iter().filter(|found| found.bytes > 0).all(ours)),
+        }
     }
 
     /// When the oldest bytes were written that may not be on the disk.
@@ -466,7 +471,14 @@ impl Store {
         File::open(&self.folder)?.sync_all()
     }
 
-    /// Removes the oldest whole segments that are too old, or too much. Blocks on the disk.
+    /// Whether [`Store::retire`] has something to remove.
+    pub fn is_retiring_due(&self) -> bool {
+        let oldest = self.old.front().map(|oldest| oldest.age.get());
+        oldest.is_some_and(|age| age >= self.limits.keep_age || self.bytes() > self.limits.keep_bytes)
+    }
+
+    /// Removes the oldest whole segments that are too old, or too much, by their paths: the folder must be ours. Blocks on
+    /// the disk.
     pub fn retire(&mut self) {
         let mut bytes = self.bytes();
         while let Some(oldest) = self.old.front() {
@@ -507,7 +519,12 @@ impl Store {
 impl Current {
     /// Whether the file is still the one at its path, and as long as it was left.
     fn is_whole(&self) -> io::Result<bool> {
-        Ok(self.file.metadata()?.len() >= self.segment.bytes && self.is_at_its_path()?)
+        // A file that does not even know itself any more was removed at its server (ESTALE).
+        let has_all = self
+            .file
+            .metadata()
+            .is_ok_and(|facts| facts.len() >= self.segment.bytes);
+        Ok(has_all && self.is_at_its_path()?)
     }
 
     fn is_at_its_path(&self) -> io::Result<bool> {
@@ -551,7 +568,7 @@ fn set_aside(path: &Path, now: f64) -> io::Result<()> {
         Err(error) => Err(error),
         Ok(()) => {
             log::warn!(
-                "⚠️ {} is in the way of a new journal segment, and has no event that this server knows of; it was set aside as {}",
+                "⚠️ {} is in the way of a new journal segment; it was set aside as {}",
                 path.display(),
                 Path::new(&aside).display()
             );
@@ -587,6 +604,7 @@ mod tests {
             let mut line = Vec::new();
             line::put_event(&mut line, seq, "1.5", None, br#"{"type":"x"}"#);
             store.append(seq, &line).unwrap();
+            store.retire();
         }
         store.sync().unwrap();
     }
