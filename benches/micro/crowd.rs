@@ -1,6 +1,7 @@
 //! A fan-out with its clients, all of them in one state, and the proof that each has got everything.
 
 use crate::peers::Peers;
+use crossbeam_channel::Receiver;
 use rustix::net::sockopt;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -21,7 +22,6 @@ use threadcast::pipeline::receiver::FanoutSleep;
 use threadcast::pipeline::requests::{FanoutGauges, FanoutHandle, Start};
 use threadcast::process::bell::Bell;
 use threadcast::process::config::{Config, Delivery};
-use threadcast::process::mailbox::{Mailbox, Sleeper};
 use threadcast::process::stop::Stop;
 
 /// Slots of a client's queue (`CLIENT_QUEUE_LEN_MAX` of the outbox).
@@ -50,7 +50,7 @@ pub(crate) struct Crowd {
     fanout: Fanout,
     handle: FanoutHandle,
     gauges: Arc<FanoutGauges>,
-    clients: Vec<(Arc<Link>, Mailbox<Parcel>)>,
+    clients: Vec<(Arc<Link>, Receiver<Parcel>)>,
     /// Of idle clients.
     peers: Option<Peers>,
     /// Events pushed, and how many of them nobody has read yet.
@@ -104,7 +104,7 @@ impl Crowd {
         let mut subscribers: Vec<Subscriber> = Vec::new();
         for (id, (socket, peer)) in (1..).zip(sockets) {
             let link = Arc::new(Link::new(id, peer, Arc::clone(&view), socket));
-            let (subscriber, queue) = outbox(Arc::clone(&link), Arc::clone(&view), &Sleeper::default());
+            let (subscriber, queue) = outbox(Arc::clone(&link), Arc::clone(&view));
             subscribers.push(subscriber);
             self.clients.push((link, queue));
         }

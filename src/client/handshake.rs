@@ -25,10 +25,10 @@ use crate::liveness::beat::{Beat, Beats};
 use crate::liveness::operation::Operation;
 use crate::pipeline::position::Position;
 use crate::pipeline::requests::{FanoutGauges, FanoutHandle, Joined as JoinedBy, Start, Unanswered};
-use crate::process::mailbox::{Post, Sleeper, mailbox_of};
 use crate::process::stop::Stop;
 use crate::process::words::count;
 use crate::web::{Site, query};
+use crossbeam_channel::bounded;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -226,7 +226,7 @@ impl Drop for Over<'_> {
 struct Joined {
     _place: Place,
     writer: Writer,
-    control: Post<crate::client::writer::Control>,
+    control: crossbeam_channel::Sender<crate::client::writer::Control>,
     leftover: Vec<u8>,
     by: JoinedBy,
     at: Instant,
@@ -383,8 +383,7 @@ fn join(
         Arc::clone(&view),
         Arc::clone(&connection.socket),
     ));
-    let sleeper = Sleeper::default();
-    let (subscriber, queue) = outbox(Arc::clone(&link), Arc::clone(&view), &sleeper);
+    let (subscriber, queue) = outbox(Arc::clone(&link), Arc::clone(&view));
     let by = reception.fanout.catch_up(subscriber, start).map_err(|why| {
         // It may still join us although we have stopped waiting.
         link.set_over();
@@ -398,13 +397,12 @@ fn join(
         by.after.unwrap_or(by.newest),
         about(&view)
     );
-    let (control, control_rx) = mailbox_of(&sleeper, CONTROL_QUEUE_LEN_MAX);
+    let (control, control_rx) = bounded(CONTROL_QUEUE_LEN_MAX);
     let writer = Writer {
         link,
         view,
         queue,
         control: control_rx,
-        sleeper,
         beat,
         inbox_beat: reception.inbox_beat,
         fanout: reception.fanout.clone(),

@@ -20,11 +20,10 @@ use crate::liveness::operation::Operation;
 use crate::pipeline::chunk::{close_frame, text_frame};
 use crate::pipeline::requests::FanoutHandle;
 use crate::process::clock::timespec;
-use crate::process::mailbox::{Mailbox, Post, mailbox};
 use crate::process::stop::Stop;
 use crate::process::waits;
 use crate::process::words::count;
-use crossbeam_channel::TrySendError;
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
@@ -65,7 +64,7 @@ const WAKE_KEY: u64 = u64::MAX;
 #[derive(Debug)]
 struct Joining {
     link: Arc<Link>,
-    control: Post<Control>,
+    control: Sender<Control>,
     /// What came behind the handshake.
     leftover: Vec<u8>,
 }
@@ -73,7 +72,7 @@ struct Joining {
 /// Everybody's way to the inbox.
 #[derive(Clone, Debug)]
 pub struct InboxHandle {
-    joining: Post<Joining>,
+    joining: Sender<Joining>,
     shared: Arc<Shared>,
 }
 
@@ -86,13 +85,13 @@ struct Shared {
 
 impl InboxHandle {
     /// Gives a client's reading half to the inbox; whether it took it. Blocks at most [`JOIN_TIMEOUT`].
-    pub fn join(&self, link: Arc<Link>, control: Post<Control>, leftover: Vec<u8>) -> bool {
+    pub fn join(&self, link: Arc<Link>, control: Sender<Control>, leftover: Vec<u8>) -> bool {
         let joining = Joining {
             link,
             control,
             leftover,
         };
-        let taken = self.joining.send_within(joining, JOIN_TIMEOUT).is_ok();
+        let taken = self.joining.send_timeout(joining, JOIN_TIMEOUT).is_ok();
         self.wake();
         taken
     }
@@ -120,7 +119,7 @@ impl InboxHandle {
 #[derive(Debug)]
 pub struct Inbox {
     epoll: OwnedFd,
-    joining: Mailbox<Joining>,
+    joining: Receiver<Joining>,
     shared: Arc<Shared>,
     readers: HashMap<u64, Reader>,
     /// Clients whose answers wait for room.
@@ -149,7 +148,7 @@ impl Inbox {
         let wake = rustix::event::eventfd(0, flags)?;
         epoll::add(&epoll, &wake, EventData::new_u64(WAKE_KEY), EventFlags::IN)?;
         epoll::add(&epoll, &stop, EventData::new_u64(STOP_KEY), EventFlags::IN)?;
-        let (joining_tx, joining) = mailbox(JOINING_QUEUE_LEN_MAX);
+        let (joining_tx, joining) = bounded(JOINING_QUEUE_LEN_MAX);
         let shared = Arc::new(Shared {
             wake,
             ends: AtomicBool::new(false),
@@ -329,7 +328,7 @@ enum Next {
 #[derive(Debug)]
 struct Reader {
     link: Arc<Link>,
-    control: Post<Control>,
+    control: Sender<Control>,
     socket: WebSocket<Half>,
     /// Its end has been decided: whatever comes is thrown away until the peer ends too.
     draining: bool,
@@ -523,7 +522,7 @@ fn reason_of(error: &Error) -> Option<EndReason> {
 #[derive(Debug)]
 struct Half {
     link: Arc<Link>,
-    control: Post<Control>,
+    control: Sender<Control>,
     /// Bytes that may still be read this turn.
     budget: usize,
     rules: FrameRules,

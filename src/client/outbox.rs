@@ -11,20 +11,19 @@ use crate::pipeline::event::Seq;
 use crate::pipeline::machines::Snapshot;
 use crate::process::clock::monotonic_ms;
 use crate::process::config::Delivery;
-use crate::process::mailbox::{Mailbox, Post, Sleeper, mailbox_of};
 use crate::process::tcp_path::TcpPath;
-use crossbeam_channel::TrySendError;
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, connect_unspec, send, sockopt};
 use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Parcels that the queue between fan-out and writer takes. Full policy: what follows waits on the fan-out's side, within
-/// the client's bounds.
+/// Parcels that the queue between fan-out and writer takes. The slots are there from the beginning, 16 bytes each, so
+/// that this is 256 bytes per client. Full policy: what follows waits on the fan-out's side, within the client's bounds.
 const CLIENT_QUEUE_LEN_MAX: usize = 16;
 /// Chunks that may wait for one client, whatever their size; with events of 100 bytes the bytes are full sooner. Full
 /// policy: the client is behind, and catches up from the history.
@@ -225,13 +224,9 @@ impl Link {
         self.want_refresh()
     }
 
-    /// Fan-out: the filter that it wants, once. Nothing while the inbox has just that in hand: it then tells of the wish anew.
+    /// Fan-out: the filter that it wants, once.
     fn take_filter(&self) -> Option<Filter> {
-        let mut wanted = match self.subscription.try_lock() {
-            Ok(wanted) => wanted,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
-        };
+        let mut wanted = self.subscription.lock().unwrap_or_else(PoisonError::into_inner);
         wanted.take().map(|filter| *filter)
     }
 
@@ -297,9 +292,9 @@ pub struct Subscriber {
     link: Arc<Link>,
     /// How it sees the stream, and where the fan-out keeps what was encoded for that.
     view: (usize, Arc<View>),
-    queue: Post<Parcel>,
-    /// What the queue has no place for, in order behind it. A fast stream makes many small chunks in the time in which
-    /// the host does not run the writer, so that its places alone would be a bound of milliseconds.
+    queue: Sender<Parcel>,
+    /// What the queue has no slot for, in order behind it. A fast stream makes many small chunks in the time in which
+    /// the host does not run the writer, so that slots alone would be a bound of milliseconds.
     overflow: VecDeque<Parcel>,
     /// Events were queued for it since its backlog was last seen to be empty.
     lags: bool,
@@ -331,10 +326,9 @@ pub enum Offered {
     Ended,
 }
 
-/// Makes the fan-out's and the writer's ends of a client's queue. `view` is how the client sees the stream, `sleeper` the
-/// writer's.
-pub fn outbox(link: Arc<Link>, view: Arc<View>, sleeper: &Sleeper) -> (Subscriber, Mailbox<Parcel>) {
-    let (queue, rx) = mailbox_of(sleeper, CLIENT_QUEUE_LEN_MAX);
+/// Makes the fan-out's and the writer's ends of a client's queue. `view` is how the client sees the stream.
+pub fn outbox(link: Arc<Link>, view: Arc<View>) -> (Subscriber, Receiver<Parcel>) {
+    let (queue, rx) = bounded(CLIENT_QUEUE_LEN_MAX);
     let subscriber = Subscriber {
         link,
         view: (0, view),
@@ -495,7 +489,7 @@ impl Subscriber {
         self.refill()
     }
 
-    /// Moves what waits on our side into the queue, as far as it has places. Never blocks.
+    /// Moves what waits on our side into the queue, as far as it has slots. Never blocks.
     pub fn refill(&mut self) -> Offered {
         while let Some(parcel) = self.overflow.pop_front() {
             match self.queue.try_send(parcel) {

@@ -25,10 +25,9 @@ use crate::pipeline::event::Seq;
 use crate::pipeline::requests::{FanoutGauges, FanoutHandle, Joined};
 use crate::process::clock::{epoch_seconds, monotonic_ms, monotonic_us, pause};
 use crate::process::limits;
-use crate::process::mailbox::{Mailbox, Sleeper};
 use crate::process::tcp_path::Way;
 use crate::process::words::count;
-use crossbeam_channel::TryRecvError;
+use crossbeam_channel::{Receiver, TryRecvError, never, select};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -94,10 +93,8 @@ pub struct Timing {
 pub struct Writer {
     pub link: Arc<Link>,
     pub view: Arc<View>,
-    pub queue: Mailbox<Parcel>,
-    pub control: Mailbox<Control>,
-    /// Its sleep at these two, and at an answer of the fan-out.
-    pub sleeper: Sleeper,
+    pub queue: Receiver<Parcel>,
+    pub control: Receiver<Control>,
     pub beat: &'static Beat,
     pub inbox_beat: &'static Beat,
     pub fanout: FanoutHandle,
@@ -286,38 +283,34 @@ impl Running {
         let asked = self.time_to_wait();
         let begun = Instant::now();
         let _doing = self.w.beat.begin(Operation::Waiting);
-        let answer = self.catch_up.as_ref().and_then(|catch_up| catch_up.asked.as_ref());
         // What is in the queue comes after what it misses.
-        let queue = Some(&self.w.queue).filter(|_| self.catch_up.is_none());
-        let is_idle = || {
-            let nothing_came = answer.is_none_or(Mailbox::is_idle) && queue.is_none_or(Mailbox::is_idle);
-            nothing_came && self.w.control.is_idle()
+        let never_answered = never();
+        let answer = self.catch_up.as_ref().and_then(|catch_up| catch_up.asked.as_ref());
+        let answer = answer.unwrap_or(&never_answered);
+        let never_queued = never();
+        let queue = if self.catch_up.is_some() {
+            &never_queued
+        } else {
+            &self.w.queue
         };
-        self.w.sleeper.sleep(asked, is_idle);
-        self.take_what_came();
-        self.notice_oversleep(asked, begun);
-    }
-
-    /// Takes one thing from wherever one waits, or notices that nothing will come any more.
-    fn take_what_came(&mut self) {
-        self.take_answer();
-        if self.catch_up.is_none() {
-            match self.w.queue.try_recv() {
+        select! {
+            recv(answer) -> missed => match missed {
+                Ok(missed) => self.take_missed(missed),
+                // The fan-out does not have this client any more.
+                Err(_) => self.end_without_fanout(),
+            },
+            recv(queue) -> parcel => match parcel {
                 Ok(parcel) => self.take_parcel(parcel),
-                Err(TryRecvError::Empty) => {}
-                Err(TryRecvError::Disconnected) => {
-                    self.w.link.end(EndReason::Stopping);
-                }
-            }
+                Err(_) => { self.w.link.end(EndReason::Stopping); }
+            },
+            recv(self.w.control) -> control => match control {
+                Ok(control) => self.take_control(control),
+                // The inbox has let go of this client, and has said why unless it is itself at its end.
+                Err(_) => { self.w.link.end(EndReason::Internal); }
+            },
+            default(asked) => {}
         }
-        match self.w.control.try_recv() {
-            Ok(control) => self.take_control(control),
-            Err(TryRecvError::Empty) => {}
-            // The inbox has let go of this client, and has said why unless it is itself at its end.
-            Err(TryRecvError::Disconnected) => {
-                self.w.link.end(EndReason::Internal);
-            }
-        }
+        self.notice_oversleep(asked, begun);
     }
 
     fn time_to_wait(&self) -> Duration {

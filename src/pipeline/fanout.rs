@@ -4,8 +4,7 @@
 //! Owns: the list of clients, the machine table, the numbering of events, the history. While it has nothing to do it receives
 //! from the socket itself (`receiver`), which saves the wake of `ingest`.
 //! Blocks on: an event or a request (250 ms), the rest of a burst (4 ms); never on a client, a log or a disk.
-//! Can be stalled by: nothing but its own work, and a thread that stops in the allocator with the lock of its heap; a turn is
-//! bounded by 512 events and one chunk.
+//! Can be stalled by: nothing but its own work; a turn is bounded by 512 events and one chunk.
 //! Full queue means: of a client: that client catches up from the history; of requests: whoever asks waits up to 2 s.
 //! Ends when: `ingest` has ended and the queue is empty; the clients' queues then end too.
 //! Watched as: `fanout`, a core thread.

@@ -5,9 +5,8 @@ use crate::pipeline::event::DropCause;
 use crate::pipeline::requests::Refused;
 use crate::process::bell::Bell;
 use crate::process::clock::pause;
-use crate::process::mailbox::{Mailbox, Post, mailbox};
 use crate::process::stop::Stop;
-use crossbeam_channel::{TryRecvError, TrySendError};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -51,7 +50,7 @@ impl Entry {
 /// The end of whoever receives.
 #[derive(Debug)]
 pub struct IntakeTx {
-    tx: Post<Entry>,
+    tx: Sender<Entry>,
     bytes_max: usize,
     room: Arc<Room>,
     consumer: &'static Beat,
@@ -67,7 +66,7 @@ pub struct IntakeTx {
 /// The end of `fanout`.
 #[derive(Debug)]
 pub struct IntakeRx {
-    rx: Mailbox<Entry>,
+    rx: Receiver<Entry>,
     room: Arc<Room>,
 }
 
@@ -110,7 +109,7 @@ fn intake_of(
     patience: Duration,
     stop: Stop,
 ) -> (IntakeTx, IntakeRx, IntakeGauge) {
-    let (tx, rx) = mailbox(len_max);
+    let (tx, rx) = bounded(len_max);
     let room = Arc::new(Room::default());
     let sender = IntakeTx {
         tx,
@@ -157,8 +156,9 @@ impl IntakeTx {
 
     /// While dropping: whether the queue has run down far enough and knows what is missing.
     fn announce_loss(&mut self) -> bool {
+        let capacity = self.tx.capacity().unwrap_or(INTAKE_LEN_MAX);
         let low = |now: usize, max: usize| now < max / 100 * HIGH_WATER_PERCENT + max % 100 * HIGH_WATER_PERCENT / 100;
-        if !low(self.tx.len(), self.tx.len_max()) || !low(self.room.bytes.load(Ordering::Relaxed), self.bytes_max) {
+        if !low(self.tx.len(), capacity) || !low(self.room.bytes.load(Ordering::Relaxed), self.bytes_max) {
             return false;
         }
         match self.try_push(Entry::Lost(self.lost, DropCause::QueueFull)) {

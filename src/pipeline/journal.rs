@@ -377,7 +377,7 @@ impl Journal {
             SYNC_AFTER.saturating_sub(since.elapsed()).max(least).min(longest)
         });
         let _doing = self.beat.begin(Operation::Waiting);
-        self.rx.mailbox().recv_timeout(due)
+        self.rx.channel().recv_timeout(due)
     }
 
     /// Makes lines of `batch` and of what else waits, as much as one write takes.
@@ -388,7 +388,7 @@ impl Journal {
             self.rx.took(&taken);
             self.take(&taken);
             batch = match self.lines.bytes.len() < self.write_bytes_max {
-                true => self.rx.mailbox().try_recv().ok(),
+                true => self.rx.channel().try_recv().ok(),
                 false => None,
             };
         }

@@ -10,8 +10,7 @@ use crate::pipeline::machines::merge::{EngineRow, RecoveredTo};
 use crate::pipeline::position::{Epoch, Position};
 use crate::process::bell::Bell;
 use crate::process::clock::monotonic_ms;
-use crate::process::mailbox::{Mailbox, Post, Sleeper, mailbox, mailbox_of};
-use crossbeam_channel::{RecvTimeoutError, TryRecvError, TrySendError};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 use std::fmt;
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -123,28 +122,28 @@ pub(super) enum Request {
     CatchUp {
         subscriber: Subscriber,
         start: Start,
-        reply: Post<Joined>,
+        reply: Sender<Joined>,
     },
     /// What does the history have before this number?
     Past {
         before: Seq,
-        reply: Post<PastPage>,
+        reply: Sender<PastPage>,
     },
     /// What does this client, which is behind, miss?
     Missed {
         client: u64,
-        reply: Post<Missed>,
+        reply: Sender<Missed>,
     },
     Snapshot {
-        reply: Post<Arc<Snapshot>>,
+        reply: Sender<Arc<Snapshot>>,
     },
     Forget {
         machine: String,
-        reply: Post<bool>,
+        reply: Sender<bool>,
     },
     TakeIn {
         found: Found,
-        reply: Post<()>,
+        reply: Sender<()>,
     },
     /// Some client has ended, wants a refresh or has room again; see [`FanoutHandle::nudge`].
     Nudge,
@@ -247,7 +246,7 @@ impl std::error::Error for Unanswered {}
 /// Everybody's way to ask the fan-out.
 #[derive(Clone, Debug)]
 pub struct FanoutHandle {
-    requests: Post<Request>,
+    requests: Sender<Request>,
     attention: Arc<AtomicBool>,
     bell: Bell,
 }
@@ -255,7 +254,7 @@ pub struct FanoutHandle {
 impl FanoutHandle {
     /// Makes the handle and the end of the fan-out, which `bell` wakes.
     pub fn new(bell: Bell) -> (FanoutHandle, FanoutRequests) {
-        let (requests, rx) = mailbox(REQUESTS_QUEUE_LEN_MAX);
+        let (requests, rx) = bounded(REQUESTS_QUEUE_LEN_MAX);
         let attention = Arc::new(AtomicBool::new(false));
         let handle = FanoutHandle {
             requests,
@@ -287,13 +286,13 @@ impl FanoutHandle {
         self.ask(|reply| Request::Past { before, reply })
     }
 
-    /// Asks what a client that is behind misses; the answer comes to the mailbox, which is one of `sleeper`'s and ends without
-    /// one if the fan-out does not have that client any more. Never blocks.
+    /// Asks what a client that is behind misses; the answer comes on the channel, which ends without one if the fan-out
+    /// does not have that client any more. Never blocks.
     ///
     /// # Errors
     /// The fan-out has too much to do now, or is over.
-    pub fn ask_missed(&self, client: u64, sleeper: &Sleeper) -> Result<Mailbox<Missed>, Unanswered> {
-        let (reply, answer) = mailbox_of(sleeper, 1);
+    pub fn ask_missed(&self, client: u64) -> Result<Receiver<Missed>, Unanswered> {
+        let (reply, answer) = bounded(1);
         match self.requests.try_send(Request::Missed { client, reply }) {
             Ok(()) => {
                 self.bell.ring();
@@ -321,9 +320,9 @@ impl FanoutHandle {
     }
 
     /// Leaves what was found in the engine's database, once; calls `wait` again and again until it is taken in, with a
-    /// mailbox that has something then. Whether it was: not if `wait` gave up, or the fan-out is over.
-    pub fn take_in(&self, found: Found, mut wait: impl FnMut(Option<&Mailbox<()>>) -> bool) -> bool {
-        let (reply, answer) = mailbox(1);
+    /// channel that is ready then. Whether it was: not if `wait` gave up, or the fan-out is over.
+    pub fn take_in(&self, found: Found, mut wait: impl FnMut(Option<&Receiver<()>>) -> bool) -> bool {
+        let (reply, answer) = bounded(1);
         let mut request = Request::TakeIn { found, reply };
         loop {
             match self.requests.try_send(request) {
@@ -346,19 +345,21 @@ impl FanoutHandle {
         }
     }
 
-    fn ask<T: Send>(&self, request: impl FnOnce(Post<T>) -> Request) -> Result<T, Unanswered> {
-        let (reply, answer) = mailbox(1);
+    fn ask<T>(&self, request: impl FnOnce(Sender<T>) -> Request) -> Result<T, Unanswered> {
+        let (reply, answer) = bounded(1);
         self.requests
-            .send_within(request(reply), ANSWER_TIMEOUT)
-            .map_err(|error| match error {
-                TrySendError::Full(_) => Unanswered::Late,
-                TrySendError::Disconnected(_) => Unanswered::Over,
+            .send_timeout(request(reply), ANSWER_TIMEOUT)
+            .map_err(|error| match error.is_timeout() {
+                true => Unanswered::Late,
+                false => Unanswered::Over,
             })?;
         self.bell.ring();
-        answer.recv_timeout(ANSWER_TIMEOUT).map_err(|error| match error {
-            RecvTimeoutError::Timeout => Unanswered::Late,
-            RecvTimeoutError::Disconnected => Unanswered::Over,
-        })
+        answer
+            .recv_timeout(ANSWER_TIMEOUT)
+            .map_err(|error| match error.is_timeout() {
+                true => Unanswered::Late,
+                false => Unanswered::Over,
+            })
     }
 
     /// Makes the fan-out look through its clients for those that have ended, want a refresh, or
@@ -375,6 +376,6 @@ impl FanoutHandle {
 /// The fan-out's end of [`FanoutHandle`].
 #[derive(Debug)]
 pub struct FanoutRequests {
-    pub(super) rx: Mailbox<Request>,
+    pub(super) rx: Receiver<Request>,
     pub(super) attention: Arc<AtomicBool>,
 }

@@ -8,18 +8,16 @@
 //! Ends when: every slot's sender is dropped, or it is asked to; what is in the slots then is still written.
 //! Watched as: `files`; not a core thread, a stall makes health `degraded`.
 
-use crate::process::mailbox::Sleeper;
-use crate::process::pile::Pile;
 use crate::process::procfs::{ProcessName, has_file_open, process_name};
 use crate::process::safe_open;
 use crate::process::stop::Stop;
+use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, TrySendError, bounded};
 use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long the thread waits for content before it shows that it is alive.
@@ -28,69 +26,37 @@ const TURN: Duration = Duration::from_millis(250);
 /// Content on its way to a file.
 pub type Content = Arc<Vec<u8>>;
 
-/// Where a producer leaves the latest content of one file. It has no lock, so that neither end ever waits for the other.
-#[derive(Debug)]
+/// Where a producer leaves the latest content of one file.
+#[derive(Clone, Debug)]
 pub struct Slot {
-    latest: Arc<Latest>,
-    sleeper: Sleeper,
+    tx: Sender<Content>,
+    // The producer takes out what nobody has fetched yet.
+    rx: Receiver<Content>,
 }
 
-/// Where the thread fetches it.
-#[derive(Debug)]
-pub struct Fetch(Arc<Latest>);
-
-#[derive(Debug, Default)]
-struct Latest {
-    /// One at most.
-    content: Pile<Content>,
-    /// The producer is gone: nothing newer will come.
-    is_over: AtomicBool,
-}
-
-/// Makes a slot: room for one content. Full policy: the newest wins. `sleeper` is the thread's that fetches.
-pub fn slot(sleeper: &Sleeper) -> (Slot, Fetch) {
-    let latest = Arc::new(Latest::default());
-    let slot = Slot {
-        latest: Arc::clone(&latest),
-        sleeper: sleeper.clone(),
-    };
-    (slot, Fetch(latest))
+/// Makes a slot: room for one content. Full policy: the newest wins.
+pub fn slot() -> (Slot, Receiver<Content>) {
+    let (tx, rx) = bounded(1);
+    (Slot { tx, rx: rx.clone() }, rx)
 }
 
 impl Slot {
     /// Leaves `content` in place of what is still there. Never blocks. One producer per slot.
     pub fn put(&self, content: Content) {
-        // What nobody has fetched yet.
-        drop(self.latest.content.take());
-        self.latest.content.leave(content);
-        self.sleeper.wake();
+        let mut content = content;
+        // With one producer the second try finds room: only `files` takes out besides us.
+        while let Err(TrySendError::Full(back)) = self.tx.try_send(content) {
+            content = back;
+            match self.rx.try_recv() {
+                Ok(_) | Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => return,
+            }
+        }
     }
 
     /// Whether nothing waits to be fetched.
     pub fn is_empty(&self) -> bool {
-        self.latest.content.is_empty()
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        // Who sees it sees the last content.
-        self.latest.is_over.store(true, Ordering::SeqCst);
-        self.sleeper.wake();
-    }
-}
-
-impl Fetch {
-    /// Takes what waits, and says whether nothing newer will come.
-    fn latest(&self) -> (Option<Content>, bool) {
-        // Looked at before the content.
-        let is_over = self.0.is_over.load(Ordering::SeqCst);
-        (self.0.content.take().last(), is_over)
-    }
-
-    /// Whether there is nothing to fetch and to notice.
-    fn is_idle(&self) -> bool {
-        self.0.content.is_empty() && !self.0.is_over.load(Ordering::SeqCst)
+        self.tx.is_empty()
     }
 }
 
@@ -120,7 +86,7 @@ pub enum Durability {
 #[derive(Debug)]
 pub struct KeptFile {
     pub path: PathBuf,
-    pub content: Fetch,
+    pub content: Receiver<Content>,
     pub durability: Durability,
     /// What it means that it cannot be written, for the log.
     pub if_not_written: &'static str,
@@ -131,7 +97,7 @@ struct Keeping {
     file: KeptFile,
     unwritten: Option<Content>,
     failed_at: Option<Instant>,
-    /// The producer is gone: nothing newer will come.
+    /// The sender is gone: nothing newer will come.
     over: bool,
 }
 
@@ -139,12 +105,12 @@ struct Keeping {
 /// is requested, which is noticed within a turn.
 ///
 /// A file that cannot be written is said once, and tried again, without disturbing the others; each has one write per
-/// turn. `show` is called before every wait and every write. `sleeper` is that of all the slots.
-pub fn keep(files: Vec<KeptFile>, (sleeper, stop): (&Sleeper, &Stop), mut show: impl FnMut(Phase)) {
+/// turn. `show` is called before every wait and every write.
+pub fn keep(files: Vec<KeptFile>, stop: &Stop, mut show: impl FnMut(Phase)) {
     let mut files: Vec<Keeping> = files.into_iter().map(Keeping::new).collect();
     loop {
         show(Phase::Waiting);
-        wait_for_content(&files, sleeper);
+        wait_for_content(&files);
         // Looked at before the slots: what was left in them before the request is seen after it.
         let last = stop.requested();
         for file in &mut files {
@@ -160,10 +126,14 @@ pub fn keep(files: Vec<KeptFile>, (sleeper, stop): (&Sleeper, &Stop), mut show: 
     }
 }
 
-/// Blocks until there is something in a slot, or a producer is gone; at most one turn.
-fn wait_for_content(files: &[Keeping], sleeper: &Sleeper) {
-    let is_idle = |file: &Keeping| file.over || file.file.content.is_idle();
-    sleeper.sleep(TURN, || files.iter().all(is_idle));
+/// Blocks until there is something in a slot, or a sender is gone; at most one turn.
+fn wait_for_content(files: &[Keeping]) {
+    let mut ready = Select::new();
+    // A slot without a sender is always ready.
+    for file in files.iter().filter(|file| !file.over) {
+        ready.recv(&file.file.content);
+    }
+    let _ = ready.ready_timeout(TURN);
 }
 
 impl Keeping {
@@ -177,10 +147,10 @@ impl Keeping {
     }
 
     fn fetch(&mut self) {
-        let (content, is_over) = self.file.content.latest();
-        self.over = is_over;
-        if content.is_some() {
-            self.unwritten = content;
+        match self.file.content.try_recv() {
+            Ok(content) => self.unwritten = Some(content),
+            Err(TryRecvError::Empty) => {}
+            Err(TryRecvError::Disconnected) => self.over = true,
         }
     }
 
@@ -436,21 +406,16 @@ mod tests {
 
     #[test]
     fn the_latest_content_wins() {
-        let (slot, fetch) = slot(&Sleeper::default());
-        assert!(slot.is_empty() && fetch.is_idle());
+        let (slot, rx) = slot();
         slot.put(Arc::new(b"old".to_vec()));
         slot.put(Arc::new(b"new".to_vec()));
-        assert!(!slot.is_empty() && !fetch.is_idle());
-        assert_eq!(fetch.latest(), (Some(content("new")), false));
-        assert_eq!(fetch.latest(), (None, false));
-        slot.put(content("last"));
-        drop(slot);
-        assert_eq!(fetch.latest(), (Some(content("last")), true));
+        assert_eq!(*rx.try_recv().unwrap(), b"new");
+        assert!(slot.is_empty());
     }
 
     /// A kept file of that name in `folder`, and its slot.
     fn kept(folder: &tempfile::TempDir, name: &str) -> (Slot, KeptFile) {
-        let (slot, content) = slot(&Sleeper::default());
+        let (slot, content) = slot();
         let file = KeptFile {
             path: folder.path().join(name),
             content,
@@ -496,11 +461,7 @@ mod tests {
         state_slot.put(content("last state"));
         status_slot.put(content("last status"));
         drop((state_slot, status_slot));
-        keep(
-            vec![state, status],
-            (&Sleeper::default(), &Stop::new().unwrap()),
-            |_| (),
-        );
+        keep(vec![state, status], &Stop::new().unwrap(), |_| ());
         assert_eq!(fs::read(folder.path().join("state.json")).unwrap(), b"last state");
         assert_eq!(fs::read(folder.path().join("status.json")).unwrap(), b"last status");
     }
@@ -514,7 +475,7 @@ mod tests {
         status_slot.put(content("stopped"));
         let stop = Stop::new().unwrap();
         stop.request();
-        keep(vec![hung, status], (&Sleeper::default(), &stop), |_| ());
+        keep(vec![hung, status], &stop, |_| ());
         assert_eq!(fs::read(folder.path().join("state.json")).unwrap(), b"state");
         assert_eq!(fs::read(folder.path().join("status.json")).unwrap(), b"stopped");
         drop(hung_slot);
@@ -530,7 +491,7 @@ mod tests {
         let path = good.path.clone();
         let stop = Stop::new().unwrap();
         let (mut turns, asked) = (0, stop.clone());
-        keep(vec![bad, good], (&Sleeper::default(), &stop), |phase| {
+        keep(vec![bad, good], &stop, |phase| {
             if phase == Phase::Waiting {
                 turns += 1;
                 match turns {

@@ -15,7 +15,6 @@ pub mod host_names;
 pub mod limits;
 pub mod log_sinks;
 pub mod logging;
-pub mod mailbox;
 pub mod passed_sockets;
 pub mod peer;
 pub mod pile;

@@ -5,9 +5,6 @@
 //! succeeded; taking exchanges the top for nothing and has the whole list to itself. Nobody ever takes a part of it. So it
 //! does no harm if the top is taken and an address comes back as another thing's (the ABA problem of such lists): what is
 //! below the new top is the top that was there.
-//!
-//! All of it is sequentially consistent, which the exchanges cost nothing: leaving something and then looking whether the
-//! taker sleeps needs no fence in between, nor does the taker that says so and then looks at the pile.
 #![allow(unsafe_code)]
 
 use std::fmt;
@@ -63,10 +60,10 @@ impl<T: Send> Pile<T> {
         loop {
             // SAFETY: the node is ours until the exchange succeeds (INVARIANT).
             unsafe { (*node).below = top };
-            // It releases: who takes the node sees what is in it.
+            // Release: who takes the node sees what is in it.
             let exchanged = self
                 .top
-                .compare_exchange_weak(top, address, Ordering::SeqCst, Ordering::Relaxed);
+                .compare_exchange_weak(top, address, Ordering::Release, Ordering::Relaxed);
             match exchanged {
                 Ok(_) => return,
                 Err(now) => top = now,
@@ -76,9 +73,9 @@ impl<T: Send> Pile<T> {
 
     /// Takes all there is. Never blocks.
     pub fn take(&self) -> Taken<T> {
-        // It acquires: the content of the newest node comes with it, and that of the older ones, because every exchange since
+        // Acquire: the content of the newest node comes with it, and that of the older ones, because every exchange since
         // is part of the release sequence of theirs.
-        let mut top = self.top.swap(NONE, Ordering::SeqCst);
+        let mut top = self.top.swap(NONE, Ordering::Acquire);
         let mut first = NONE;
         while top != NONE {
             let node = ptr::with_exposed_provenance_mut::<Node<T>>(top);
@@ -95,7 +92,7 @@ impl<T: Send> Pile<T> {
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.top.load(Ordering::SeqCst) == NONE
+        self.top.load(Ordering::Relaxed) == NONE
     }
 }
 
@@ -117,18 +114,11 @@ impl<T: Send> fmt::Debug for Pile<T> {
     }
 }
 
-impl<T: Send> Taken<T> {
-    /// Whether nothing of it is left.
-    pub fn is_empty(&self) -> bool {
-        self.first == NONE
-    }
-}
-
 impl<T: Send> Iterator for Taken<T> {
     type Item = T;
 
     fn next(&mut self) -> Option<T> {
-        if self.is_empty() {
+        if self.first == NONE {
             return None;
         }
         // SAFETY: the node is ours, was made by `Box::into_raw`, and leaves the list here (INVARIANT).

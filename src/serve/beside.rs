@@ -25,7 +25,6 @@ use crate::process::clock::epoch_seconds;
 use crate::process::config::{AdminSocket, Config};
 use crate::process::files::{self, Durability, KeptFile, LockError, LockFile, Phase, Slot, lock_path};
 use crate::process::logging::{self, LogControl};
-use crate::process::mailbox::Sleeper;
 use crate::process::safe_open::{self, is_refusal};
 use crate::process::stop::Stop;
 use crate::process::systemd::Notifier;
@@ -171,11 +170,11 @@ pub(super) fn start_files(paths: [Option<PathBuf>; 2], beats: &'static Beats) ->
             "whoever watches it must take this server for hung or dead",
         ),
     ];
-    let (mut kept, sleeper) = (Vec::new(), Sleeper::default());
+    let mut kept = Vec::new();
     let mut slots = [None, None];
     for ((path, (durability, if_not_written)), slot) in paths.into_iter().zip(WORTH).zip(&mut slots) {
         let Some(path) = path else { continue };
-        let (tx, content) = files::slot(&sleeper);
+        let (tx, content) = files::slot();
         *slot = Some(tx);
         kept.push(KeptFile {
             path,
@@ -192,7 +191,7 @@ pub(super) fn start_files(paths: [Option<PathBuf>; 2], beats: &'static Beats) ->
     let stopped = stop.clone();
     let body = move || {
         beat.adopt();
-        files::keep(kept, (&sleeper, &stopped), shown_by(beat));
+        files::keep(kept, &stopped, shown_by(beat));
         beat.turn_to(Operation::Ended);
     };
     let handle = threads::spawn("files", CORE_STACK_BYTES, None, body).map_err(resource("thread files"))?;

@@ -59,30 +59,3 @@ fn a_thread_that_stops_while_it_wakes_the_log_holds_up_nobody() {
         assert!(server.stop().success(), "{}", server.lines().all());
     }
 }
-
-/// The thread goes on by some instructions at a time, from its sleep through all that it does with an event and back, and at
-/// each of these places it stands still until somebody else has got the next event. In a library it does not stop: in the
-/// allocator it may have a lock that others need.
-#[test]
-fn a_thread_that_stops_anywhere_in_its_work_holds_up_no_event() {
-    const PLACES: usize = 400;
-    const APART: usize = 23;
-    for (name, delivery) in [("client-1", "queued"), ("journal", "direct"), ("log", "direct")] {
-        let flags = ["--journal", "journal", "--log-level", "debug", "--delivery", delivery];
-        let mut server = TestServer::start(&flags);
-        let (mut first, mut second) = (server.client(), server.client());
-        let Some(stopped) = Stopped::at(&server, name, Call::waits) else {
-            return;
-        };
-        server.send(numbered(0, 100));
-        second.expect_numbers(0..1);
-        for number in 1..PLACES {
-            stopped.step(APART);
-            server.send(numbered(number, 100));
-            second.expect_numbers(number..number + 1);
-        }
-        drop(stopped);
-        first.expect_numbers(0..PLACES);
-        assert!(server.stop().success(), "{name}: {}", server.lines().all());
-    }
-}

@@ -8,9 +8,8 @@ use crate::pipeline::event::Seq;
 use crate::pipeline::requests::{Missed, Unanswered};
 use crate::process::clock::pause;
 use crate::process::limits;
-use crate::process::mailbox::Mailbox;
 use crate::process::words::count;
-use crossbeam_channel::TryRecvError;
+use crossbeam_channel::{Receiver, TryRecvError};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -18,7 +17,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) struct CatchUp {
     /// The answer to our question what it misses, while there is none.
-    pub(super) asked: Option<Mailbox<Missed>>,
+    pub(super) asked: Option<Receiver<Missed>>,
     /// What is still to be encoded.
     pub(super) batches: VecDeque<Arc<Batch>>,
     /// The number after which it goes on.
@@ -81,7 +80,7 @@ impl Running {
             return !self.backlog.is_empty();
         }
         if catch_up.asked.is_none() {
-            match self.w.fanout.ask_missed(self.w.link.id(), &self.w.sleeper) {
+            match self.w.fanout.ask_missed(self.w.link.id()) {
                 Ok(answer) => catch_up.asked = Some(answer),
                 // Later; whatever else there is to do is done first.
                 Err(Unanswered::Late) => pause(BUSY),
@@ -94,7 +93,7 @@ impl Running {
     /// Whether the answer to our question is there, so that there is something to go on with.
     pub(super) fn take_answer(&mut self) -> bool {
         let answer = self.catch_up.as_ref().and_then(|catch_up| catch_up.asked.as_ref());
-        match answer.map(Mailbox::try_recv) {
+        match answer.map(Receiver::try_recv) {
             Some(Ok(missed)) => {
                 self.take_missed(missed);
                 true

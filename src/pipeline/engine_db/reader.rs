@@ -18,12 +18,11 @@ use crate::pipeline::machines::merge::{EngineRow, Process, RecoveredTo, mark};
 use crate::pipeline::requests::{FanoutHandle, Found, Refused};
 use crate::process::clock::{pause, rfc3339, timespec};
 use crate::process::config::show_duration;
-use crate::process::mailbox::Mailbox;
 use crate::process::procfs::{HostBegun, Processes};
 use crate::process::stop::Stop;
 use crate::process::waits;
 use crate::process::words::{count, pick};
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Select, Sender};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -491,11 +490,16 @@ impl Reader {
     /// Waits until the fan-out has taken it in.
     fn hand_over(&self, found: Found) -> Result<(), Interrupted> {
         let _doing = self.beat.begin(Operation::HandingOver);
-        let wait = |answer: Option<&Mailbox<()>>| {
+        let wait = |answer: Option<&Receiver<()>>| {
             drill::obey(self.beat);
             self.beat.step();
             match answer {
-                Some(answer) => answer.wait(TURN),
+                // What it has given stays in the channel for whoever looks next.
+                Some(answer) => {
+                    let mut ready = Select::new();
+                    ready.recv(answer);
+                    let _ = ready.ready_timeout(TURN);
+                }
                 None => pause(TURN),
             }
             !self.stop.requested()

@@ -13,7 +13,7 @@ use crate::pipeline::machines::Snapshot;
 use crate::pipeline::position::Position;
 use crate::pipeline::requests::{Found, Joined, Missed, PastPage, Refused, Request, Start};
 use crate::process::clock::{epoch_seconds, json_seconds};
-use crate::process::mailbox::Post;
+use crossbeam_channel::Sender;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -56,7 +56,7 @@ impl Fanout {
 
     /// Brings a client to the live stream: it catches up from its position if that is one of ours, else it gets the
     /// state as of now.
-    pub(super) fn catch_up(&mut self, mut subscriber: Subscriber, start: Start, reply: &Post<Joined>) {
+    pub(super) fn catch_up(&mut self, mut subscriber: Subscriber, start: Start, reply: &Sender<Joined>) {
         let newest = self.history.newest();
         let since = match start {
             Start::State => None,
@@ -102,7 +102,7 @@ impl Fanout {
     }
 
     /// Gives a client that is behind what it misses: the next batches of the history, or the state now.
-    pub(super) fn answer_missed(&mut self, id: u64, reply: &Post<Missed>) {
+    pub(super) fn answer_missed(&mut self, id: u64, reply: &Sender<Missed>) {
         let newest = self.history.newest();
         let Some(index) = self.clients.iter().position(|client| client.link().id() == id) else {
             return;

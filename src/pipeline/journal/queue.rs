@@ -4,7 +4,7 @@ use crate::pipeline::batch::Batch;
 use crate::pipeline::event::Seq;
 use crate::pipeline::journal::Displaced;
 use crate::pipeline::journal::segments::segment_name;
-use crate::process::mailbox::{Mailbox, Post, mailbox};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use serde_json::{Value, json};
 use std::io;
 use std::sync::Arc;
@@ -23,21 +23,21 @@ const FOREIGN: i32 = -3;
 /// The fan-out's end of the queue.
 #[derive(Debug)]
 pub struct JournalTx {
-    tx: Post<Arc<Batch>>,
+    tx: Sender<Arc<Batch>>,
     gauges: Arc<JournalGauges>,
 }
 
 /// The journal's end of the queue.
 #[derive(Debug)]
 pub struct JournalRx {
-    rx: Mailbox<Arc<Batch>>,
+    rx: Receiver<Arc<Batch>>,
     gauges: Arc<JournalGauges>,
 }
 
 /// Makes the queue. Full policy: a batch that finds it full is not journaled; its events are counted, and the journal
 /// gets a line for their numbers when there is room again.
 pub fn queue(gauges: &Arc<JournalGauges>) -> (JournalTx, JournalRx) {
-    let (tx, rx) = mailbox(QUEUE_BATCHES);
+    let (tx, rx) = bounded(QUEUE_BATCHES);
     let tx = JournalTx {
         tx,
         gauges: Arc::clone(gauges),
@@ -66,7 +66,7 @@ impl JournalTx {
 
 impl JournalRx {
     /// To wait for a batch.
-    pub fn mailbox(&self) -> &Mailbox<Arc<Batch>> {
+    pub fn channel(&self) -> &Receiver<Arc<Batch>> {
         &self.rx
     }
 
@@ -193,7 +193,7 @@ mod tests {
         }
         tx.offer(&batch(QUEUE_BATCHES as u64 + 5, b"{}"));
         assert_eq!((gauges.dropped(), rx.offered()), (5, QUEUE_BATCHES as u64 + 5));
-        while let Ok(batch) = rx.mailbox().try_recv() {
+        while let Ok(batch) = rx.channel().try_recv() {
             rx.took(&batch);
         }
         assert_eq!(gauges.json()["queued_bytes"], 0);
@@ -209,10 +209,10 @@ mod tests {
         tx.offer(&batch(1, &vec![b'x'; QUEUE_BYTES + 1]));
         tx.offer(&batch(2, b"{}"));
         assert_eq!(gauges.dropped(), 1);
-        rx.took(&rx.mailbox().try_recv().unwrap());
+        rx.took(&rx.channel().recv().unwrap());
         for first in 3..7 {
             tx.offer(&batch(first, &large));
         }
-        assert_eq!((gauges.dropped(), rx.mailbox().len()), (3, 2));
+        assert_eq!((gauges.dropped(), rx.channel().len()), (3, 2));
     }
 }

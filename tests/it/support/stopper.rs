@@ -5,7 +5,6 @@ use crate::support::{DEADLINE, TestServer, eventually, skipped};
 use std::ffi::{c_int, c_void};
 use std::fs;
 use std::io;
-use std::ops::Range;
 use std::ptr;
 use std::time::Instant;
 
@@ -27,18 +26,6 @@ impl Call {
         }
     }
 
-    /// Whether it waits to be woken: by a futex, or by a descriptor.
-    pub fn waits(&self) -> bool {
-        match self.number {
-            libc::SYS_futex => {
-                let operation = self.arguments[1] as c_int & !(libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME);
-                matches!(operation, libc::FUTEX_WAIT | libc::FUTEX_WAIT_BITSET)
-            }
-            libc::SYS_ppoll => true,
-            _ => false,
-        }
-    }
-
     fn is_about_an_eventfd(&self) -> bool {
         let file = fs::read_link(format!("/proc/{}/fd/{}", self.pid, self.arguments[0]));
         file.is_ok_and(|file| file.to_string_lossy().contains("eventfd"))
@@ -49,8 +36,6 @@ impl Call {
 #[derive(Debug)]
 pub struct Stopped {
     thread: c_int,
-    /// Where the server's own code is in its memory.
-    code: Vec<Range<u64>>,
 }
 
 impl Stopped {
@@ -63,8 +48,7 @@ impl Stopped {
             skipped(format_args!("what a stopped {name} does to others, because {error}"));
             return None;
         }
-        let code = own_code(pid);
-        let (stopped, begun) = (Stopped { thread, code }, Instant::now());
+        let (stopped, begun) = (Stopped { thread }, Instant::now());
         request(libc::PTRACE_INTERRUPT, thread, 0).unwrap();
         loop {
             let signal = match stopped.wait() {
@@ -85,59 +69,22 @@ impl Stopped {
         }
     }
 
-    /// Lets the thread go on by `instructions`, and then as far as its next one in the server's own code, out of libraries.
-    /// A system call is one of them, however long it takes.
-    #[track_caller]
-    pub fn step(&self, instructions: usize) {
-        let mut done = 0;
-        while done < instructions
-            || !self
-                .code
-                .iter()
-                .any(|code| code.contains(&self.info().instruction_pointer))
-        {
-            request(libc::PTRACE_SINGLESTEP, self.thread, 0).unwrap();
-            self.wait();
-            done += 1;
-        }
-    }
-
     /// Blocks until the thread stops; how.
     #[track_caller]
     fn wait(&self) -> c_int {
-        let looked = |options| {
+        let status = eventually("the thread stops", || {
             let mut status = 0;
             // SAFETY: waitpid(2) writes one int to the address given, that of `status`.
-            let waited = unsafe { libc::waitpid(self.thread, &raw mut status, libc::__WALL | options) };
+            let waited = unsafe { libc::waitpid(self.thread, &raw mut status, libc::__WALL | libc::WNOHANG) };
             assert!(waited >= 0, "{}", io::Error::last_os_error());
             (waited == self.thread).then_some(status)
-        };
-        // A step takes microseconds, for which the first looks are enough.
-        let soon = (0..100).find_map(|_| {
-            std::thread::yield_now();
-            looked(libc::WNOHANG)
         });
-        let status = soon.unwrap_or_else(|| eventually("the thread stops", || looked(libc::WNOHANG)));
         assert!(libc::WIFSTOPPED(status), "the thread has ended: {status:x}");
         status
     }
 
     /// The call before which it stands, if it does not stand behind one.
     fn call(&self, pid: u32) -> Option<Call> {
-        let info = self.info();
-        (info.op == libc::PTRACE_SYSCALL_INFO_ENTRY).then(|| {
-            // SAFETY: the kernel fills this one of the union before a call.
-            let entry = unsafe { info.u.entry };
-            Call {
-                pid,
-                number: entry.nr as i64,
-                arguments: entry.args,
-            }
-        })
-    }
-
-    /// Where it stands.
-    fn info(&self) -> libc::ptrace_syscall_info {
         // SAFETY: all its fields are numbers, for which zero is a value.
         let mut info: libc::ptrace_syscall_info = unsafe { std::mem::zeroed() };
         let bytes = size_of_val(&info);
@@ -151,7 +98,15 @@ impl Stopped {
             )
         };
         assert!(got > 0, "{}", io::Error::last_os_error());
-        info
+        (info.op == libc::PTRACE_SYSCALL_INFO_ENTRY).then(|| {
+            // SAFETY: the kernel fills this one of the union before a call.
+            let entry = unsafe { info.u.entry };
+            Call {
+                pid,
+                number: entry.nr as i64,
+                arguments: entry.args,
+            }
+        })
     }
 }
 
@@ -170,22 +125,6 @@ fn request(request: libc::c_uint, thread: c_int, data: usize) -> io::Result<()> 
         return Err(io::Error::last_os_error());
     }
     Ok(())
-}
-
-/// Where the program itself lies in the memory of process `pid` (proc_pid_maps(5)), without its libraries.
-fn own_code(pid: u32) -> Vec<Range<u64>> {
-    let program = fs::read_link(format!("/proc/{pid}/exe")).unwrap();
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
-    let own = maps
-        .lines()
-        .filter(|line| line.contains(" r-xp ") && line.ends_with(program.to_str().unwrap()));
-    let range = |line: &str| {
-        let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
-        u64::from_str_radix(from, 16).unwrap()..u64::from_str_radix(to, 16).unwrap()
-    };
-    let ranges: Vec<_> = own.map(range).collect();
-    assert!(!ranges.is_empty(), "{maps}");
-    ranges
 }
 
 /// The kernel's number of a thread.
