@@ -555,7 +555,7 @@ fn an_engine_finds_no_socket_while_the_journal_is_recovered() {
 /// The next start then skips no number. A limit of descriptors has the start fail at each of its steps.
 #[test]
 fn a_start_that_fails_after_it_began_the_journal_ends_it() {
-    let mut ended = 0;
+    let (mut ended, mut served) = (0, 0);
     for descriptors in 4.. {
         let folder = folder();
         let mut command = Command::new(env!("CARGO_BIN_EXE_threadcast"));
@@ -580,7 +580,12 @@ fn a_start_that_fails_after_it_began_the_journal_ends_it() {
             assert!(last.get("end").is_some(), "{descriptors}: {status}: {lines:?}");
         }
         if announced && status.success() {
-            break;
+            // Threads open things at the same time, so with one more it may fail again.
+            served += 1;
+            if served == 4 {
+                break;
+            }
+            continue;
         }
         ended += usize::from(!lines.is_empty());
     }
