@@ -110,7 +110,7 @@ impl Reports {
         };
         let taken = bytes.len().min(left.capacity() - left.len());
         left.extend_from_slice(&bytes[..taken]);
-        // Release: whoever sees the number as done has written what was left before it.
+        // Release: a thread that reads this number also sees the bytes that were left before.
         self.0.asked.fetch_add(1, Ordering::Release);
         drop(left);
         // It cannot fail in a way that matters: a full counter wakes as well.

@@ -340,7 +340,7 @@ impl EventSocket {
         (now & self.mode != self.mode && self.path_state() == PathState::Ours).then_some(now)
     }
 
-    /// Why the path cannot be looked at, if it cannot.
+    /// Returns the error with which the file system hides what stands at the path; `None` if it shows it.
     pub fn unseen(&self) -> Option<io::Error> {
         identity(&self.path).err().filter(|error| !is_absence(error))
     }

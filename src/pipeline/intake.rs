@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 /// Most entries. Full policy: wait while the fan-out moves, then drop, count, and say so in the stream's own order.
 pub const INTAKE_LEN_MAX: usize = 65_536;
-/// Most bytes of events in the queue, unless a limit of the address space has no room for so many.
+/// Most bytes of events in the queue, unless a limit of the address space leaves less room.
 pub const INTAKE_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// After a drop the queue must have run down this far before anything is waited for again.
 const HIGH_WATER_PERCENT: usize = 75;

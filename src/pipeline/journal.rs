@@ -56,7 +56,7 @@ const WRITE_BYTES_MAX: usize = 1024 * 1024;
 const FLUSH_LOOK: Duration = Duration::from_millis(5);
 /// How often a disk that takes nothing is tried again, and how often that is said.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
-/// How often it is looked whether somebody has taken the folder, or something out of it.
+/// How often thread `journal` looks whether somebody has taken the folder, or something out of it.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const SAY_EVERY: Duration = Duration::from_secs(60);
 
@@ -189,7 +189,7 @@ pub struct Journal {
     lock: LockFile,
     /// Somebody else has written in the folder, so that this run never does again.
     is_foreign: bool,
-    /// When it was last looked whether folder, lock and segments are still there.
+    /// When the thread last looked whether folder, lock and segments are still there.
     looked: Instant,
     /// What is missing up to this number was taken away, and no line says so yet.
     taken_to: Option<Seq>,
@@ -520,7 +520,7 @@ impl Journal {
         });
     }
 
-    /// Once a second: whether the folder is still ours, and still has what was written.
+    /// Looks once a second whether the folder is still ours, and still has what was written. Blocks on the disk.
     fn look_after_folder(&mut self) {
         if self.failing.is_some() || self.looked.elapsed() < LOOK_EVERY {
             return;

@@ -345,7 +345,7 @@ impl LockFile {
         Ok(Some(lock))
     }
 
-    /// Whether the locked file is still the one at its path, so that the lock means something to others.
+    /// Returns whether the locked file is still the one at its path, so that the lock means something to others.
     ///
     /// # Errors
     /// The file system does not say.
@@ -376,7 +376,7 @@ fn open_lock(path: &Path) -> io::Result<File> {
     safe_open::append_no_link(path, true)
 }
 
-/// Whether this error of a look at a path says that nothing is there, and not that the look failed.
+/// Returns whether this error of a look at a path says that nothing is there, and not that the look failed.
 pub fn is_absence(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
@@ -581,5 +581,22 @@ mod tests {
         let next = LockFile::acquire(&path).unwrap();
         assert!(LockFile::of(later, &path).unwrap().is_none());
         assert!(next.is_at_its_path().unwrap());
+    }
+
+    #[test]
+    fn a_lock_that_a_snapshot_has_linked_still_locks() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, snapshot) = (folder.path().join("x.lock"), folder.path().join("snapshot"));
+        fs::write(&path, "17\n").unwrap();
+        fs::hard_link(&path, &snapshot).unwrap();
+        let lock = LockFile::acquire(&path).unwrap();
+        assert!(matches!(LockFile::acquire(&path), Err(LockError::Held { .. })));
+        assert_eq!(
+            fs::read_to_string(&snapshot).unwrap(),
+            "17\n",
+            "it may be somebody's file"
+        );
+        drop(lock);
+        LockFile::acquire(&path).unwrap();
     }
 }

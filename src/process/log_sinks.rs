@@ -504,6 +504,29 @@ mod tests {
     }
 
     #[test]
+    fn a_pipe_in_the_files_place_loses_only_what_it_has_no_room_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut log, losses) = log_in(folder.path());
+        let (mut reader, writer) = io::pipe().unwrap();
+        let pipe = format!("/proc/self/fd/{}", writer.as_fd().as_raw_fd());
+        log.path = PathBuf::from(pipe);
+        // More than any pipe holds (pipe(7)), in lines that it takes whole.
+        let line = [vec![b'x'; PIPE_BUF - 1], vec![b'\n']].concat();
+        while losses.total() == 0 {
+            log.write_line(&line);
+        }
+        assert!(log.failed_at.is_none() && log.open.is_some(), "it stays open");
+        log.write_line(b"lost too\n");
+        assert_eq!(losses.total(), 2);
+        let mut taken = vec![0; 4 * PIPE_BUF];
+        io::Read::read_exact(&mut reader, &mut taken).unwrap();
+        log.write_line(b"next\n");
+        assert_eq!(losses.total(), 2, "at once, not after a pause");
+        drop((log, writer));
+        assert!(io::read_to_string(reader).unwrap().ends_with("x\nnext\n"));
+    }
+
+    #[test]
     fn a_file_removed_under_us_is_made_anew() {
         let folder = tempfile::tempdir().unwrap();
         let (mut log, _) = log_in(folder.path());

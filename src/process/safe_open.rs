@@ -175,7 +175,7 @@ fn walk(path: &Path, flags: OFlags) -> io::Result<File> {
             .iter()
             .find(|own| left.is_empty() && target == Path::new(own.0))
         {
-            // Whoever made it: nothing of anybody's is written.
+            // Its maker does not matter, because nobody's file is written.
             return own_descriptor(CWD, OsStr::new(own.1), flags);
         }
         judge_link(folder.as_fd(), &link, &part)?;
@@ -476,6 +476,28 @@ mod tests {
             &append_no_link(&folder.path().join("link"), true).unwrap_err()
         ));
         assert!(!folder.path().join("new").exists());
+    }
+
+    /// What `setfacl -m u:65534:rwx` writes (linux/posix_acl_xattr.h): version 2, then tag, permissions and id of each entry.
+    const ACL_OF_NOBODY: [u8; 44] = [
+        2, 0, 0, 0, 1, 0, 7, 0, 255, 255, 255, 255, 2, 0, 7, 0, 254, 255, 0, 0, 4, 0, 5, 0, 255, 255, 255, 255, 16, 0,
+        7, 0, 255, 255, 255, 255, 32, 0, 5, 0, 255, 255, 255, 255,
+    ];
+
+    #[test]
+    fn a_folder_that_an_access_list_opens_is_not_ours_alone() {
+        let folder = folder_of_mode(0o775);
+        let link = folder.path().join("log");
+        symlink("target", &link).unwrap();
+        let flags = rustix::fs::XattrFlags::empty();
+        if rustix::fs::setxattr(folder.path(), "system.posix_acl_access", &ACL_OF_NOBODY, flags).is_err() {
+            #[expect(clippy::print_stderr, reason = "so a test says that it did not run")]
+            {
+                eprintln!("SKIPPED: an access list, which this file system does not have");
+            }
+            return;
+        }
+        refuses(&link, "is a link in a folder that other users may write");
     }
 
     #[test]

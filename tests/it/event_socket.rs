@@ -1,12 +1,11 @@
 //! The event socket belongs to one live server at a time: nobody's socket is hurt, a lost path is noticed, said, and
 //! taken back, and nothing is left behind.
 
-use crate::support::server::{in_shell, run};
+use crate::support::server::{in_shell, run, start_with_descriptors};
 use crate::support::{DEADLINE, TestServer, eventually, pause, skipped, uninterrupted};
-use rustix::process::{Pid, Signal, geteuid, kill_process};
+use rustix::process::{Signal, geteuid};
 use serde_json::Value;
 use std::fs::{self, Permissions};
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -397,23 +396,7 @@ fn a_start_that_fails_halfway_leaves_nothing_behind() {
     let path = folder.path().join("events.sock");
     let mut after_binding = 0;
     for descriptors in 4.. {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_threadcast"));
-        command
-            .args(["serve", "--port", "0", "--event-socket-path"])
-            .arg(&path)
-            .current_dir(folder.path());
-        in_shell(&mut command, &["sh"], &format!("ulimit -n {descriptors}"));
-        let mut child = command.spawn().unwrap();
-        let mut said = BufReader::new(child.stderr.take().unwrap())
-            .lines()
-            .map_while(Result::ok);
-        let announced = said.any(|line| line.contains(" listens on http://"));
-        // A server that has come so far fails by itself, or serves until it is told to end.
-        if announced {
-            kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
-        }
-        said.for_each(drop);
-        let status = child.wait().unwrap();
+        let (announced, status) = start_with_descriptors(descriptors, folder.path(), &[]);
         assert!(!path.exists() && !lock_of(&path).exists(), "{descriptors}: {status}");
         if announced && status.success() {
             break;

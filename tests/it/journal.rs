@@ -4,16 +4,15 @@
 use crate::signals::BLOCKING_OPEN;
 use crate::support::client::Options;
 use crate::support::compile;
-use crate::support::server::{in_shell, mounting_shell, run};
+use crate::support::server::{in_shell, mounting_shell, run, start_with_descriptors};
 use crate::support::{DEADLINE, TestClient, TestServer, eventually, number_of, numbered, pause, state_change};
 use crate::tail::Running;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -558,23 +557,8 @@ fn a_start_that_fails_after_it_began_the_journal_ends_it() {
     let (mut ended, mut served) = (0, 0);
     for descriptors in 4.. {
         let folder = folder();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_threadcast"));
-        command
-            .args(["serve", "--port", "0", "--journal", "journal", "--event-socket-path"])
-            .arg(folder.path().join("events.sock"))
-            .current_dir(folder.path());
-        in_shell(&mut command, &["sh"], &format!("ulimit -n {descriptors}"));
-        let mut child = command.spawn().unwrap();
-        let mut said = BufReader::new(child.stderr.take().unwrap())
-            .lines()
-            .map_while(Result::ok);
-        let announced = said.any(|line| line.contains(" listens on http://"));
-        // A server that has come so far fails by itself, or serves until it is told to end.
-        if announced {
-            kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
-        }
-        said.for_each(drop);
-        let status = child.wait().unwrap();
+        let flags = ["--journal", "journal"];
+        let (announced, status) = start_with_descriptors(descriptors, folder.path(), &flags);
         let lines = lines(&folder.path().join("journal"));
         if let Some(last) = lines.last() {
             assert!(last.get("end").is_some(), "{descriptors}: {status}: {lines:?}");

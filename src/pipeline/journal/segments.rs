@@ -332,7 +332,7 @@ impl Store {
         self.close();
     }
 
-    /// Notes that so many events are among the lines that were written last.
+    /// Counts `events` to the segment that was written last.
     pub fn note_events(&mut self, events: u64) {
         let current = self.current.as_mut().map(|current| &mut current.segment);
         if let Some(segment) = current.or(self.old.back_mut()) {
@@ -378,7 +378,7 @@ impl Store {
         Ok((taken.segments > 0).then_some(taken))
     }
 
-    /// Whether nobody else has written in the folder: every segment there that has something in it is one of ours, and as
+    /// Returns whether nobody else has written in the folder: every segment there that has something in it is one of ours, and as
     /// long as we left it. No folder is as good.
     /// Blocks on the disk.
     ///
@@ -471,7 +471,7 @@ impl Store {
         File::open(&self.folder)?.sync_all()
     }
 
-    /// Whether [`Store::retire`] has something to remove.
+    /// Returns whether [`Store::retire`] has something to remove.
     pub fn is_retiring_due(&self) -> bool {
         let oldest = self.old.front().map(|oldest| oldest.age.get());
         oldest.is_some_and(|age| age >= self.limits.keep_age || self.bytes() > self.limits.keep_bytes)
@@ -517,7 +517,7 @@ impl Store {
 }
 
 impl Current {
-    /// Whether the file is still the one at its path, and as long as it was left.
+    /// Returns whether the file is still the one at its path, and as long as it was left.
     fn is_whole(&self) -> io::Result<bool> {
         // A file that does not even know itself any more was removed at its server (ESTALE).
         let has_all = self

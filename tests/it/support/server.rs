@@ -357,6 +357,29 @@ pub fn in_shell(command: &mut Command, shell: &[&str], script: &str) {
     *command = wrapped;
 }
 
+/// Starts a server in `folder` with so many descriptors, tells it to end once it has announced itself, and waits until it has
+/// ended: whether it announced itself, and its status.
+pub fn start_with_descriptors(descriptors: usize, folder: &Path, flags: &[&str]) -> (bool, ExitStatus) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_threadcast"));
+    command
+        .args(["serve", "--port", "0", "--event-socket-path"])
+        .arg(folder.join("events.sock"))
+        .args(flags)
+        .current_dir(folder);
+    in_shell(&mut command, &["sh"], &format!("ulimit -n {descriptors}"));
+    let mut child = command.spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap())
+        .lines()
+        .map_while(Result::ok);
+    let announced = said.any(|line| line.contains(" listens on http://"));
+    // A server that has come so far fails by itself, or serves until it is told to end.
+    if announced {
+        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    }
+    said.for_each(drop);
+    (announced, child.wait().unwrap())
+}
+
 /// A shell in which `mount` changes nothing for anybody else; `None`, said, where this user may not have one.
 pub fn mounting_shell() -> Option<&'static [&'static str]> {
     const SHELL: &[&str] = &["unshare", "--mount", "sh"];
