@@ -221,6 +221,50 @@ fn a_journal_that_another_server_has_taken_is_left_alone() {
     }
 }
 
+#[test]
+fn a_server_without_its_folder_removes_nothing_there() {
+    let keep = Duration::from_secs(6);
+    let flags = [
+        "--journal",
+        "journal",
+        "--journal-segment-bytes",
+        "64KiB",
+        "--journal-keep-age",
+        "6s",
+    ];
+    let mut server = TestServer::start(&flags);
+    let journal = server.path("journal");
+    publish(&server, 0..1500);
+    // Another folder with the same files takes its place, and another server that.
+    server.suspend();
+    let begun = std::time::Instant::now();
+    let other_folder = folder();
+    let other_journal = other_folder.path().join("journal");
+    fs::create_dir(&other_journal).unwrap();
+    for entry in fs::read_dir(&journal).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, other_journal.join(path.file_name().unwrap())).unwrap();
+    }
+    fs::rename(&journal, journal.with_extension("old")).unwrap();
+    fs::rename(&other_journal, &journal).unwrap();
+    let names = || {
+        let entries = fs::read_dir(&journal).unwrap();
+        let names: std::collections::BTreeSet<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names
+    };
+    let _other = TestServer::start_in(other_folder, &["--journal", journal.to_str().unwrap()]);
+    let before = names();
+    assert!(before.len() > 3, "{before:?}");
+    server.signal(Signal::CONT);
+    server.wait_for_line("🚨 the journal cannot be written: its folder is not ours any more");
+    eventually("what it knows has become too old", || {
+        (begun.elapsed() > 2 * keep).then_some(())
+    });
+    assert_eq!(names(), before);
+    server.stop();
+    assert_eq!(names(), before);
+}
+
 /// Starts a server that must not come up: its status, and what it said.
 fn refused(folder: &Path, flags: &[&str]) -> (i32, String) {
     let base = ["serve", "--port", "0", "--event-socket-path", "events.sock"];
