@@ -29,8 +29,8 @@ fn number_in(table: &str, group: &str) -> Option<u32> {
     })
 }
 
-/// Whether nobody but this user is in the group: the group of one's own that many systems give each user, together with an
-/// umask of 002. What other sources than /etc/passwd and /etc/group say of it is not seen; a group or user that is not in
+/// Returns whether nobody but this user is in the group: the group of one's own that many systems give each user, together
+/// with an umask of 002. What other sources than /etc/passwd and /etc/group say of it is not seen; a group or user that is not in
 /// these files counts as somebody else's. Blocks on these files.
 pub fn is_private(group: u32, user: u32) -> bool {
     let table = |path| fs::read_to_string(path).unwrap_or_default();

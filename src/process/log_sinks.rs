@@ -166,7 +166,7 @@ impl RotatingFile {
         Ok(())
     }
 
-    /// Whether somebody has removed or renamed the file under us (a person, logrotate, or another server).
+    /// Returns whether somebody has removed or renamed the file under us (a person, logrotate, or another server).
     fn is_gone(&self, file: &File) -> bool {
         let same = |ours: fs::Metadata, there: fs::Metadata| ours.dev() == there.dev() && ours.ino() == there.ino();
         match (file.metadata(), fs::metadata(&self.path)) {
@@ -241,7 +241,7 @@ impl RotatingFile {
         // Only as far as the first free number, so that trying again and again pushes no older file out.
         let mut free = None;
         for number in 1..OLD_FILES_MAX {
-            // One that cannot be looked at may be there, and must not be replaced.
+            // A file that the system does not show may be there, and must not be replaced.
             if !numbered(number).try_exists()? {
                 free = Some(number);
                 break;

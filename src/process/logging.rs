@@ -417,7 +417,7 @@ impl LogThread {
         self.shared.queue.lines.take()
     }
 
-    /// Says what must be said between two lines.
+    /// Reports losses and left-out lines between two lines.
     fn report(&self) {
         self.report_losses();
         self.report_left_out(false);

@@ -18,7 +18,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicUsize, Ordering};
 
-/// Things that wait to be taken, in the order in which they were left. It has no bound: whoever leaves things counts them.
+/// Things that wait to be taken, in the order in which they were left. It has no bound: the threads that leave things count
+/// them.
 pub struct Pile<T: Send> {
     /// The address of the newest node, or [`NONE`]. An address and not a pointer, because an exchange compares addresses:
     /// the node that it finds may be another one than the node that was loaded.
@@ -90,7 +91,7 @@ impl<T: Send> Pile<T> {
         }
     }
 
-    /// Whether nothing waits.
+    /// Returns whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.top.load(Ordering::Relaxed) == NONE
     }

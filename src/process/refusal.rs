@@ -40,7 +40,7 @@ impl Refusal {
         }
     }
 
-    /// Whether fewer clients would help.
+    /// Returns whether fewer clients would help.
     pub fn is_limit(self) -> bool {
         !matches!(self, Refusal::Filter | Refusal::Other)
     }

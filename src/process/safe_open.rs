@@ -69,8 +69,8 @@ pub fn append_no_link(path: &Path, create: bool) -> io::Result<File> {
     Ok(file)
 }
 
-/// Whether the file at the end of `path` is one to replace by another: missing, or a regular file, once links that may
-/// be followed are followed. Gives the path with those links resolved, or `None` for /dev/null, which keeps nothing.
+/// Judges whether the file at the end of `path` is one to replace by another: missing, or a regular file, once links that may
+/// be followed are followed. Returns the path with those links resolved, or `None` for /dev/null, which keeps nothing.
 ///
 /// # Errors
 /// Something else stands there, or the kernel refuses to look.
@@ -78,7 +78,7 @@ pub fn replaceable(path: &Path) -> io::Result<Option<PathBuf>> {
     replaceable_behind(path, 0)
 }
 
-/// The same for a path that so many links have led to.
+/// The same for a path to which `links` links have led.
 fn replaceable_behind(path: &Path, links: u32) -> io::Result<Option<PathBuf>> {
     let found = match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(path.to_owned())),

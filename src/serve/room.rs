@@ -1,7 +1,7 @@
 //! How many clients fit, and how a limit of the address space (RLIMIT_AS, `ulimit -v`) is divided among them, the history
 //! and the queues.
 //!
-//! Under such a limit, an allocation that finds no room ends the process, whoever makes it. So whatever can grow is bounded
+//! Under such a limit, an allocation that finds no room ends the process, in any thread. So whatever can grow is bounded
 //! here so that all of it together stays below the limit: the history and the clients' queues are made smaller, and no more
 //! connections are taken than have room. Runs on `main`, before any other thread.
 
