@@ -22,10 +22,13 @@
     reason = "as in the tests whose harness this is; its output is what a bench is for"
 )]
 
-#[path = "../tests/it/support/mod.rs"]
-#[allow(unused_imports, reason = "this uses a part of the harness")]
-mod support;
+#[path = "../tests/it"]
+mod it {
+    #[allow(unused_imports, reason = "this uses a part of the harness")]
+    pub mod support;
+}
 
+use it::support;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{ErrorKind, Read};
 use std::net::TcpStream;

@@ -1,6 +1,5 @@
 //! From arguments to a command, and the texts of `--help`.
 
-use crate::client::filter::Filter;
 use crate::commands::act::Target;
 use crate::commands::clients::Clients;
 use crate::commands::drill::Drill;
@@ -10,10 +9,11 @@ use crate::commands::request::ServerUrl;
 use crate::commands::tail::Tail;
 use crate::commands::tail_connect::StreamUrl;
 use crate::commands::tail_lines::Format;
+use crate::config::{self, Config, FileError, SETTINGS, Setting, SettingError};
 use crate::liveness::drill::DRILL_MAX;
-use crate::pipeline::position::Position;
 use crate::process::address;
-use crate::process::config::{self, Config, FileError, SETTINGS, Setting, SettingError};
+use crate::stream::filter::Filter;
+use crate::stream::position::Position;
 use lexopt::{Arg, Parser, ValueExt};
 use std::ffi::OsString;
 use std::fmt;

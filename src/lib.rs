@@ -38,19 +38,33 @@
 
 pub mod cli;
 
-pub mod serve;
-
 pub mod commands;
 
-pub mod pipeline;
+pub mod serve;
 
 pub mod client;
 
 pub mod admin;
 
-pub mod liveness;
-
 pub mod web;
+
+pub mod vitals;
+
+pub mod engine_db;
+
+pub mod config;
+
+pub mod fanout;
+
+pub mod intake;
+
+pub mod journal;
+
+pub mod outbox;
+
+pub mod stream;
+
+pub mod liveness;
 
 pub mod process;
 

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use threadcast::cli::{self, Command, WrongUsage};
 use threadcast::commands;
-use threadcast::process::config::Config;
+use threadcast::config::Config;
 use threadcast::process::exit::ExitStatus;
 
 fn main() -> ExitCode {

@@ -4,12 +4,12 @@ use crate::events::{batch_of, change, messages};
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use std::sync::Arc;
-use threadcast::client::filter::Filter;
-use threadcast::client::protocol::Protocol;
-use threadcast::client::view::View;
-use threadcast::pipeline::chunk::Chunk;
-use threadcast::pipeline::history::{History, Past};
-use threadcast::process::config::Config;
+use threadcast::config::Config;
+use threadcast::stream::chunk::Chunk;
+use threadcast::stream::filter::Filter;
+use threadcast::stream::history::{History, Past};
+use threadcast::stream::protocol::Protocol;
+use threadcast::stream::view::View;
 
 const MISSED: usize = 20_000;
 const EVENT_BYTES: usize = 200;

@@ -4,7 +4,7 @@ use crate::events::{change, filled};
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
 use std::fmt;
-use threadcast::pipeline::event::{DropCause, check};
+use threadcast::stream::event::{DropCause, check};
 
 /// A datagram and what becomes of it.
 struct Case {

@@ -3,11 +3,11 @@
 use crate::events::{batch_of, change, messages};
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
-use threadcast::client::filter::Filter;
-use threadcast::client::protocol::Protocol;
-use threadcast::client::view::View;
-use threadcast::pipeline::batch::{Batch, BatchBuilder};
-use threadcast::process::config::Config;
+use threadcast::config::Config;
+use threadcast::stream::batch::{Batch, BatchBuilder};
+use threadcast::stream::filter::Filter;
+use threadcast::stream::protocol::Protocol;
+use threadcast::stream::view::View;
 
 /// 200 B, 2 KB and 50 KB.
 const SIZES: [usize; 3] = [200, 2_000, 50_000];

@@ -1,8 +1,8 @@
 //! The events that are measured, and their reading back.
 
 use std::io::Cursor;
-use threadcast::pipeline::batch::{Batch, BatchBuilder};
-use threadcast::pipeline::event::{Seq, check};
+use threadcast::stream::batch::{Batch, BatchBuilder};
+use threadcast::stream::event::{Seq, check};
 use tungstenite::WebSocket;
 use tungstenite::protocol::Role;
 

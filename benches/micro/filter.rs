@@ -5,10 +5,10 @@ use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use std::cell::Cell;
 use std::fmt;
-use threadcast::client::filter::Filter;
-use threadcast::client::protocol::Protocol;
-use threadcast::client::view::{View, Views};
-use threadcast::pipeline::batch::{Batch, BatchBuilder, Item, Numbered};
+use threadcast::stream::batch::{Batch, BatchBuilder, Item, Numbered};
+use threadcast::stream::filter::Filter;
+use threadcast::stream::protocol::Protocol;
+use threadcast::stream::view::{View, Views};
 
 const EVENTS: usize = 256;
 const MACHINES: usize = 128;

@@ -4,11 +4,11 @@ use crate::events::{change, messages};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use std::time::{Duration, Instant};
-use threadcast::client::filter::Filter;
-use threadcast::client::protocol::Protocol;
-use threadcast::client::view::View;
-use threadcast::pipeline::event::{Event, check};
-use threadcast::pipeline::machines::{Applied, Machines};
+use threadcast::stream::event::{Event, check};
+use threadcast::stream::filter::Filter;
+use threadcast::stream::machines::{Applied, Machines};
+use threadcast::stream::protocol::Protocol;
+use threadcast::stream::view::View;
 
 /// Their snapshot is three quarters of the 1 MiB that it may have.
 const MACHINES: usize = 5_000;

@@ -1,7 +1,7 @@
 //! Where the admin socket lies, and its file: made, watched, removed.
 
 use crate::admin::folder;
-use crate::process::config::AdminSocket;
+use crate::config::AdminSocket;
 use crate::process::files::{LockError, LockFile, lock_path};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, chmodat, chownat, open};
 use rustix::io::Errno;

@@ -3,10 +3,10 @@
 //!
 //! Runs on `admin`, which waits for none of them.
 
-use crate::client::http::head;
-use crate::client::http::{Answer, Head};
 use crate::process::peer::Peer;
 use crate::process::procfs;
+use crate::web::http::head;
+use crate::web::http::{Answer, Head};
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use std::os::unix::net::UnixStream;

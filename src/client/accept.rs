@@ -8,18 +8,18 @@
 //! Ends when: asked to; the handles then go to whoever joins the threads.
 //! Watched as: `accept`, a core thread.
 
-use crate::client::gauges::ConnectionFault;
 use crate::client::handshake::{Connection, Reception, serve};
-use crate::client::http::Answer;
 use crate::liveness::beat::Beat;
 use crate::liveness::drill;
 use crate::liveness::operation::Operation;
+use crate::outbox::gauges::ConnectionFault;
 use crate::process::clock::{pause, timespec};
 use crate::process::limits;
 use crate::process::refusal::Refusal;
 use crate::process::stop::Stop;
 use crate::process::threads::{self, ThreadHandle};
 use crate::process::waits;
+use crate::web::http::Answer;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send, sockopt};

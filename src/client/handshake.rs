@@ -9,24 +9,24 @@
 //! Ends when: the page is answered, or the client has ended.
 //! Watched as: `client-N`, not a core thread: a stall makes health `degraded`.
 
-use crate::client::filter::Filter;
-use crate::client::gauges::{ClientGauges, ConnectionFault};
-use crate::client::http::head::READ_METHODS;
-use crate::client::http::{self, Answer, AnswerBounds, HEAD_DEADLINE, Head, HeadError};
 use crate::client::inbox::InboxHandle;
 use crate::client::last::start_of_last;
-use crate::client::origin::{OriginRules, with_cors};
-use crate::client::outbox::{Link, outbox};
-use crate::client::protocol::{EndReason, Protocol, v1};
-use crate::client::registry::Registry;
-use crate::client::view::View;
 use crate::client::writer::{CONTROL_QUEUE_LEN_MAX, Timing, Writer};
+use crate::fanout::requests::{FanoutGauges, FanoutHandle, Joined as JoinedBy, Start, Unanswered};
 use crate::liveness::beat::{Beat, Beats};
 use crate::liveness::operation::Operation;
-use crate::pipeline::position::Position;
-use crate::pipeline::requests::{FanoutGauges, FanoutHandle, Joined as JoinedBy, Start, Unanswered};
+use crate::outbox::gauges::{ClientGauges, ConnectionFault};
+use crate::outbox::link::{Link, outbox};
+use crate::outbox::registry::Registry;
 use crate::process::stop::Stop;
 use crate::process::words::count;
+use crate::stream::filter::Filter;
+use crate::stream::position::Position;
+use crate::stream::protocol::{EndReason, Protocol, v1};
+use crate::stream::view::View;
+use crate::web::http::head::READ_METHODS;
+use crate::web::http::{self, Answer, AnswerBounds, HEAD_DEADLINE, Head, HeadError};
+use crate::web::origin::{OriginRules, with_cors};
 use crate::web::{Site, query};
 use crossbeam_channel::bounded;
 use std::net::{SocketAddr, TcpStream};

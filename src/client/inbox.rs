@@ -10,19 +10,19 @@
 //! Watched as: `inbox`, a core thread.
 
 use crate::client::frame_rules::{Fault, FrameRules};
-use crate::client::gauges::ClientGauges;
-use crate::client::outbox::Link;
-use crate::client::protocol::{self, ClientMessage, EndReason};
 use crate::client::writer::Control;
+use crate::fanout::requests::FanoutHandle;
 use crate::liveness::beat::Beat;
 use crate::liveness::drill;
 use crate::liveness::operation::Operation;
-use crate::pipeline::chunk::{close_frame, text_frame};
-use crate::pipeline::requests::FanoutHandle;
+use crate::outbox::gauges::ClientGauges;
+use crate::outbox::link::Link;
 use crate::process::clock::timespec;
 use crate::process::stop::Stop;
 use crate::process::waits;
 use crate::process::words::count;
+use crate::stream::chunk::{close_frame, text_frame};
+use crate::stream::protocol::{self, ClientMessage, EndReason};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};

@@ -3,12 +3,12 @@
 //! Called by the client's own thread, which holds the filter against the history, a part at a time; the fan-out only hands
 //! out its batches. So a search through a large history delays nobody else.
 
-use crate::client::filter::Filter;
+use crate::fanout::requests::{FanoutHandle, Unanswered};
 use crate::liveness::beat::Beat;
-use crate::pipeline::batch::{Batch, Item};
-use crate::pipeline::event::Seq;
-use crate::pipeline::position::Position;
-use crate::pipeline::requests::{FanoutHandle, Unanswered};
+use crate::stream::batch::{Batch, Item};
+use crate::stream::event::Seq;
+use crate::stream::filter::Filter;
+use crate::stream::position::Position;
 use std::time::{Duration, Instant};
 
 /// Longest search. The largest history in memory is looked through in less, unless the host is overloaded.
@@ -65,7 +65,7 @@ fn step_back(batch: &Batch, filter: &Filter, missing: u64) -> Result<u64, Seq> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::batch::BatchBuilder;
+    use crate::stream::batch::BatchBuilder;
 
     #[test]
     fn what_is_not_wanted_or_lost_does_not_count() {

@@ -3,8 +3,8 @@
 //! The watchdog writes its verdicts into the beats; each client's own thread reads them there. So whoever hangs cannot
 //! keep it from being told, and the watchdog does nothing for it that could take time.
 
-use crate::client::protocol::v1;
 use crate::liveness::beat::{Beat, Beats, Verdict};
+use crate::stream::protocol::v1;
 
 /// What a client has been told. Of other clients' threads it is told nothing: they are no part of the server to it.
 #[derive(Debug)]

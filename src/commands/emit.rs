@@ -2,12 +2,12 @@
 
 use crate::commands::sender::{EventSender, Refusal};
 use crate::commands::{complain, end_after_grace, end_signals};
-use crate::pipeline::event::{self, DropCause};
-use crate::process::config::{Config, MAX_EVENT_BYTES_MAX, show_size};
+use crate::config::{Config, MAX_EVENT_BYTES_MAX, show_size};
 use crate::process::exit::ExitStatus;
 use crate::process::signals::EndSignals;
 use crate::process::visible::visible;
 use crate::process::words;
+use crate::stream::event::{self, DropCause};
 use rustix::io::Errno;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::AsFd;

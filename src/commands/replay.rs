@@ -2,15 +2,15 @@
 
 use crate::commands::sender::{EventSender, Refusal};
 use crate::commands::{complain, end_signals};
-use crate::pipeline::event::Seq;
-use crate::pipeline::journal::line::{self, Line};
-use crate::pipeline::journal::reader::LineReader;
-use crate::pipeline::journal::segments::{Segment, list};
+use crate::journal::line::{self, Line};
+use crate::journal::reader::LineReader;
+use crate::journal::segments::{Segment, list};
 use crate::process::clock::{parse_rfc3339, pause};
 use crate::process::exit::ExitStatus;
 use crate::process::signals::EndSignals;
 use crate::process::visible::visible;
 use crate::process::words::{count, pick};
+use crate::stream::event::Seq;
 use std::io;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};

@@ -2,8 +2,8 @@
 
 use crate::client::handshake::STREAM_PATH;
 use crate::commands::complain;
+use crate::config::Config;
 use crate::process::address::{Authority, ServerAddress};
-use crate::process::config::Config;
 use crate::process::exit::ExitStatus;
 use crate::process::visible::visible;
 use httparse::{EMPTY_HEADER, Response, Status};

@@ -1,9 +1,9 @@
 //! Sends events to a server's datagram socket without ever waiting longer than asked: what `emit` and `demo` share.
 
-use crate::pipeline::event::DropCause;
+use crate::config::MAX_EVENT_BYTES_MAX;
 use crate::process::clock::timespec;
-use crate::process::config::MAX_EVENT_BYTES_MAX;
 use crate::process::waits;
+use crate::stream::event::DropCause;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send, sockopt};

@@ -1,20 +1,20 @@
 //! `threadcast tail`: shows events as they come, stays with the server through its restarts, and goes on after the last
 //! event that it has.
 
-use crate::client::filter::Filter;
-use crate::client::protocol::Protocol;
 use crate::commands::tail_connect::{Connected, Dialer, LOOK, StreamUrl, filter_pairs};
 use crate::commands::tail_lines::{Format, Lines};
 use crate::commands::tail_notices::{Notices, to_go_on, without_numbers};
 use crate::commands::tail_place::{Heard, Place};
 use crate::commands::{complain, end_after_grace, end_signals};
-use crate::pipeline::event::{self, Seq};
-use crate::pipeline::position::Position;
 use crate::process::clock::{pause, timespec};
 use crate::process::exit::ExitStatus;
 use crate::process::signals::EndSignals;
 use crate::process::visible::visible;
 use crate::process::words::count;
+use crate::stream::event::{self, Seq};
+use crate::stream::filter::Filter;
+use crate::stream::position::Position;
+use crate::stream::protocol::Protocol;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::fmt;
 use std::io::{self, Write};

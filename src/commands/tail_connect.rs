@@ -4,12 +4,12 @@
 //! does, and is spoken with in the plain protocol, on the same connection.
 
 use crate::client::handshake::STREAM_PATH;
-use crate::client::protocol::{Protocol, v1};
 use crate::commands::tail::{End, Halt};
+use crate::config::Config;
 use crate::process::address::{Authority, ServerAddress};
-use crate::process::config::Config;
 use crate::process::threads::{self, CORE_STACK_BYTES};
 use crate::process::visible::visible;
+use crate::stream::protocol::{Protocol, v1};
 use crate::web::query;
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use std::fmt;
@@ -195,7 +195,7 @@ impl Dialer {
 }
 
 /// The pairs of a query that ask for `filter`; none when that is too long to be asked.
-pub fn filter_pairs(filter: &crate::client::filter::Filter) -> Vec<(&'static str, String)> {
+pub fn filter_pairs(filter: &crate::stream::filter::Filter) -> Vec<(&'static str, String)> {
     let lists = [("machine", filter.machines()), ("type", filter.kinds())];
     let pairs = lists.into_iter().filter_map(|(key, list)| Some((key, list?.join(","))));
     let pairs: Vec<_> = pairs.collect();
@@ -326,7 +326,7 @@ fn reason(body: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::filter::Filter;
+    use crate::stream::filter::Filter;
 
     fn with(url: &str, pairs: &[(&str, &str)]) -> String {
         let url: StreamUrl = url.parse().unwrap();

@@ -1,8 +1,8 @@
 //! How `tail` writes an event: for people, for grep, for programs.
 
-use crate::pipeline::event::Event;
 use crate::process::visible::{judged, visible};
 use crate::process::words::count;
+use crate::stream::event::Event;
 use serde_json::Value;
 use std::io::IsTerminal;
 use time::{OffsetDateTime, UtcOffset};
@@ -192,7 +192,7 @@ fn without_lone_surrogates(json: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::event::check;
+    use crate::stream::event::check;
 
     fn line(format: Format, text: &str) -> String {
         let lines = Lines {

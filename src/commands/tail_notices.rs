@@ -1,12 +1,12 @@
 //! What `tail` says on standard error about the stream: losses and new beginnings to everybody, how it goes to people.
 
-use crate::client::protocol::v1::CAUSE_HISTORY;
 use crate::commands::tail_lines::Format;
 use crate::commands::tail_place::{Heard, Missing};
-use crate::pipeline::journal::line::{DAMAGED, FAILED, QUEUE_FULL, REMOVED, RESTART};
-use crate::pipeline::position::Position;
+use crate::journal::line::{DAMAGED, FAILED, QUEUE_FULL, REMOVED, RESTART};
 use crate::process::visible::visible;
 use crate::process::words::{count, pick};
+use crate::stream::position::Position;
+use crate::stream::protocol::v1::CAUSE_HISTORY;
 use std::time::{Duration, Instant};
 
 /// Losses are said at once, then at most so often; those between are said together.
@@ -190,7 +190,7 @@ fn is_or_are(events: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::event::DropCause;
+    use crate::stream::event::DropCause;
 
     fn missing(from: u64, to: u64, count: Option<u64>, cause: &str) -> Heard<'static> {
         let cause = cause.to_owned();

@@ -1,8 +1,8 @@
 //! What the messages of `threadcast.v1` mean to `tail`, and up to which number it has everything.
 
-use crate::client::protocol::v1::CAUSE_EPOCH;
-use crate::pipeline::event::Seq;
-use crate::pipeline::position::{Epoch, Position};
+use crate::stream::event::Seq;
+use crate::stream::position::{Epoch, Position};
+use crate::stream::protocol::v1::CAUSE_EPOCH;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -12,6 +12,7 @@
 //! It must speak when every lock of the process is held by somebody who hangs, the allocator's included. So it works in
 //! memory of its own, writes nothing through the `log` macros, and looks at beats instead of asking threads.
 
+use crate::config::OnHang;
 use crate::liveness::beat::{Beat, Beats, Role, Verdict};
 use crate::liveness::demand::Demand;
 use crate::liveness::drill;
@@ -22,7 +23,6 @@ use crate::liveness::stacks::arena;
 use crate::liveness::standstill::{Sample, Standstill};
 use crate::liveness::voice::Voice;
 use crate::process::clock::timespec;
-use crate::process::config::OnHang;
 use crate::process::stop::Stop;
 use crate::process::systemd::Notifier;
 use crate::process::waits;

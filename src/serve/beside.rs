@@ -3,6 +3,13 @@
 use crate::admin::credentials::Rule;
 use crate::admin::listener::{Admin, AdminGauges};
 use crate::admin::place::{self, Bound};
+use crate::config::{AdminSocket, Config};
+use crate::engine_db::{EngineDbGauges, ReaderConfig};
+use crate::fanout::requests::FanoutHandle;
+use crate::intake::queue::IntakeGauge;
+use crate::journal::queue::JournalGauges;
+use crate::journal::segments::Limits;
+use crate::journal::{Journal, Opened, Record};
 use crate::liveness::beat::{Beat, Beats};
 use crate::liveness::demand::Demand;
 use crate::liveness::drill;
@@ -11,18 +18,7 @@ use crate::liveness::report::Reporter;
 use crate::liveness::report_writer::Reports;
 use crate::liveness::voice::Voice;
 use crate::liveness::watchdog::{Backlog, Watchdog, WatchdogConfig};
-use crate::pipeline::batch::Item;
-use crate::pipeline::engine_db::{EngineDbGauges, ReaderConfig};
-use crate::pipeline::history::History;
-use crate::pipeline::intake::IntakeGauge;
-use crate::pipeline::journal::queue::JournalGauges;
-use crate::pipeline::journal::segments::Limits;
-use crate::pipeline::journal::{Journal, Opened, Record};
-use crate::pipeline::machines::Machines;
-use crate::pipeline::machines::merge::{RecoveredTo, mark};
-use crate::pipeline::requests::FanoutHandle;
 use crate::process::clock::epoch_seconds;
-use crate::process::config::{AdminSocket, Config};
 use crate::process::files::{self, Durability, KeptFile, LockError, LockFile, Phase, Slot, lock_path};
 use crate::process::logging::{self, LogControl};
 use crate::process::safe_open::{self, is_refusal};
@@ -31,6 +27,10 @@ use crate::process::systemd::Notifier;
 use crate::process::threads::{self, CORE_STACK_BYTES, ThreadHandle};
 use crate::process::words::count;
 use crate::serve::{StartError, new_stop, resource};
+use crate::stream::batch::Item;
+use crate::stream::history::History;
+use crate::stream::machines::Machines;
+use crate::stream::machines::merge::{RecoveredTo, mark};
 use crate::web::Site;
 use crate::web::acting::Acting;
 use std::fs;
@@ -241,7 +241,7 @@ pub(super) fn start_engine_db(
     gauges: Option<Arc<EngineDbGauges>>,
     beats: &'static Beats,
 ) -> Result<Option<(Stop, ThreadHandle<()>)>, StartError> {
-    use crate::pipeline::engine_db::reader::{Reader, START_WAIT};
+    use crate::engine_db::reader::{Reader, START_WAIT};
     let (Some(config), Some(gauges)) = (config, gauges) else {
         beats.enginedb.turn_to(Operation::Ended);
         return Ok(None);

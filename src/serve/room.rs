@@ -6,10 +6,10 @@
 //! connections are taken than have room. Runs on `main`, before any other thread.
 
 use crate::client::accept::CLIENT_STACK_BYTES;
+use crate::config::{Config, show_size};
+use crate::intake::queue::INTAKE_BYTES_MAX;
+use crate::journal::queue::QUEUE_BYTES;
 use crate::liveness::stacks::arena;
-use crate::pipeline::intake::INTAKE_BYTES_MAX;
-use crate::pipeline::journal::queue::QUEUE_BYTES;
-use crate::process::config::{Config, show_size};
 use crate::process::heap::{self, HEAP_BYTES};
 use crate::process::limits::{self, ClientRoom};
 use crate::serve::StartError;

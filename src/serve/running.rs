@@ -1,17 +1,17 @@
 //! The server's time between start and stop: signals, and threads that end although nobody asked them to.
 
 use super::{LOOK, Server};
-use crate::client::origin::AllowedOrigins;
+use crate::config::{Config, SETTINGS};
 use crate::liveness::beat::Beat;
 use crate::liveness::drill;
 use crate::liveness::operation::Operation;
-use crate::process::config::{Config, SETTINGS};
 use crate::process::exit::ExitStatus;
 use crate::process::logging::LogControl;
 use crate::process::refusal::Refusal;
 use crate::process::signals::{Heard, StopSignals};
 use crate::process::systemd::Notifier;
 use crate::process::threads::{self, CORE_STACK_BYTES};
+use crate::web::origin::AllowedOrigins;
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use std::io;
 use std::time::{Duration, Instant};

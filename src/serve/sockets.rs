@@ -1,8 +1,8 @@
 //! The two sockets of the server: opened, or taken from who passed them.
 
 use crate::admin::place::Bound;
-use crate::pipeline::event_socket::{self, EventSocket, PathLock};
-use crate::process::config::{Config, SETTINGS};
+use crate::config::{Config, SETTINGS};
+use crate::intake::event_socket::{self, EventSocket, PathLock};
 use crate::process::limits::{self, ClientRoom};
 use crate::process::passed_sockets::PassedSockets;
 use crate::process::words::count;

@@ -1,12 +1,12 @@
 //! Ends a start that hangs: a signal that asks to end must not wait for a disk that does not answer. What the start has made
 //! goes with it, as far as its disks answer.
 
+use crate::config::Config;
+use crate::journal::queue::JournalTx;
 use crate::liveness::beat::Beat;
 use crate::liveness::operation::Operation;
 use crate::liveness::voice::Voice;
-use crate::pipeline::journal::queue::JournalTx;
 use crate::process::clock::{monotonic_ms, pause, timespec};
-use crate::process::config::Config;
 use crate::process::exit::ExitStatus;
 use crate::process::files::lock_path;
 use crate::process::logging::LogControl;

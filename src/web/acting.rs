@@ -1,11 +1,11 @@
 //! Requests that act on a running server. They come through the admin socket only; see [`crate::admin`].
 
-use crate::client::http::{Answer, Head};
+use crate::fanout::requests::FanoutHandle;
 use crate::liveness::beat::Beats;
 use crate::liveness::demand::{Demand, NoReport};
 use crate::liveness::drill::{self, Kind};
-use crate::pipeline::requests::FanoutHandle;
 use crate::process::stop::Stop;
+use crate::web::http::{Answer, Head};
 use crate::web::query;
 use serde_json::json;
 use std::net::SocketAddr;

@@ -5,7 +5,7 @@ use crate::seeds;
 use fastrand::Rng;
 use std::io::Write;
 use std::process::{Command, Stdio};
-use threadcast::pipeline::event::{DropCause, check};
+use threadcast::stream::event::{DropCause, check};
 
 /// Reads lines of hexadecimal bytes; answers `y` for an object, `o` for other JSON, `n` for no JSON.
 const PYTHON: &str = r#"

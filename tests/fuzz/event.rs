@@ -4,7 +4,7 @@ use crate::mutate::{json, mutate};
 use crate::strict_json::{Kind, kind_of, members, string};
 use crate::{fuzz, seeds};
 use std::collections::BTreeMap;
-use threadcast::pipeline::event::{DropCause, Event, check};
+use threadcast::stream::event::{DropCause, Event, check};
 
 #[test]
 fn nothing_is_forwarded_that_a_strict_parser_refuses_and_nothing_else_is_dropped_for_it() {

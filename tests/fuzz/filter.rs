@@ -3,7 +3,7 @@
 use crate::mutate::mutate;
 use crate::{fuzz, seeds};
 use fastrand::Rng;
-use threadcast::client::filter::Filter;
+use threadcast::stream::filter::Filter;
 
 #[test]
 fn a_filter_wants_what_a_plain_matcher_wants_and_reads_back() {

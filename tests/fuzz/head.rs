@@ -8,9 +8,9 @@ use std::io::Write;
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use threadcast::client::http::head::parse;
-use threadcast::client::http::{Answer, Head, HeadError, read_head};
 use threadcast::process::stop::Stop;
+use threadcast::web::http::head::parse;
+use threadcast::web::http::{Answer, Head, HeadError, read_head};
 
 #[test]
 fn a_head_gets_one_verdict_wherever_it_is_cut() {

@@ -2,7 +2,7 @@
 
 use crate::mutate::mutate;
 use crate::{fuzz, seeds};
-use threadcast::pipeline::position::Position;
+use threadcast::stream::position::Position;
 
 #[test]
 fn a_position_that_is_taken_reads_back_and_anything_else_is_refused() {

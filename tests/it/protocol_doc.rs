@@ -12,10 +12,10 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
-use threadcast::client::protocol::EndReason;
-use threadcast::client::protocol::v1::{CAUSE_EPOCH, CAUSE_HISTORY};
-use threadcast::pipeline::event::DropCause;
-use threadcast::pipeline::journal::line::{DAMAGED, FAILED, QUEUE_FULL, REMOVED, RESTART};
+use threadcast::journal::line::{DAMAGED, FAILED, QUEUE_FULL, REMOVED, RESTART};
+use threadcast::stream::event::DropCause;
+use threadcast::stream::protocol::EndReason;
+use threadcast::stream::protocol::v1::{CAUSE_EPOCH, CAUSE_HISTORY};
 
 /// All that clients of both protocols got in the situations below: a list per connection.
 type Seen = Vec<(&'static str, Vec<String>)>;

@@ -44,7 +44,7 @@ fn stacks_are_found_without_the_call_of_debuggers() {
         let (threads, complete) = stacks(&dump);
         assert!(threads > 8 && complete == threads, "{error}: {dump}");
         for part in [
-            "threadcast::pipeline::fanout::Fanout::run",
+            "threadcast::fanout::Fanout::run",
             "threadcast::client::accept::Accept::run",
         ] {
             assert!(dump.contains(part), "{error}: {part}: {dump}");

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
-use threadcast::process::config::Config;
+use threadcast::config::Config;
 
 /// The two sockets, held open as the service manager does.
 struct Sockets {

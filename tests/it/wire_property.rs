@@ -12,14 +12,14 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
-use threadcast::client::origin::AllowedOrigins;
+use threadcast::config::{Config, Delivery, StateFile};
 use threadcast::liveness::beat::Beats;
 use threadcast::liveness::operation::SlowLimits;
-use threadcast::process::config::{Config, Delivery, StateFile};
 use threadcast::process::limits::{client_room, raise_descriptors};
 use threadcast::process::passed_sockets::PassedSockets;
 use threadcast::process::systemd::Notifier;
 use threadcast::serve::{Progress, Server};
+use threadcast::web::origin::AllowedOrigins;
 
 /// Events per run. So small windows make TCP wait for its own timers, so that more of them would take long.
 const EVENTS: usize = 400;

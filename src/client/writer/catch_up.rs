@@ -1,14 +1,14 @@
 //! What a client missed: asked for, encoded as it sees the stream, and written before anything that came later.
 
 use super::{BUSY, GATHER_BYTES_MAX, GATHER_CHUNKS_MAX, Pending, Running, Source};
-use crate::client::protocol::{EndReason, v1};
+use crate::fanout::requests::{Missed, Unanswered};
 use crate::liveness::operation::Operation;
-use crate::pipeline::batch::Batch;
-use crate::pipeline::event::Seq;
-use crate::pipeline::requests::{Missed, Unanswered};
 use crate::process::clock::pause;
 use crate::process::limits;
 use crate::process::words::count;
+use crate::stream::batch::Batch;
+use crate::stream::event::Seq;
+use crate::stream::protocol::{EndReason, v1};
 use crossbeam_channel::{Receiver, TryRecvError};
 use std::collections::VecDeque;
 use std::sync::Arc;

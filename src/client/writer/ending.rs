@@ -2,10 +2,10 @@
 
 use super::socket::send_slices;
 use super::{BUSY, CLOSE_DEADLINE, LAST_ACQUIRE, LAST_FLUSH, Running};
-use crate::client::protocol::EndReason;
 use crate::liveness::operation::Operation;
-use crate::pipeline::chunk::close_frame;
 use crate::process::clock::pause;
+use crate::stream::chunk::close_frame;
+use crate::stream::protocol::EndReason;
 use crossbeam_channel::RecvTimeoutError;
 use rustix::io::IoSlice;
 use std::time::Instant;

@@ -1,12 +1,12 @@
 //! The client's socket: whole chunks and frames are written here, and waited for room.
 
 use super::{GATHER_BYTES_MAX, GATHER_CHUNKS_MAX, LOOK, Running, Source};
-use crate::client::outbox::Link;
-use crate::client::protocol::EndReason;
 use crate::liveness::operation::Operation;
+use crate::outbox::link::Link;
 use crate::process::clock::{monotonic_ms, monotonic_us, timespec};
 use crate::process::tcp_path::{TcpPath, Way};
 use crate::process::waits;
+use crate::stream::protocol::EndReason;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, IoSlice};
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};

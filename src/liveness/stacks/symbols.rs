@@ -201,9 +201,9 @@ mod tests {
 
     #[test]
     fn paths_are_shown_from_their_crate_on() {
-        let own = concat!(env!("CARGO_MANIFEST_DIR"), "/src/pipeline/fanout.rs");
+        let own = concat!(env!("CARGO_MANIFEST_DIR"), "/src/fanout.rs");
         for (path, short) in [
-            (own, "src/pipeline/fanout.rs"),
+            (own, "src/fanout.rs"),
             ("./src/process/task.rs", "src/process/task.rs"),
             ("/rustc/0123abcd/library/std/src/thread/mod.rs", "std/src/thread/mod.rs"),
             (

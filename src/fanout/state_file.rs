@@ -1,0 +1,101 @@
+//! The machine table across restarts: read at the start, set aside when damaged, left alone when it cannot be read.
+//!
+//! Runs on `main`, before the threads. While the server runs, `fanout` makes the content and thread `files` writes it.
+
+use crate::process::clock::epoch_seconds;
+use crate::process::files::{LockError, LockFile, lock_path};
+use crate::process::safe_open::{self, is_refusal};
+use crate::process::words::count;
+use crate::stream::machines::Machines;
+use std::fmt;
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// The machine table as it was kept, the right to its file, and where it is kept from now on.
+pub type Kept = (Machines, Option<LockFile>, Option<PathBuf>);
+
+/// Reads the machine table that was kept at `path`. Blocks on the disk.
+///
+/// # Errors
+/// What stands at `path`, or at its lock, is no file (a FIFO, a socket, a device): it may never answer. A file that this
+/// user may not read or write is no error; the server then remembers nothing, and says so.
+pub fn restore(path: Option<PathBuf>) -> Result<Kept, (PathBuf, io::Error)> {
+    let Some(path) = path else {
+        return Ok((Machines::default(), None, None));
+    };
+    match safe_open::replaceable(&path) {
+        // /dev/null keeps nothing.
+        Ok(None) => return Ok((Machines::default(), None, None)),
+        Err(error) if is_refusal(&error) => return Err((path, error)),
+        Ok(Some(_)) | Err(_) => {}
+    }
+    if let Some(folder) = path.parent() {
+        // If it cannot be made, the lock says so.
+        let _ = fs::create_dir_all(folder);
+    }
+    let lock = match LockFile::acquire(&lock_path(&path)) {
+        Ok(lock) => lock,
+        Err(LockError::Io { path, error }) if is_refusal(&error) => return Err((path, error)),
+        Err(error) => return Ok(forgetful(&error)),
+    };
+    Ok(match read_state(&path) {
+        Ok(machines) => (machines, Some(lock), Some(path)),
+        // Whatever is in it, replacing it by what we know would lose it.
+        Err(error) => forgetful(&error),
+    })
+}
+
+/// Goes on without a state file, and says so.
+fn forgetful(why: &dyn fmt::Display) -> Kept {
+    log::warn!(
+        "⚠️ machines will not be remembered across a restart: {why}. Give --state-file a path of its own in a folder that \
+         this user may read and write"
+    );
+    (Machines::default(), None, None)
+}
+
+/// The machines in the file; none when it is not there, or damaged and now set aside.
+fn read_state(path: &Path) -> Result<Machines, String> {
+    let mut saved = Vec::new();
+    let read = safe_open::read(path).and_then(|mut file| file.read_to_end(&mut saved));
+    let saved = match read.map(|_| saved) {
+        Ok(saved) => saved,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Machines::default()),
+        Err(error) => return Err(format!("state file {} cannot be read: {error}", path.display())),
+    };
+    match Machines::restore(&saved, Instant::now()) {
+        Ok(machines) => {
+            log::info!(
+                "📋 {} remembered from {}",
+                count(machines.len(), "machine"),
+                path.display()
+            );
+            Ok(machines)
+        }
+        Err(error) => {
+            set_aside(path, &error.to_string());
+            Ok(Machines::default())
+        }
+    }
+}
+
+/// Keeps a damaged file for whoever wants to look at it, out of the way of the next one.
+fn set_aside(path: &Path, why: &str) {
+    let mut aside = path.as_os_str().to_owned();
+    // Nanoseconds, so that a second one in the same second does not replace the first.
+    aside.push(format!(".damaged-{:.9}", epoch_seconds()));
+    let aside = PathBuf::from(aside);
+    match fs::rename(path, &aside) {
+        Ok(()) => log::warn!(
+            "⚠️ state file {} is damaged ({why}); it was set aside as {}, starting with no machines",
+            path.display(),
+            aside.display()
+        ),
+        Err(error) => log::warn!(
+            "⚠️ state file {} is damaged ({why}) and cannot be set aside: {error}; it will be replaced, starting with no machines",
+            path.display()
+        ),
+    }
+}

@@ -1,0 +1,679 @@
+//! Takes datagrams from the sockets and puts them into the queue, so that no sender is ever held; sees that the socket's
+//! path is ours. While the fan-out has nothing else to do it takes them itself: see `receiver`.
+//!
+//! Runs on: `ingest`, one.
+//! Owns: the path's lock, and with the receiver in hand the sockets.
+//! Blocks on: a datagram (250 ms), room in the queue (while the fan-out moves; 5 ms once it stands still), 10 ms after
+//! an error of a socket; 200 µs when the fan-out receives.
+//! Can be stalled by: the fan-out, for the patience; the file system, once a second, when the socket's folder hangs.
+//! Full queue means: datagrams are dropped and counted (`queue_full`), and the stream says so at their place.
+//! Ends when: asked to; what the kernel holds then is still taken, unless the socket is one that was passed to us: that
+//! holds it for whoever comes next.
+//! Watched as: `ingest`, a core thread.
+
+use crate::intake::event_socket::{BindError, EventSocket, PathLock, PathState};
+use crate::intake::receiver::{Receiver, try_lock};
+use crate::liveness::beat::Beat;
+use crate::liveness::drill;
+use crate::liveness::operation::Operation;
+use crate::process::clock::{pause, timespec};
+use crate::process::stop::Stop;
+use crate::process::waits;
+use crate::process::words::{count, pick};
+use crate::stream::event::DropTally;
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::net::{Shutdown, shutdown};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Longest wait for a datagram.
+const TURN: Duration = Duration::from_millis(250);
+/// How often the path is looked at.
+const PATH_LOOK: Duration = Duration::from_secs(1);
+/// How often a lasting loss of the path is said again.
+const REMIND: Duration = Duration::from_secs(60);
+/// Sockets whose file somebody removed are still drained, because senders stay connected to them; the oldest goes.
+const FORMER_SOCKETS_MAX: usize = 8;
+/// The fan-out receives a handful of datagrams in a few microseconds: so often it is tried again at once,
+const RECEIVER_TRIES: u32 = 64;
+/// and then after this time, because the host may have taken its processor away.
+const RECEIVER_LOOK: Duration = Duration::from_micros(200);
+/// When stopping, at most this long is waited for a fan-out that stands still with the receiver in hand,
+const LAST_TRIES: Duration = Duration::from_millis(250);
+/// at most this long is spent on what the kernel still holds,
+const LAST_DRAIN: Duration = Duration::from_millis(300);
+/// and this long on telling the fan-out what was dropped at the very end; it is emptying the queue meanwhile.
+const LAST_SETTLE: Duration = Duration::from_millis(100);
+/// How finely that is tried.
+const SETTLE_LOOK: Duration = Duration::from_millis(1);
+/// The epoll key of the stop request.
+const STOP_KEY: u64 = u64::MAX;
+
+/// What receiving shows to whoever asks.
+#[derive(Debug, Default)]
+pub struct IngestGauges {
+    /// Datagrams taken from the kernel.
+    pub received: AtomicU64,
+    /// Their bytes; of one that is too large, those that it was cut to.
+    pub received_bytes: AtomicU64,
+    /// Datagrams that were not forwarded.
+    pub drops: DropTally,
+    path_state: AtomicU8,
+    /// The permissions of the socket's file, while it has fewer than it was given; [`GIVEN`] else.
+    lessened_mode: AtomicU32,
+}
+
+/// No permissions were taken away.
+const GIVEN: u32 = 0;
+/// Added to permissions, so that none at all are not [`GIVEN`].
+const LESSENED: u32 = 0o1000;
+
+impl IngestGauges {
+    /// What stood at the socket's path when it was last looked at.
+    pub fn path_state(&self) -> PathState {
+        match self.path_state.load(Ordering::Relaxed) {
+            0 => PathState::Ours,
+            1 => PathState::Gone,
+            2 => PathState::Taken,
+            3 => PathState::Blocked,
+            _ => PathState::Unseen,
+        }
+    }
+
+    /// The permissions of the socket's file, while somebody has taken some of those that it was given.
+    pub fn lessened_mode(&self) -> Option<u32> {
+        let mode = self.lessened_mode.load(Ordering::Relaxed);
+        (mode != GIVEN).then_some(mode & !LESSENED)
+    }
+}
+
+/// The thread's own things.
+#[derive(Debug)]
+pub struct Ingest {
+    receiver: Arc<Mutex<Receiver>>,
+    sleep: Arc<OwnedFd>,
+    /// As the receiver has them, for when the fan-out stands still with it.
+    sockets: (Arc<EventSocket>, Vec<Arc<EventSocket>>),
+    _lock: PathLock,
+    mode: u32,
+    gauges: Arc<IngestGauges>,
+    beat: &'static Beat,
+    stop: Stop,
+    path_looked: Instant,
+    reminded: Option<Instant>,
+}
+
+impl Ingest {
+    /// Ready to run with a receiver that nobody uses yet, whose socket's file has permissions `mode`.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn new(
+        receiver: Arc<Mutex<Receiver>>,
+        (lock, mode): (PathLock, u32),
+        gauges: Arc<IngestGauges>,
+        beat: &'static Beat,
+        stop: Stop,
+    ) -> io::Result<Ingest> {
+        let (sleep, sockets) = {
+            let receiver = receiver.lock().unwrap_or_else(PoisonError::into_inner);
+            (receiver.sleep(), receiver.sockets())
+        };
+        epoll::add(&sleep, &stop, EventData::new_u64(STOP_KEY), EventFlags::IN)?;
+        Ok(Ingest {
+            receiver,
+            sleep,
+            sockets,
+            _lock: lock,
+            mode,
+            gauges,
+            beat,
+            stop,
+            path_looked: Instant::now(),
+            reminded: None,
+        })
+    }
+
+    /// The thread's body.
+    pub fn run(mut self) {
+        self.beat.adopt();
+        let receiver = Arc::clone(&self.receiver);
+        if let Some(receiver) = self.try_lock(&receiver) {
+            receiver.start();
+        }
+        while !self.stop.requested() {
+            drill::obey(self.beat);
+            self.wait();
+            if let Some(mut receiver) = self.try_lock(&receiver) {
+                receiver.receive(self.beat, &|| self.has_another_duty());
+                receiver.settle();
+            }
+            if self.is_path_look_due() {
+                self.look_at_path(&receiver);
+            }
+        }
+        let last = self.last_lock(&receiver);
+        if let Some(receiver) = &last {
+            receiver.leave_all_to_ingest();
+        }
+        self.close_the_door();
+        match last {
+            Some(mut receiver) => {
+                self.last_drain(&mut receiver);
+                receiver.close();
+            }
+            None => log::error!("🚨 the fan-out stands still while it receives; what the kernel still holds is lost"),
+        }
+        self.beat.turn_to(Operation::Ended);
+    }
+
+    fn wait(&self) {
+        let _doing = self.beat.begin(Operation::Waiting);
+        let mut ready = Vec::with_capacity(2);
+        // Receiving does not block, so it goes on also when a wait was interrupted or has failed.
+        let _ = waits::INGEST.judge(epoll::wait(
+            &self.sleep,
+            spare_capacity(&mut ready),
+            Some(&timespec(TURN)),
+        ));
+    }
+
+    /// The receiver, unless the fan-out keeps it for longer than receiving takes.
+    fn try_lock<'a>(&self, receiver: &'a Mutex<Receiver>) -> Option<MutexGuard<'a, Receiver>> {
+        for _ in 0..RECEIVER_TRIES {
+            if let Some(receiver) = try_lock(receiver) {
+                return Some(receiver);
+            }
+            std::thread::yield_now();
+        }
+        pause(RECEIVER_LOOK);
+        try_lock(receiver)
+    }
+
+    fn last_lock<'a>(&self, receiver: &'a Mutex<Receiver>) -> Option<MutexGuard<'a, Receiver>> {
+        let end = Instant::now() + LAST_TRIES;
+        loop {
+            let locked = self.try_lock(receiver);
+            if locked.is_some() || Instant::now() >= end {
+                return locked;
+            }
+        }
+    }
+
+    fn is_path_look_due(&self) -> bool {
+        self.path_looked.elapsed() >= PATH_LOOK
+    }
+
+    fn has_another_duty(&self) -> bool {
+        self.stop.requested() || self.is_path_look_due()
+    }
+
+    /// Whoever removed or replaced our file took all new senders from us; takes the path back as soon as it is free. A file
+    /// system that hangs in here keeps nobody from receiving.
+    fn look_at_path(&mut self, receiver: &Mutex<Receiver>) {
+        let (socket, former) = self.sockets.clone();
+        let _doing = self.beat.begin(Operation::CheckingPath);
+        self.path_looked = Instant::now();
+        let before = self.gauges.path_state();
+        let mut state = socket.path_state();
+        // Moved away and back: the file of a socket that we thought lost stands there again.
+        let back = former.iter().position(|former| former.path_state() == PathState::Ours);
+        let path = socket.path().display();
+        if let Some(index) = back {
+            if let Some(mut receiver) = self.try_lock(receiver) {
+                receiver.take_back(index);
+                self.sockets = receiver.sockets();
+                log::warn!("✅ the former file of event socket {path} is back: ours again");
+                state = PathState::Ours;
+            }
+        } else if state == PathState::Unseen {
+            // Not bound anew: it may well be there.
+            self.remind_unseen(&socket);
+        } else if state != PathState::Ours {
+            match socket.bind_again(self.mode) {
+                // Without the receiver it goes again, and is made anew in a second.
+                Ok(socket) => {
+                    if let Some(mut receiver) = self.try_lock(receiver) {
+                        adopt(&mut receiver, socket, state);
+                        self.sockets = receiver.sockets();
+                        state = PathState::Ours;
+                    }
+                }
+                Err(error) => self.remind(&socket, state, &error),
+            }
+        } else if before != PathState::Ours {
+            log::warn!("✅ event socket {path} is ours again");
+        }
+        if state == PathState::Ours {
+            self.reminded = None;
+        }
+        self.gauges.path_state.store(state as u8, Ordering::Relaxed);
+        self.look_at_mode();
+    }
+
+    /// Senders of other users feel it, and nobody else, when somebody takes permissions from the file.
+    fn look_at_mode(&mut self) {
+        let (socket, _) = &self.sockets;
+        let (before, now) = (self.gauges.lessened_mode(), socket.lessened_mode());
+        if before == now || self.gauges.path_state() != PathState::Ours {
+            return;
+        }
+        self.gauges
+            .lessened_mode
+            .store(now.map_or(GIVEN, |mode| mode | LESSENED), Ordering::Relaxed);
+        let path = socket.path().display();
+        match now {
+            Some(mode) => log::warn!(
+                "⚠️ somebody has changed the permissions of event socket {path} to {mode:03o}, so some senders are refused; \
+                 `chmod {:03o} {path}` gives them back, --socket-mode {mode:03o} makes them the server's own",
+                self.mode
+            ),
+            None => log::info!("✅ event socket {path} has its permissions {:03o} again", self.mode),
+        }
+    }
+
+    fn remind_unseen(&mut self, socket: &EventSocket) {
+        let Some(error) = socket.unseen() else { return };
+        if self.reminded.is_some_and(|at| at.elapsed() < REMIND) {
+            return;
+        }
+        self.reminded = Some(Instant::now());
+        log::error!(
+            "🚨 event socket {} cannot be looked at: {error}. Whether senders still reach it, nobody knows; look after that \
+             file system or folder; trying again every second",
+            socket.path().display()
+        );
+    }
+
+    fn remind(&mut self, socket: &EventSocket, state: PathState, error: &BindError) {
+        if self.reminded.is_some_and(|at| at.elapsed() < REMIND) {
+            return;
+        }
+        self.reminded = Some(Instant::now());
+        let path = socket.path().display();
+        match (state, error) {
+            (PathState::Taken, BindError::Owned { .. }) => {
+                // Looking for its process takes tens of milliseconds in which senders would wait for us.
+                log::error!(
+                    "🚨 another server has taken event socket {path} from us; events of senders that connect from now \
+                     on go there. Stop it (/health tells which process it is; the UI starts one unless it is given \
+                     --no-websocket); we take the path back by ourselves"
+                );
+            }
+            (_, BindError::Passed { .. }) => {
+                let what = match state {
+                    PathState::Taken => "another server has taken",
+                    PathState::Blocked => "something that is no socket has replaced",
+                    PathState::Gone | PathState::Ours => "somebody has removed",
+                    PathState::Unseen => "the file system does not show",
+                };
+                log::error!(
+                    "🚨 {what} event socket {path}: events of senders that connect from now on do not reach us. {error}: \
+                     {}",
+                    error.hint()
+                );
+            }
+            _ => log::error!(
+                "🚨 event socket {path} is lost: {error}; {}; trying again every second",
+                error.hint()
+            ),
+        }
+    }
+
+    /// From here on every send fails, so that no sender is told of a success that nobody takes from the kernel. Not so
+    /// with a passed socket, which our successor takes from: shutting it down would end it for everybody.
+    fn close_the_door(&self) {
+        let (socket, former) = &self.sockets;
+        if socket.is_passed() {
+            return;
+        }
+        socket.remove_file();
+        self.gauges.path_state.store(PathState::Gone as u8, Ordering::Relaxed);
+        for socket in former.iter().chain([socket]) {
+            // It cannot fail for a socket that we hold; what is queued can still be received (unix(7)).
+            let _ = shutdown(&**socket, Shutdown::Read);
+        }
+    }
+
+    fn last_drain(&self, receiver: &mut Receiver) {
+        let end = Instant::now() + LAST_DRAIN;
+        let late = || Instant::now() >= end;
+        let is_passed = self.sockets.0.is_passed();
+        while !is_passed && receiver.receive(self.beat, &late) > 0 && !late() {}
+        self.last_settle(receiver, || pause(SETTLE_LOOK));
+    }
+
+    /// Insists, because a queue that is too full now would leave it untold for ever what is missing at the end.
+    fn last_settle(&self, receiver: &mut Receiver, mut wait: impl FnMut()) {
+        let end = Instant::now() + LAST_SETTLE;
+        let mut untold = receiver.settle();
+        while untold > 0 && Instant::now() < end {
+            let _doing = self.beat.begin(Operation::WaitingForRoom);
+            wait();
+            untold = receiver.settle();
+        }
+        if untold > 0 {
+            log::error!(
+                "🚨 {} at the very end {} dropped: the queue was full when the server stopped",
+                count(untold, "event"),
+                pick(untold, "was", "were")
+            );
+        }
+    }
+}
+
+impl Drop for Ingest {
+    /// Also of a thread that died: without an end of the queue, the fan-out would not end either.
+    fn drop(&mut self) {
+        if let Some(mut receiver) = try_lock(&self.receiver) {
+            receiver.close();
+        }
+    }
+}
+
+fn adopt(receiver: &mut Receiver, socket: EventSocket, was: PathState) {
+    let what = match was {
+        PathState::Gone => "was removed by somebody",
+        PathState::Unseen => "could not be looked at",
+        _ => "was replaced by a file that no server owns",
+    };
+    log::warn!(
+        "⚠️ event socket {} {what}; bound it again: new senders reach us, and those connected to the old one still do",
+        socket.path().display()
+    );
+    if receiver.adopt(socket, FORMER_SOCKETS_MAX) {
+        log::warn!(
+            "⚠️ gave up the oldest of {} former event sockets; its senders must connect again",
+            FORMER_SOCKETS_MAX + 1
+        );
+    }
+}
+
+/// The first characters of a datagram, for messages; the log makes control characters visible.
+pub fn beginning(bytes: &[u8]) -> String {
+    const CHARS: usize = 80;
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(4 * CHARS)]);
+    let mut start: String = text.chars().take(CHARS).collect();
+    if start.len() < bytes.len() {
+        start.push('…');
+    }
+    start
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::intake::event_socket::lock;
+    use crate::intake::queue::{Entry, INTAKE_BYTES_MAX, INTAKE_LEN_MAX, IntakeRx, intake};
+    use crate::intake::receiver::FanoutSleep;
+    use crate::liveness::beat::tests::beats;
+    use crate::process::bell::Bell;
+    use crate::stream::event::DropCause;
+    use std::os::unix::net::UnixDatagram;
+
+    struct Ready {
+        _folder: tempfile::TempDir,
+        ingest: Ingest,
+        rx: IntakeRx,
+        stop: Stop,
+        fanout: FanoutSleep,
+        beats: &'static crate::liveness::beat::Beats,
+    }
+
+    /// As [`unstarted`], and both wait for datagrams.
+    fn ready() -> Ready {
+        let ready = unstarted();
+        ready.ingest.receiver.lock().unwrap().start();
+        ready
+    }
+
+    fn unstarted() -> Ready {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.sock");
+        let beats = beats();
+        let stop = Stop::new().unwrap();
+        let bell = Bell::new().unwrap();
+        let (tx, rx, _gauge) = intake(
+            INTAKE_BYTES_MAX,
+            (beats.fanout, bell.clone()),
+            Duration::from_millis(1),
+            stop.clone(),
+        );
+        let mut fanout = FanoutSleep::new(bell).unwrap();
+        let socket = EventSocket::bind(&path, 0o600).unwrap();
+        let gauges = Arc::new(IngestGauges::default());
+        let receiver = Receiver::new(socket, 1024, tx, Arc::clone(&gauges), &fanout).unwrap();
+        let receiver = Arc::new(Mutex::new(receiver));
+        fanout.receive_with(&receiver);
+        let sockets = (lock(&path).unwrap(), 0o600);
+        let ingest = Ingest::new(receiver, sockets, gauges, beats.ingest, stop.clone()).unwrap();
+        Ready {
+            _folder: folder,
+            ingest,
+            rx,
+            stop,
+            fanout,
+            beats,
+        }
+    }
+
+    fn send(path: &std::path::Path, text: &str) {
+        let sender = UnixDatagram::unbound().unwrap();
+        sender.send_to(text.as_bytes(), path).unwrap();
+    }
+
+    fn path_of(ingest: &Ingest) -> std::path::PathBuf {
+        ingest.receiver.lock().unwrap().sockets().0.path().to_owned()
+    }
+
+    fn datagram(rx: &IntakeRx) -> String {
+        match rx.try_recv().unwrap() {
+            Entry::Datagram(bytes) => String::from_utf8(bytes.into()).unwrap(),
+            lost => panic!("{lost:?}"),
+        }
+    }
+
+    #[test]
+    fn a_flood_keeps_no_socket_and_no_duty_waiting() {
+        let Ready {
+            _folder,
+            mut ingest,
+            rx,
+            stop,
+            ..
+        } = ready();
+        let shared = Arc::clone(&ingest.receiver);
+        let mut receiver = shared.lock().unwrap();
+        let socket = receiver.sockets().0;
+        let path = socket.path();
+        send(path, "former");
+        std::fs::remove_file(path).unwrap();
+        let socket = socket.bind_again(0o600).unwrap();
+        adopt(&mut receiver, socket, PathState::Gone);
+        ingest.sockets = receiver.sockets();
+        send(path, "new");
+
+        // As in a flood: interrupted after each system call, long before any socket is empty.
+        assert_eq!(receiver.receive(ingest.beat, &|| true), 1);
+        assert_eq!(datagram(&rx), "new");
+        assert_eq!(receiver.receive(ingest.beat, &|| true), 1);
+        assert_eq!(datagram(&rx), "former");
+
+        assert!(!ingest.has_another_duty());
+        ingest.path_looked -= PATH_LOOK;
+        assert!(ingest.has_another_duty());
+        drop(receiver);
+        ingest.look_at_path(&shared);
+        assert!(!ingest.has_another_duty());
+        stop.request();
+        assert!(ingest.has_another_duty());
+    }
+
+    #[test]
+    fn a_socket_that_fails_is_not_asked_in_a_circle() {
+        const TURNS: u32 = 5;
+        let Ready {
+            _folder, ingest, rx, ..
+        } = ready();
+        let shared = Arc::clone(&ingest.receiver);
+        let mut receiver = shared.lock().unwrap();
+        send(receiver.sockets().0.path(), "still received");
+        receiver.former_fails();
+        let begun = Instant::now();
+        for _ in 0..TURNS {
+            ingest.wait();
+            receiver.receive(ingest.beat, &|| ingest.has_another_duty());
+        }
+        assert!(begun.elapsed() >= TURNS * waits::BACK_OFF);
+        assert_eq!(datagram(&rx), "still received");
+    }
+
+    #[test]
+    fn what_is_dropped_at_the_very_end_is_still_told() {
+        let Ready {
+            _folder, ingest, rx, ..
+        } = ready();
+        let shared = Arc::clone(&ingest.receiver);
+        let mut receiver = shared.lock().unwrap();
+        receiver.fill();
+        send(receiver.sockets().0.path(), "one too many");
+        assert_eq!(receiver.receive(ingest.beat, &|| true), 1);
+        assert_eq!(ingest.gauges.drops.count(DropCause::QueueFull), 1);
+        let mut taken = Vec::new();
+        // The queue is full until ingest waits.
+        ingest.last_settle(&mut receiver, || {
+            taken.extend(std::iter::from_fn(|| rx.try_recv().ok()))
+        });
+        taken.extend(std::iter::from_fn(|| rx.try_recv().ok()));
+        assert_eq!(taken.len(), INTAKE_LEN_MAX + 1);
+        assert_eq!(taken.last(), Some(&Entry::Lost(1, DropCause::QueueFull)));
+    }
+
+    /// One wait of a fan-out that finds nothing in its queue.
+    fn wait_and_receive(ready: &mut Ready, most: Duration) {
+        let rx = &ready.rx;
+        ready.fanout.wait(most, || rx.is_idle());
+        ready.fanout.receive(ready.beats.fanout);
+    }
+
+    #[test]
+    fn whoever_of_the_two_receives_the_order_is_that_of_the_socket() {
+        const EVENTS: u32 = 50_000;
+        let Ready {
+            _folder,
+            ingest,
+            rx,
+            stop,
+            mut fanout,
+            beats,
+        } = unstarted();
+        let path = path_of(&ingest);
+        std::thread::scope(|scope| {
+            scope.spawn(|| ingest.run());
+            scope.spawn(move || {
+                let sender = UnixDatagram::unbound().unwrap();
+                sender.connect(path).unwrap();
+                for number in 0..EVENTS {
+                    sender.send(&number.to_ne_bytes()).unwrap();
+                }
+            });
+            let mut next = 0;
+            while next < EVENTS {
+                fanout.wait(TURN, || rx.is_idle());
+                fanout.receive(beats.fanout);
+                while let Ok(entry) = rx.try_recv() {
+                    assert_eq!(entry, Entry::Datagram(next.to_ne_bytes().into()));
+                    next += 1;
+                }
+            }
+            stop.request();
+        });
+    }
+
+    #[test]
+    fn an_idle_fanout_needs_no_ingest() {
+        let mut ready = ready();
+        let path = path_of(&ready.ingest);
+        for text in ["one", "two"] {
+            send(&path, text);
+            wait_and_receive(&mut ready, TURN);
+            assert_eq!(datagram(&ready.rx), text);
+        }
+    }
+
+    #[test]
+    fn while_ingest_receives_the_fanout_waits_for_its_bell() {
+        let mut ready = ready();
+        let shared = Arc::clone(&ready.ingest.receiver);
+        let mut receiver = shared.lock().unwrap();
+        send(receiver.sockets().0.path(), "one");
+        wait_and_receive(&mut ready, TURN);
+        assert!(ready.rx.is_idle(), "it had no lock to take it with");
+        std::thread::scope(|scope| {
+            scope.spawn(|| wait_and_receive(&mut ready, Duration::from_secs(60)));
+            // It does not go round in a circle although the socket is ready; the bell ends its wait.
+            assert_eq!(
+                receiver.receive(crate::liveness::beat::tests::beats().ingest, &|| true),
+                1
+            );
+        });
+        assert_eq!(datagram(&ready.rx), "one");
+    }
+
+    /// The kernel tells one of the two of a datagram, and that one leaves it to the other, who has looked already.
+    #[test]
+    fn a_datagram_that_the_fanout_was_told_of_is_not_forgotten() {
+        let mut ready = ready();
+        let shared = Arc::clone(&ready.ingest.receiver);
+        let receiver = shared.lock().unwrap();
+        send(receiver.sockets().0.path(), "one");
+        wait_and_receive(&mut ready, TURN);
+        drop(receiver);
+        let (begun, bound) = (Instant::now(), Duration::from_secs(60));
+        while ready.rx.is_idle() {
+            wait_and_receive(&mut ready, bound);
+        }
+        assert!(
+            begun.elapsed() < bound,
+            "nobody would have looked but for the bound of the wait"
+        );
+        assert_eq!(datagram(&ready.rx), "one");
+    }
+
+    #[test]
+    fn the_fanout_takes_nothing_behind_what_waits_already() {
+        let mut ready = ready();
+        let shared = Arc::clone(&ready.ingest.receiver);
+        let path = path_of(&ready.ingest);
+        send(&path, "first");
+        assert_eq!(shared.lock().unwrap().receive(ready.beats.ingest, &|| true), 1);
+        send(&path, "second");
+        ready.fanout.wait(TURN, || true);
+        ready.fanout.receive(ready.beats.fanout);
+        assert_eq!(datagram(&ready.rx), "first");
+        assert!(ready.rx.is_idle());
+        assert_eq!(shared.lock().unwrap().receive(ready.beats.ingest, &|| true), 1);
+        assert_eq!(datagram(&ready.rx), "second");
+    }
+
+    #[test]
+    fn the_end_of_ingest_ends_the_queue_and_wakes_the_fanout() {
+        let Ready {
+            _folder,
+            ingest,
+            rx,
+            mut fanout,
+            ..
+        } = ready();
+        std::thread::scope(|scope| {
+            scope.spawn(|| drop(ingest));
+            while rx.try_recv() != Err(crossbeam_channel::TryRecvError::Disconnected) {
+                fanout.wait(Duration::from_secs(60), || rx.is_idle());
+            }
+        });
+    }
+}

@@ -1,0 +1,716 @@
+//! Keeps every event on disk: numbered JSON lines in segments, from which the server goes on after a restart.
+//!
+//! Runs on: `journal`, one, with `--journal`.
+//! Owns: the folder of the journal, by its lock; its segments.
+//! Blocks on: its queue (250 ms), the disk (one write of at most 1 MiB at a time; flushes are thread `journal-sync`'s).
+//! Can be stalled by: the disk; nobody waits for this thread but the stop, and that with a bound.
+//! Full queue means: the events of that batch are not journaled: counted, and a line says which numbers are missing.
+//! Ends when: `fanout` has ended and the queue is empty, or it is asked to; what is in the queue then is still written.
+//! Watched as: `journal`; not a core thread, a stall makes health `degraded`.
+
+pub mod flush;
+
+pub mod line;
+
+pub mod queue;
+
+pub mod reader;
+
+pub mod recover;
+
+pub mod segments;
+
+use crate::journal::flush::{Flusher, flusher};
+use crate::journal::line::{FAILED, QUEUE_FULL, REMOVED};
+use crate::journal::queue::{JournalGauges, JournalRx, JournalTx};
+use crate::journal::recover::{Recovered, recover};
+use crate::journal::segments::{Limits, Store, WriteError};
+use crate::liveness::beat::Beat;
+use crate::liveness::drill;
+use crate::liveness::operation::Operation;
+use crate::process::clock::{epoch_seconds, json_seconds};
+use crate::process::files::{LockError, LockFile};
+use crate::process::stop::Stop;
+use crate::process::words::{count, pick};
+use crate::stream::batch::{Batch, Item, Loss};
+use crate::stream::event::Seq;
+use crate::stream::history::History;
+use crate::stream::position::Epoch;
+use crossbeam_channel::RecvTimeoutError;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Longest wait for a batch.
+const TURN: Duration = Duration::from_millis(250);
+/// What was written is on the disk after this long, even if the power fails.
+pub const DURABLE_WITHIN: Duration = Duration::from_millis(50);
+/// When the flush begins: the other half is the disk's.
+const SYNC_AFTER: Duration = Duration::from_millis(DURABLE_WITHIN.as_millis() as u64 / 2);
+/// Most bytes of one write; a batch is at most one event more.
+const WRITE_BYTES_MAX: usize = 1024 * 1024;
+/// How often it is looked whether a flush is done that takes longer than that.
+const FLUSH_LOOK: Duration = Duration::from_millis(5);
+/// How often a disk that takes nothing is tried again, and how often that is said.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
+/// How often thread `journal` looks whether somebody has taken the folder, or something out of it.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+const SAY_EVERY: Duration = Duration::from_secs(60);
+
+/// What the fan-out goes on from, and where it leaves what it publishes.
+#[derive(Debug)]
+pub struct Record {
+    pub epoch: Epoch,
+    /// Its newest number is the last that counts as given.
+    pub history: History,
+    pub journal: Option<JournalTx>,
+}
+
+impl Record {
+    /// Without a journal: a new epoch, numbers from 1, nothing kept.
+    pub fn unkept(history_bytes: usize) -> Record {
+        Record {
+            epoch: Epoch::new(),
+            history: History::new(history_bytes, 0),
+            journal: None,
+        }
+    }
+}
+
+/// Why there can be no journal in a folder.
+#[derive(Debug)]
+pub enum JournalError {
+    Folder { path: PathBuf, error: io::Error },
+    Lock(LockError),
+    Read { path: PathBuf, error: io::Error },
+}
+
+impl fmt::Display for JournalError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            JournalError::Folder { path, error } => {
+                write!(f, "cannot make the journal's folder {}: {error}", path.display())
+            }
+            JournalError::Lock(LockError::Io { path, error }) => {
+                write!(
+                    f,
+                    "cannot write to the journal's folder, at {}: {error}",
+                    path.display()
+                )
+            }
+            JournalError::Lock(error) => write!(f, "another server writes this journal: {error}"),
+            JournalError::Read { path, error } => {
+                write!(f, "cannot read the journal, at {}: {error}", path.display())
+            }
+        }
+    }
+}
+
+impl std::error::Error for JournalError {}
+
+impl JournalError {
+    /// What a person can do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            JournalError::Lock(LockError::Held { .. }) => {
+                "give --journal a folder of its own, or stop the other server"
+            }
+            _ => {
+                "give --journal a folder that this user may read and write, or leave it out to serve without a journal"
+            }
+        }
+    }
+}
+
+/// Why a running server has lost its journal's folder to somebody else.
+#[derive(Debug)]
+pub enum Displaced {
+    /// Another server holds the folder's lock; who, if that is known.
+    Locked(Option<String>),
+    /// There are segments in the folder that this server has not written, or not all of.
+    Foreign,
+}
+
+impl fmt::Display for Displaced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Displaced::Locked(Some(holder)) => write!(f, "its folder is not ours any more: {holder}"),
+            Displaced::Locked(None) => f.write_str("its folder is not ours any more: another server has it"),
+            Displaced::Foreign => f.write_str("its folder has files that this server does not know"),
+        }
+    }
+}
+
+impl std::error::Error for Displaced {}
+
+/// What a person can do about a journal that cannot be written.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.get_ref().and_then(|why| why.downcast_ref()) {
+        Some(Displaced::Locked(_)) => "Stop that server, then restart this one",
+        Some(Displaced::Foreign) => "Restart this server to go on there, or give it a folder of its own",
+        None => match error.raw_os_error() {
+            Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => "Make room on its disk",
+            Some(libc::EACCES | libc::EPERM | libc::EROFS) => "Make its folder writable",
+            _ => "Look after its disk and its folder",
+        },
+    }
+}
+
+/// A journal that is ready.
+#[derive(Debug)]
+pub struct Opened {
+    pub record: Record,
+    /// For thread `journal`.
+    pub journal: Journal,
+    /// For thread `journal-sync`.
+    pub flusher: Flusher,
+    pub gauges: Arc<JournalGauges>,
+}
+
+/// The thread's own things.
+#[derive(Debug)]
+pub struct Journal {
+    rx: JournalRx,
+    store: Store,
+    gauges: Arc<JournalGauges>,
+    beat: &'static Beat,
+    stop: Stop,
+    /// The number that comes next; what is not offered to us was lost to a full queue.
+    next: Seq,
+    /// Everything up to this number is in the journal; what lies between it and the next is in `lines`, or missing.
+    written: Seq,
+    lines: Lines,
+    write_bytes_max: usize,
+    failing: Option<Failing>,
+    folder: PathBuf,
+    lock: LockFile,
+    /// Somebody else has written in the folder, so that this run never does again.
+    is_foreign: bool,
+    /// When the thread last looked whether folder, lock and segments are still there.
+    looked: Instant,
+    /// What is missing up to this number was taken away, and no line says so yet.
+    taken_to: Option<Seq>,
+}
+
+/// Lines on their way to the disk.
+#[derive(Debug, Default)]
+struct Lines {
+    bytes: Vec<u8>,
+    ends: Vec<LineEnd>,
+}
+
+/// Where a line ends, and its last number.
+#[derive(Clone, Copy, Debug)]
+struct LineEnd {
+    at: usize,
+    last: Seq,
+    is_event: bool,
+}
+
+impl Lines {
+    fn end(&mut self, last: Seq, is_event: bool) {
+        let at = self.bytes.len();
+        self.ends.push(LineEnd { at, last, is_event });
+    }
+
+    fn put_loss(&mut self, loss: &Loss, time: f64) {
+        line::put_loss(&mut self.bytes, loss, time);
+        self.end(loss.to, false);
+    }
+
+    fn put_end(&mut self, seq: Seq) {
+        line::put_end(&mut self.bytes, seq, epoch_seconds());
+        self.end(seq, false);
+    }
+
+    /// Where line `index` begins; the end of the last one for the index behind it.
+    fn start(&self, index: usize) -> usize {
+        index.checked_sub(1).map_or(0, |before| self.ends[before].at)
+    }
+
+    /// The index behind the lines from `from` on that have `bytes_max` bytes together; at least one line.
+    fn piece(&self, from: usize, bytes_max: usize) -> usize {
+        let end = self.start(from) + bytes_max;
+        self.ends.partition_point(|line| line.at <= end).max(from + 1)
+    }
+}
+
+fn lock_path_in(folder: &Path) -> PathBuf {
+    folder.join("journal.lock")
+}
+
+/// Nothing can be written.
+#[derive(Debug)]
+struct Failing {
+    since: Instant,
+    tried: Instant,
+    said: Instant,
+    /// Events that are missing.
+    events: u64,
+}
+
+impl Journal {
+    /// Recovers what is in `folder` and begins to write there, with a beat for each of the two threads. Blocks on the disk, for about a second per 64 MiB of history.
+    ///
+    /// # Errors
+    /// The folder cannot be made, locked or read. A full disk is no error.
+    pub fn open(
+        folder: &Path,
+        limits: Limits,
+        history_bytes: usize,
+        (beat, sync_beat, stop): (&'static Beat, &'static Beat, Stop),
+    ) -> Result<Opened, JournalError> {
+        fs::create_dir_all(folder).map_err(|error| JournalError::Folder {
+            path: folder.to_owned(),
+            error,
+        })?;
+        let lock = LockFile::acquire(&lock_path_in(folder)).map_err(JournalError::Lock)?;
+        let recovered = recover(folder, history_bytes, epoch_seconds())
+            .map_err(|(path, error)| JournalError::Read { path, error })?;
+        let gauges = Arc::new(JournalGauges::default());
+        let (tx, rx) = queue::queue(&gauges);
+        let Recovered {
+            mut epoch,
+            mut history,
+            restart,
+            segments,
+            resumes,
+        } = recovered;
+        let (flush, flusher) = flusher((sync_beat, stop.clone()));
+        let first = restart.map_or(history.newest() + 1, |(loss, _)| loss.from);
+        let mut journal = Journal {
+            rx,
+            store: Store::new(folder.to_owned(), limits, (epoch, segments), flush),
+            gauges: Arc::clone(&gauges),
+            beat,
+            stop,
+            next: first,
+            written: first - 1,
+            lines: Lines::default(),
+            write_bytes_max: WRITE_BYTES_MAX.min(limits.segment_bytes as usize / 2),
+            failing: None,
+            folder: folder.to_owned(),
+            lock,
+            is_foreign: false,
+            looked: Instant::now(),
+            taken_to: None,
+        };
+        if let Err(fault) = journal.begin(resumes, restart) {
+            // Nothing on the disk says that numbers are given from here on, so the next start could give them again.
+            epoch = Epoch::new();
+            history = History::new(history_bytes, history.newest());
+            journal.store.begin_epoch(epoch);
+            journal.next = history.newest() + 1;
+            journal.written = history.newest();
+            journal.fail(&fault);
+        }
+        log::info!(
+            "📖 journal in {}: epoch {epoch}, the next number is {}, {} KiB of recent events are back in the history",
+            folder.display(),
+            history.newest() + 1,
+            history.bytes() / 1024
+        );
+        let record = Record {
+            epoch,
+            history,
+            journal: Some(tx),
+        };
+        Ok(Opened {
+            record,
+            journal,
+            flusher,
+            gauges,
+        })
+    }
+
+    /// The first lines of this run, on the disk before anybody gets a number.
+    fn begin(&mut self, resumes: Option<f64>, restart: Option<(Loss, f64)>) -> io::Result<()> {
+        if let Some(begun) = resumes {
+            self.store.resume(begun, self.next)?;
+        }
+        self.store.begin_run(self.next).map_err(|fault| fault.error)?;
+        if let Some((loss, time)) = restart {
+            let mut line = Vec::new();
+            line::put_loss(&mut line, &loss, time);
+            self.store.append(loss.from, &line).map_err(|fault| fault.error)?;
+            self.next = loss.to + 1;
+        }
+        self.store.sync()?;
+        self.wrote(0, self.next - 1);
+        Ok(())
+    }
+
+    /// The thread's body.
+    pub fn run(mut self) {
+        self.beat.adopt();
+        let is_over = loop {
+            drill::obey(self.beat);
+            // Looked at before the queue: what was in it before the request is seen after it, and its end too.
+            let stopping = self.stop.requested();
+            let longest = if stopping { Duration::ZERO } else { TURN };
+            match self.wait(longest) {
+                Ok(batch) => self.gather(batch),
+                Err(RecvTimeoutError::Timeout) if stopping => break false,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break true,
+            }
+            self.write();
+            self.flush_if_due();
+            self.look_after_folder();
+            self.retire();
+            self.look_after_failure();
+        };
+        self.finish(is_over);
+        self.beat.turn_to(Operation::Ended);
+    }
+
+    fn wait(&self, longest: Duration) -> Result<Arc<Batch>, RecvTimeoutError> {
+        let due = self.store.unsynced().map_or(longest, |since| {
+            let least = if self.store.is_flushed() {
+                Duration::ZERO
+            } else {
+                FLUSH_LOOK
+            };
+            SYNC_AFTER.saturating_sub(since.elapsed()).max(least).min(longest)
+        });
+        let _doing = self.beat.begin(Operation::Waiting);
+        self.rx.channel().recv_timeout(due)
+    }
+
+    /// Makes lines of `batch` and of what else waits, as much as one write takes.
+    fn gather(&mut self, batch: Arc<Batch>) {
+        let mut batch = Some(batch);
+        while let Some(taken) = batch {
+            self.beat.step();
+            self.rx.took(&taken);
+            self.take(&taken);
+            batch = match self.lines.bytes.len() < self.write_bytes_max {
+                true => self.rx.channel().try_recv().ok(),
+                false => None,
+            };
+        }
+    }
+
+    fn take(&mut self, batch: &Batch) {
+        let seqs = batch.seqs();
+        if seqs.start > self.next {
+            self.miss(seqs.start);
+        }
+        self.next = seqs.end;
+        if let Some(failing) = &mut self.failing {
+            failing.events += batch.events() as u64;
+            self.gauges.drop_events(batch.events());
+            return;
+        }
+        let time = json_seconds(batch.time());
+        for item in batch.items() {
+            match item {
+                Item::Event(event) => {
+                    line::put_event(&mut self.lines.bytes, event.seq, &time, event.recovered, event.payload);
+                    self.lines.end(event.seq, true);
+                }
+                Item::Loss(loss) => self.lines.put_loss(&loss, batch.time()),
+            }
+        }
+    }
+
+    /// The numbers from the next one up to `to`, without it, found the queue full.
+    fn miss(&mut self, to: Seq) {
+        let loss = Loss {
+            from: self.next,
+            to: to - 1,
+            count: Some(to - self.next),
+            cause: QUEUE_FULL,
+        };
+        log::error!(
+            "🚨 the numbers {} to {} are not in the journal: its queue was full, because the disk is slower than events come",
+            loss.from,
+            loss.to
+        );
+        self.next = to;
+        if self.failing.is_none() {
+            self.lines.put_loss(&loss, epoch_seconds());
+        }
+    }
+
+    /// Writes the lines that were made, in pieces that fit into a segment.
+    fn write(&mut self) {
+        let mut lines = std::mem::take(&mut self.lines);
+        let mut from = 0;
+        while from < lines.ends.len() && self.failing.is_none() {
+            let to = lines.piece(from, self.write_bytes_max);
+            self.write_piece(&lines, from, to);
+            from = to;
+        }
+        if let Some(failing) = &mut self.failing {
+            let missing = lines
+                .ends
+                .iter()
+                .filter(|end| end.is_event && end.last > self.written)
+                .count();
+            failing.events += missing as u64;
+            self.gauges.drop_events(missing);
+        }
+        // Its memory is for the next ones.
+        lines.bytes.clear();
+        lines.ends.clear();
+        self.lines = lines;
+    }
+
+    fn write_piece(&mut self, lines: &Lines, from: usize, to: usize) {
+        let start = lines.start(from);
+        let bytes = &lines.bytes[start..lines.start(to)];
+        let about = ((to - from) as u64, bytes.len() as u64);
+        let doing = self.beat.begin_about(Operation::Journaling, about);
+        let written = self.store.append(self.written + 1, bytes);
+        drop(doing);
+        let kept = written.as_ref().err().map_or(bytes.len(), |fault| fault.kept);
+        let kept = lines.ends[from..to].iter().take_while(|end| end.at <= start + kept);
+        let (events, last) = kept.fold((0, self.written), |(events, _), end| {
+            (events + u64::from(end.is_event), end.last)
+        });
+        self.wrote(events, last);
+        if let Err(WriteError { error, .. }) = written {
+            self.fail(&error);
+        }
+    }
+
+    /// Everything up to number `last` is in the journal, `events` more events among it.
+    fn wrote(&mut self, events: u64, last: Seq) {
+        self.written = last;
+        self.store.note_events(events);
+        self.gauges.wrote(events, last);
+        self.show();
+    }
+
+    fn show(&self) {
+        let current = self.store.current().unwrap_or((0, 0));
+        self.gauges.show_segment(current, self.store.bytes());
+    }
+
+    fn flush_if_due(&mut self) {
+        let is_due = |since: Instant| since.elapsed() >= SYNC_AFTER;
+        let mut flushed = self.store.look_after_flush();
+        if flushed.is_ok() && self.store.unsynced().is_some_and(is_due) && self.store.is_flushed() {
+            flushed = self.store.flush();
+        }
+        if let Err(error) = flushed {
+            self.fail(&error);
+        }
+    }
+
+    /// From here on nothing is written until the disk takes something again.
+    fn fail(&mut self, error: &io::Error) {
+        let now = Instant::now();
+        self.gauges.show_error(Some(error));
+        log::error!(
+            "🚨 the journal cannot be written: {error}; clients get their events, but those from number {} on are not kept. \
+             {}; trying again every second",
+            self.written + 1,
+            remedy(error)
+        );
+        self.failing = Some(Failing {
+            since: now,
+            tried: now,
+            said: now,
+            events: 0,
+        });
+    }
+
+    /// Looks once a second whether the folder is still ours, and still has what was written. Blocks on the disk.
+    fn look_after_folder(&mut self) {
+        if self.failing.is_some() || self.looked.elapsed() < LOOK_EVERY {
+            return;
+        }
+        self.looked = Instant::now();
+        let _doing = self.beat.begin(Operation::Journaling);
+        // What the file system does not say now, it says at the next look, or when it is written to.
+        let held = match self.lock.is_at_its_path() {
+            Ok(false) => self.hold_folder(),
+            Ok(true) | Err(_) => Ok(()),
+        };
+        self.look_for_taken();
+        if let Err(error) = held {
+            self.store.leave();
+            self.fail(&error);
+        } else if let Some(to) = self.taken_to
+            && let Err(error) = self.begin_anew(&[(to, REMOVED)])
+        {
+            self.fail(&error);
+        }
+    }
+
+    /// Removes what is too old or too much, while the folder is ours.
+    fn retire(&mut self) {
+        if self.store.is_retiring_due() && matches!(self.lock.is_at_its_path(), Ok(true)) {
+            self.store.retire();
+            self.show();
+        }
+    }
+
+    /// Sees to it that the folder is there and that we hold its lock.
+    ///
+    /// # Errors
+    /// [`Displaced`], or the folder cannot be made or looked at.
+    fn hold_folder(&mut self) -> io::Result<()> {
+        if self.lock.is_at_its_path()? {
+            return Ok(());
+        }
+        // Not even its lock, which its rightful server may want to take at this moment.
+        if self.is_foreign {
+            return Err(io::Error::other(Displaced::Foreign));
+        }
+        fs::create_dir_all(&self.folder)?;
+        let lock = LockFile::acquire(&lock_path_in(&self.folder)).map_err(|error| match error {
+            LockError::Io { error, .. } => error,
+            held => io::Error::other(Displaced::Locked(Some(held.to_string()))),
+        })?;
+        if !self.store.is_untouched()? {
+            self.is_foreign = true;
+            return Err(io::Error::other(Displaced::Foreign));
+        }
+        self.lock = lock;
+        Ok(())
+    }
+
+    /// Looks whether somebody has taken segments away: what was in them counts as dropped, and the next segment says which
+    /// numbers that was.
+    fn look_for_taken(&mut self) {
+        let Ok(Some(taken)) = self.store.forget_taken() else {
+            return;
+        };
+        self.gauges.lose(taken.events);
+        let what = format!(
+            "🚨 {} of the journal {} taken out of {} by somebody else: {} of this run that {} kept there {} gone",
+            count(taken.segments as u64, "segment"),
+            pick(taken.segments as u64, "was", "were"),
+            self.folder.display(),
+            count(taken.events, "event"),
+            pick(taken.events, "was", "were"),
+            pick(taken.events, "is", "are")
+        );
+        let Some(from) = taken.from else {
+            log::warn!("{what}. A restart and `threadcast replay` go without them");
+            return;
+        };
+        log::error!("{what}. A new segment begins. Stop the server before you remove or move its journal");
+        self.taken_to = self.taken_to.max(Some(self.written));
+        self.written = from - 1;
+    }
+
+    /// While nothing can be written: tries again, and says so again, when it is time.
+    fn look_after_failure(&mut self) {
+        let Some(failing) = &mut self.failing else {
+            return;
+        };
+        if failing.tried.elapsed() >= RETRY_EVERY {
+            failing.tried = Instant::now();
+            let tried = self.try_again();
+            self.learn(tried);
+        }
+    }
+
+    fn learn(&mut self, tried: io::Result<()>) {
+        let Some(failing) = &mut self.failing else {
+            return;
+        };
+        let (seconds, events) = (failing.since.elapsed().as_secs(), failing.events);
+        match tried {
+            Ok(()) => {
+                self.failing = None;
+                self.gauges.show_error(None);
+                log::warn!(
+                    "✅ the journal can be written again; {} of {seconds} s {} missing in it",
+                    count(events, "event"),
+                    pick(events, "is", "are")
+                );
+            }
+            Err(error) => {
+                self.gauges.show_error(Some(&error));
+                if failing.said.elapsed() >= SAY_EVERY {
+                    failing.said = Instant::now();
+                    log::error!(
+                        "🚨 the journal still cannot be written: {error}; {} of the last {seconds} s {} not kept. {}",
+                        count(events, "event"),
+                        pick(events, "is", "are"),
+                        remedy(&error)
+                    );
+                }
+            }
+        }
+    }
+
+    /// Takes the folder back if it is not ours, and goes on there.
+    fn try_again(&mut self) -> io::Result<()> {
+        let _doing = self.beat.begin(Operation::Journaling);
+        self.hold_folder()?;
+        self.look_for_taken();
+        let failed = (self.next - 1, FAILED);
+        match self.taken_to {
+            Some(to) => self.begin_anew(&[(to, REMOVED), failed]),
+            None => self.begin_anew(&[failed]),
+        }
+    }
+
+    /// Begins a new segment, with a line for each loss: the numbers up to that one, and the cause.
+    fn begin_anew(&mut self, losses: &[(Seq, &'static str)]) -> io::Result<()> {
+        let mut from = self.written + 1;
+        self.store.begin_run(from).map_err(|fault| fault.error)?;
+        for &(to, cause) in losses {
+            if to < from {
+                continue;
+            }
+            let loss = Loss {
+                from,
+                to,
+                // Of what was removed nobody knows how many numbers had an event.
+                count: (cause == FAILED).then_some(to + 1 - from),
+                cause,
+            };
+            let mut line = Vec::new();
+            line::put_loss(&mut line, &loss, epoch_seconds());
+            self.store.append(from, &line).map_err(|fault| fault.error)?;
+            from = to + 1;
+        }
+        self.store.sync_new()?;
+        self.taken_to = None;
+        self.wrote(0, from - 1);
+        Ok(())
+    }
+
+    /// Nothing more comes. `is_over`: because the fan-out has ended, so that no number is given any more.
+    fn finish(&mut self, is_over: bool) {
+        let offered = self.rx.offered();
+        if is_over && offered >= self.next {
+            self.miss(offered + 1);
+        }
+        self.write();
+        if self.failing.is_some() {
+            let tried = self.try_again();
+            self.learn(tried);
+        }
+        if let Some(failing) = &self.failing {
+            log::error!(
+                "🚨 the journal ends without the last {}, which its disk did not take",
+                count(failing.events, "event")
+            );
+            return;
+        }
+        if is_over {
+            self.lines.put_end(self.next - 1);
+            self.write();
+        }
+        let doing = self.beat.begin(Operation::Flushing);
+        let synced = self.store.sync();
+        drop(doing);
+        if let Err(error) = synced {
+            self.fail(&error);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,20 @@
+//! What travels, and what is known of it: events with their numbers, the batches that carry them, the history, the table
+//! of machines, and how each client sees them. Owns no thread.
+
+pub mod event;
+
+pub mod position;
+
+pub mod chunk;
+
+pub mod filter;
+
+pub mod protocol;
+
+pub mod machines;
+
+pub mod view;
+
+pub mod batch;
+
+pub mod history;

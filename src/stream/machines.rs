@@ -1,0 +1,676 @@
+//! The last state of each machine, and the snapshot made of it.
+//!
+//! Owned by thread `fanout`. Bounded by the size of its snapshot: clients such as Python's `websockets` end on a
+//! message over 1 MiB, so the machines that have been silent longest give way, and are counted.
+
+pub mod merge;
+
+use crate::process::clock::json_seconds;
+use crate::stream::batch::Item;
+use crate::stream::chunk::Chunk;
+use crate::stream::event::{Event, Seq, check};
+use crate::stream::history::History;
+use crate::stream::machines::merge::{Ends, Origin, RecoveredTo};
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Rows of a snapshot together: 1 MiB less the frame around them.
+const ROWS_BYTES_MAX: usize = 1024 * 1024 - 1024;
+/// When rows must give way, so many bytes are freed at once that it is not done for every event.
+const ROWS_BYTES_AFTER_EVICTION: usize = ROWS_BYTES_MAX / 16 * 15;
+/// A longer machine name, state or configuration is no sensible row: such an event is forwarded but not tabled.
+const FIELD_BYTES_MAX: usize = 16 * 1024;
+/// A snapshot of an unchanged table is given out again for this long; then its `timestamp` is renewed.
+const SNAPSHOT_FRESH: Duration = Duration::from_secs(1);
+
+/// What is known of a machine.
+#[derive(Debug)]
+struct Row {
+    current_state: Option<Box<str>>,
+    config_type: Option<Box<str>>,
+    metadata: Option<Box<str>>,
+    /// A JSON number, or `null`.
+    last_activity: Box<str>,
+    /// The row as snapshots carry it.
+    json: Vec<u8>,
+    /// When it was last heard of; decides who gives way.
+    heard: Instant,
+    /// Where its state and `last_activity` come from.
+    origin: Origin,
+    /// The process of its row in the engine's database is gone.
+    stale: bool,
+    /// The process of that row lives, which is a sign of life without an event.
+    lives: bool,
+    /// It has a row there, as far as was read last.
+    in_database: bool,
+    /// Nothing else was heard of it since the start.
+    from_database: bool,
+}
+
+/// The table.
+#[derive(Debug, Default)]
+pub struct Machines {
+    /// By name, in binary order, which is the order of the snapshot.
+    rows: BTreeMap<Box<str>, Row>,
+    rows_bytes: usize,
+    version: u64,
+    evicted: u64,
+    untabled: u64,
+    ends: Ends,
+    recovered_to: Option<RecoveredTo>,
+    /// When the state file was made that it comes from, in seconds since the epoch; 0 without one.
+    saved: f64,
+    cached: Option<(u64, Instant, Arc<Snapshot>)>,
+}
+
+/// The table at one moment, ready to be sent.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// `{"type":"initial",...}`.
+    pub json: Vec<u8>,
+    /// The same as a frame.
+    pub chunk: Arc<Chunk>,
+    /// Number of rows.
+    pub machines: usize,
+    /// The last one that was made with a number: 1,000 clients that read nothing hold one of 1 MiB, not 1,000.
+    numbered: Mutex<Option<(Seq, Arc<Chunk>)>>,
+}
+
+impl Snapshot {
+    /// Of a document and its number of rows.
+    pub fn new(json: Vec<u8>, machines: usize) -> Snapshot {
+        Snapshot {
+            chunk: Arc::new(Chunk::message(&json)),
+            json,
+            machines,
+            numbered: Mutex::new(None),
+        }
+    }
+
+    /// It with the number of the last event in it, as `make` makes it; made once for all who ask in a row. Called by
+    /// clients' threads, which may wait for each other for the milliseconds that it takes to make 1 MiB.
+    pub fn numbered(&self, as_of: Seq, make: impl FnOnce(&[u8]) -> Chunk) -> Arc<Chunk> {
+        let mut last = self.numbered.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*last {
+            Some((seq, chunk)) if *seq == as_of => Arc::clone(chunk),
+            _ => {
+                let chunk = Arc::new(make(&self.json));
+                *last = Some((as_of, Arc::clone(&chunk)));
+                chunk
+            }
+        }
+    }
+}
+
+/// A saved table that cannot be read.
+#[derive(Debug)]
+pub struct RestoreError(String);
+
+impl fmt::Display for RestoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for RestoreError {}
+
+/// What applying an event did that a person may have to be told.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Applied {
+    Nothing,
+    /// So many machines had to give way.
+    Evicted(usize),
+    /// The event names a machine, but the row would be too large.
+    Untabled,
+}
+
+impl Machines {
+    /// Number of machines.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Grows with every change that a snapshot shows.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Machines that had to give way so far.
+    pub fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
+    /// Events so far that named a machine too large for a row.
+    pub fn untabled(&self) -> u64 {
+        self.untabled
+    }
+
+    /// Takes in an event that arrived at `now` (`epoch` seconds on the wall).
+    pub fn apply(&mut self, event: &Event<'_>, now: Instant, epoch: f64) -> Applied {
+        let Some(machine) = event.machine.as_deref() else {
+            return Applied::Nothing;
+        };
+        if event.kind.as_deref() == Some("machine_terminated") {
+            let time = event.time.and_then(|time| time.parse().ok()).unwrap_or(epoch);
+            self.end(machine, time);
+            return Applied::Nothing;
+        }
+        let Some(state) = event.state.as_deref() else {
+            self.hear(machine, now);
+            return Applied::Nothing;
+        };
+        let config_type = event.config_type.as_deref();
+        if event
+            .time
+            .is_some_and(|time| self.is_overtaken(machine, merge::seconds(Some(time))))
+        {
+            self.hear(machine, now);
+            return Applied::Nothing;
+        }
+        if [machine, state, config_type.unwrap_or("")]
+            .iter()
+            .any(|text| text.len() > FIELD_BYTES_MAX)
+        {
+            self.untabled += 1;
+            return Applied::Untabled;
+        }
+        let time = event.time.map_or_else(|| json_seconds(epoch), str::to_owned);
+        self.upsert(machine, state, config_type, time.into(), now);
+        self.evict()
+    }
+
+    fn upsert(&mut self, machine: &str, state: &str, config_type: Option<&str>, time: Box<str>, now: Instant) {
+        let row = match self.rows.get_mut(machine) {
+            Some(row) => row,
+            None => self.rows.entry(machine.into()).or_insert_with(|| Row::new(now)),
+        };
+        if row.current_state.as_deref() != Some(state) {
+            row.current_state = Some(state.into());
+        }
+        if config_type.is_some() && row.config_type.as_deref() != config_type {
+            row.config_type = config_type.map(Into::into);
+        }
+        row.last_activity = time;
+        row.origin = Origin::Event;
+        row.stale = false;
+        row.from_database = false;
+        row.heard = now;
+        let before = row.json.len();
+        row.encode(machine);
+        self.rows_bytes = self.rows_bytes - before + row.json.len() + usize::from(before == 0);
+        self.version += 1;
+    }
+
+    /// An event without a state came from `machine`.
+    fn hear(&mut self, machine: &str, now: Instant) {
+        let Some(row) = self.rows.get_mut(machine) else {
+            return;
+        };
+        row.heard = now;
+        row.from_database = false;
+        if std::mem::take(&mut row.stale) {
+            let before = row.json.len();
+            row.encode(machine);
+            self.rows_bytes = self.rows_bytes - before + row.json.len();
+            self.version += 1;
+        }
+    }
+
+    /// Removes a machine that ended at `time`, seconds since the epoch; whether there was one of that name.
+    pub fn end(&mut self, machine: &str, time: f64) -> bool {
+        let had_row = self.rows.get(machine).is_some_and(|row| row.in_database);
+        self.ends.note(machine, time, had_row);
+        self.remove(machine)
+    }
+
+    /// Removes a machine; whether there was one of that name.
+    pub fn remove(&mut self, machine: &str) -> bool {
+        let Some(row) = self.rows.remove(machine) else {
+            return false;
+        };
+        self.rows_bytes -= row.json.len() + 1;
+        self.version += 1;
+        true
+    }
+
+    /// The `config_type` of a machine: `None` when there is no such machine.
+    pub fn config_type(&self, machine: &str) -> Option<Option<&str>> {
+        self.rows.get(machine).map(|row| row.config_type.as_deref())
+    }
+
+    /// Removes machines that nothing was heard of for `ttl`, and whose process does not live. Gives how many.
+    pub fn expire(&mut self, ttl: Duration, now: Instant) -> usize {
+        let silent = |row: &Row| !row.lives && now.saturating_duration_since(row.heard) > ttl;
+        let names: Vec<Box<str>> = self
+            .rows
+            .iter()
+            .filter(|(_, row)| silent(row))
+            .map(|(name, _)| name.clone())
+            .collect();
+        names.iter().filter(|name| self.remove(name)).count()
+    }
+
+    /// Makes room: whoever was silent longest leaves first.
+    fn evict(&mut self) -> Applied {
+        if self.rows_bytes <= ROWS_BYTES_MAX {
+            return Applied::Nothing;
+        }
+        let mut oldest: Vec<(Instant, Box<str>)> =
+            self.rows.iter().map(|(name, row)| (row.heard, name.clone())).collect();
+        oldest.sort_unstable();
+        let before = self.rows.len();
+        for (_, name) in oldest {
+            // The last one stays: it fits by FIELD_BYTES_MAX, and it is the one just heard of.
+            if self.rows_bytes <= ROWS_BYTES_AFTER_EVICTION || self.rows.len() == 1 {
+                break;
+            }
+            self.remove(&name);
+        }
+        let evicted = before - self.rows.len();
+        self.evicted += evicted as u64;
+        Applied::Evicted(evicted)
+    }
+
+    /// The table now, as everybody who asks now gets it: encoded once per state and second.
+    pub fn snapshot(&mut self, now: Instant, epoch: f64) -> Arc<Snapshot> {
+        if let Some((version, made, snapshot)) = &self.cached
+            && *version == self.version
+            && now.saturating_duration_since(*made) < SNAPSHOT_FRESH
+        {
+            return Arc::clone(snapshot);
+        }
+        let end = format!("],\"timestamp\":{}}}", json_seconds(epoch));
+        let json = self.document("{\"type\":\"initial\",\"machines\":[", &end);
+        let snapshot = Arc::new(Snapshot::new(json, self.rows.len()));
+        self.cached = Some((self.version, now, Arc::clone(&snapshot)));
+        snapshot
+    }
+
+    /// The table as the state file keeps it.
+    pub fn saved(&self, epoch: f64) -> Vec<u8> {
+        let start = format!(
+            "{{\"threadcast_state\":1,\"saved\":{},\"machines\":[",
+            json_seconds(epoch)
+        );
+        self.document(&start, &merge::saved_end(self))
+    }
+
+    fn document(&self, start: &str, end: &str) -> Vec<u8> {
+        let mut json = Vec::with_capacity(start.len() + self.rows_bytes + end.len());
+        json.extend_from_slice(start.as_bytes());
+        for (index, row) in self.rows.values().enumerate() {
+            if index > 0 {
+                json.push(b',');
+            }
+            json.extend_from_slice(&row.json);
+        }
+        json.extend_from_slice(end.as_bytes());
+        json
+    }
+
+    /// A table from what [`Machines::saved`] made.
+    ///
+    /// # Errors
+    /// It is not such a document, or was damaged.
+    pub fn restore(saved: &[u8], now: Instant) -> Result<Machines, RestoreError> {
+        let error = |what: &dyn fmt::Display| RestoreError(what.to_string());
+        let top: BTreeMap<String, &RawValue> = serde_json::from_slice(saved).map_err(|e| error(&e))?;
+        if top.get("threadcast_state").map(|version| version.get()) != Some("1") {
+            return Err(error(&"it is not a state file of this version"));
+        }
+        let rows = top.get("machines").ok_or_else(|| error(&"it has no machines"))?;
+        let rows: Vec<BTreeMap<String, &RawValue>> = serde_json::from_str(rows.get()).map_err(|e| error(&e))?;
+        let mut machines = Machines {
+            // One that cannot be read only means that more is looked at again.
+            saved: top.get("saved").and_then(|time| time.get().parse().ok()).unwrap_or(0.0),
+            ..Machines::default()
+        };
+        for row in rows {
+            let text = |key: &str| -> Option<Box<str>> { serde_json::from_str(row.get(key)?.get()).ok()? };
+            let name = text("machine_name").ok_or_else(|| error(&"a machine has no name"))?;
+            let time = row.get("last_activity").map_or("null", |time| time.get());
+            let mut restored = Row {
+                current_state: text("current_state"),
+                config_type: text("config_type"),
+                metadata: text("metadata"),
+                last_activity: time.into(),
+                // So that a row counts only if it is newer.
+                origin: Origin::Event,
+                ..Row::new(now)
+            };
+            restored.encode(&name);
+            machines.rows_bytes += restored.json.len() + 1;
+            machines.rows.insert(name, restored);
+        }
+        if let Some(kept) = top.get("engine_db") {
+            machines.restore_kept(kept);
+        }
+        machines.evict();
+        Ok(machines)
+    }
+}
+
+impl Machines {
+    /// Takes in what the recovered `history` has and the state file does not: what was published after the last save,
+    /// or everything when there was none. Silence counts up to the last event, `now`, so that machines that were gone by
+    /// `ttl` do not come back. Whether anything has changed.
+    pub fn catch_up(&mut self, history: &History, ttl: Option<Duration>, now: Instant) -> bool {
+        let (before, saved) = (self.version, self.saved);
+        let batches = history.all();
+        let last = batches.back().map_or(0.0, |batch| batch.time());
+        for batch in batches.iter().filter(|batch| batch.time() >= saved) {
+            let age = Duration::try_from_secs_f64(last - batch.time()).unwrap_or_default();
+            let heard = now.checked_sub(age).unwrap_or(now);
+            for item in batch.items() {
+                if let Item::Event(event) = item
+                    && let Ok(checked) = check(event.payload)
+                {
+                    if event.recovered.is_some() {
+                        self.apply_late(&checked, batch.time(), heard);
+                    } else {
+                        self.apply(&checked, heard, batch.time());
+                    }
+                }
+            }
+        }
+        if let Some(ttl) = ttl {
+            self.expire(ttl, now);
+        }
+        self.version != before
+    }
+}
+
+impl Row {
+    fn new(heard: Instant) -> Row {
+        Row {
+            current_state: None,
+            config_type: None,
+            metadata: None,
+            last_activity: "null".into(),
+            json: Vec::new(),
+            heard,
+            origin: Origin::Database,
+            stale: false,
+            lives: false,
+            in_database: false,
+            from_database: false,
+        }
+    }
+
+    /// Whether its process lives now; silence counts from its death.
+    fn live(&mut self, lives: bool, now: Instant) {
+        if std::mem::replace(&mut self.lives, lives) && !lives {
+            self.heard = now;
+        }
+    }
+
+    /// `last_activity`, seconds since the epoch; before everything where there is none.
+    fn seconds(&self) -> f64 {
+        merge::seconds(Some(&self.last_activity))
+    }
+
+    /// Writes the row anew, keys in the original's order with `id` behind them.
+    fn encode(&mut self, machine: &str) {
+        let json = &mut self.json;
+        json.clear();
+        json.extend_from_slice(b"{\"machine_name\":");
+        put_string(json, Some(machine));
+        json.extend_from_slice(b",\"current_state\":");
+        put_string(json, self.current_state.as_deref());
+        json.extend_from_slice(b",\"last_activity\":");
+        json.extend_from_slice(self.last_activity.as_bytes());
+        json.extend_from_slice(b",\"metadata\":");
+        put_string(json, self.metadata.as_deref());
+        json.extend_from_slice(b",\"config_type\":");
+        put_string(json, self.config_type.as_deref());
+        json.extend_from_slice(b",\"id\":");
+        put_string(json, Some(machine));
+        if self.stale {
+            json.extend_from_slice(b",\"stale\":true");
+        }
+        json.push(b'}');
+    }
+}
+
+fn put_string(out: &mut Vec<u8>, text: Option<&str>) {
+    match text {
+        Some(text) => serde_json::to_writer(out, text).expect("writing a string to a Vec cannot fail"),
+        None => out.extend_from_slice(b"null"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::batch::BatchBuilder;
+
+    fn apply(machines: &mut Machines, text: &str) -> Applied {
+        machines.apply(&check(text.as_bytes()).unwrap(), Instant::now(), 100.5)
+    }
+
+    fn change(machine: &str, state: &str) -> String {
+        format!(
+            r#"{{"machine_name":"{machine}","type":"state_change","payload":{{"to_state":"{state}","timestamp":1.25}}}}"#
+        )
+    }
+
+    fn initial(machines: &mut Machines) -> String {
+        String::from_utf8(machines.snapshot(Instant::now(), 2.5).json.clone()).unwrap()
+    }
+
+    #[test]
+    fn an_empty_table_is_the_original_empty_answer() {
+        assert_eq!(
+            initial(&mut Machines::default()),
+            r#"{"type":"initial","machines":[],"timestamp":2.5}"#
+        );
+    }
+
+    #[test]
+    fn rows_have_the_original_keys_then_id_and_are_in_binary_order() {
+        let mut machines = Machines::default();
+        apply(&mut machines, &change("a\\\"ä", "x"));
+        apply(
+            &mut machines,
+            r#"{"machine_name":"Z","type":"machine_registered","payload":{"config_type":"c","current_state":"s","timestamp":7}}"#,
+        );
+        assert_eq!(
+            initial(&mut machines),
+            concat!(
+                r#"{"type":"initial","machines":["#,
+                r#"{"machine_name":"Z","current_state":"s","last_activity":7,"metadata":null,"config_type":"c","id":"Z"},"#,
+                r#"{"machine_name":"a\"ä","current_state":"x","last_activity":1.25,"metadata":null,"config_type":null,"id":"a\"ä"}"#,
+                r#"],"timestamp":2.5}"#
+            )
+        );
+    }
+
+    #[test]
+    fn a_state_change_keeps_the_configuration_and_an_end_removes() {
+        let mut machines = Machines::default();
+        apply(
+            &mut machines,
+            r#"{"machine_name":"m","type":"machine_registered","payload":{"config_type":"c","current_state":"s"}}"#,
+        );
+        assert!(initial(&mut machines).contains("\"last_activity\":100.5"));
+        apply(&mut machines, &change("m", "t"));
+        assert!(
+            initial(&mut machines)
+                .contains(r#""current_state":"t","last_activity":1.25,"metadata":null,"config_type":"c""#)
+        );
+        apply(
+            &mut machines,
+            r#"{"type":"machine_terminated","payload":{"machine_name":"m"}}"#,
+        );
+        assert!(machines.is_empty());
+        assert_eq!(machines.rows_bytes, 0);
+    }
+
+    #[test]
+    fn events_without_a_state_make_no_row() {
+        let mut machines = Machines::default();
+        apply(
+            &mut machines,
+            r#"{"machine_name":"cli","type":"activity_log","payload":{"message":"x"}}"#,
+        );
+        apply(&mut machines, r#"{"type":"state_change","payload":{"to_state":"x"}}"#);
+        assert!(machines.is_empty());
+    }
+
+    #[test]
+    fn the_snapshot_is_made_once_per_state() {
+        let mut machines = Machines::default();
+        let now = Instant::now();
+        let first = machines.snapshot(now, 1.0);
+        assert!(Arc::ptr_eq(&first, &machines.snapshot(now, 1.5)));
+        assert!(!Arc::ptr_eq(&first, &machines.snapshot(now + SNAPSHOT_FRESH, 2.0)));
+        let second = machines.snapshot(now, 3.0);
+        apply(&mut machines, &change("m", "s"));
+        assert!(!Arc::ptr_eq(&second, &machines.snapshot(now, 3.0)));
+    }
+
+    #[test]
+    fn the_longest_silent_give_way_to_a_million_names() {
+        let mut machines = Machines::default();
+        let start = Instant::now();
+        let mut evicted = 0;
+        for number in 0..30_000u64 {
+            let text = change(&format!("machine-{number}"), "s");
+            let now = start + Duration::from_millis(number);
+            if let Applied::Evicted(count) = machines.apply(&check(text.as_bytes()).unwrap(), now, 1.0) {
+                evicted += count;
+            }
+            assert!(machines.rows_bytes <= ROWS_BYTES_MAX);
+        }
+        assert_eq!(machines.len() + evicted, 30_000);
+        assert_eq!(machines.evicted(), evicted as u64);
+        assert!(initial(&mut machines).len() < 1024 * 1024);
+        assert!(machines.rows.contains_key("machine-29999"));
+        assert!(!machines.rows.contains_key("machine-0"));
+        let sum: usize = machines.rows.values().map(|row| row.json.len() + 1).sum();
+        assert_eq!(machines.rows_bytes, sum);
+    }
+
+    #[test]
+    fn a_huge_name_is_not_tabled() {
+        let mut machines = Machines::default();
+        assert_eq!(
+            apply(&mut machines, &change(&"n".repeat(10_000), "s")),
+            Applied::Nothing
+        );
+        assert_eq!(
+            apply(&mut machines, &change(&"n".repeat(FIELD_BYTES_MAX + 1), "s")),
+            Applied::Untabled
+        );
+        assert_eq!((machines.len(), machines.untabled()), (1, 1));
+    }
+
+    #[test]
+    fn what_was_saved_comes_back_byte_for_byte() {
+        let mut machines = Machines::default();
+        apply(&mut machines, &change("ä", "s\\n"));
+        apply(
+            &mut machines,
+            r#"{"machine_id":"z","type":"state_change","state":"x","timestamp":1795393481.742173}"#,
+        );
+        let saved = machines.saved(9.5);
+        let mut restored = Machines::restore(&saved, Instant::now()).unwrap();
+        assert_eq!(initial(&mut restored), initial(&mut machines));
+        assert_eq!(restored.rows_bytes, machines.rows_bytes);
+    }
+
+    #[test]
+    fn damage_is_an_error_and_not_a_panic() {
+        let mut machines = Machines::default();
+        apply(&mut machines, &change("m", "s"));
+        let saved = machines.saved(9.5);
+        for len in 0..saved.len() - 2 {
+            Machines::restore(&saved[..len], Instant::now()).unwrap_err();
+        }
+        for text in [
+            "{}",
+            "[]",
+            r#"{"threadcast_state":2,"machines":[]}"#,
+            r#"{"threadcast_state":1,"machines":[{}]}"#,
+        ] {
+            Machines::restore(text.as_bytes(), Instant::now()).unwrap_err();
+        }
+    }
+
+    /// One event each second.
+    fn history(from: f64, texts: &[String]) -> History {
+        let mut history = History::new(1 << 20, 0);
+        for (text, time) in texts.iter().zip(0..) {
+            let mut builder = BatchBuilder::new(history.newest() + 1, 1, text.len());
+            builder.push(text.as_bytes(), None, None);
+            history.push(Arc::new(builder.finish(0, from + f64::from(time)).unwrap()));
+        }
+        history
+    }
+
+    #[test]
+    fn the_history_completes_what_was_saved() {
+        let ended = r#"{"machine_name":"gone","type":"machine_terminated","payload":{}}"#.to_owned();
+        let texts = [
+            change("m", "a"),
+            change("gone", "a"),
+            change("m", "b"),
+            ended,
+            change("m", "c"),
+        ];
+        let events = history(100.0, &texts);
+        let mut expected = Machines::default();
+        apply(&mut expected, &texts[4]);
+        let expected = initial(&mut expected);
+        // Nothing saved; saved in the middle.
+        let mut table = Machines::default();
+        assert!(table.catch_up(&events, None, Instant::now()));
+        assert_eq!(initial(&mut table), expected);
+        let mut saved = Machines::default();
+        for text in &texts[..3] {
+            apply(&mut saved, text);
+        }
+        let mut table = Machines::restore(&saved.saved(102.5), Instant::now()).unwrap();
+        assert!(table.catch_up(&events, None, Instant::now()));
+        assert_eq!(initial(&mut table), expected);
+        // What the journal lacks is not undone.
+        apply(&mut saved, &change("m", "newer"));
+        let mut table = Machines::restore(&saved.saved(110.0), Instant::now()).unwrap();
+        assert!(!table.catch_up(&events, None, Instant::now()));
+        assert_eq!(initial(&mut table), initial(&mut saved));
+    }
+
+    #[test]
+    fn a_machine_that_was_silent_too_long_does_not_come_back() {
+        let texts: Vec<String> = (0..10).map(|number| change(&format!("m{number}"), "s")).collect();
+        let mut table = Machines::default();
+        table.catch_up(
+            &history(100.0, &texts),
+            Some(Duration::from_millis(2500)),
+            Instant::now(),
+        );
+        assert_eq!(
+            table.rows.keys().map(|name| &**name).collect::<Vec<_>>(),
+            ["m7", "m8", "m9"]
+        );
+    }
+
+    #[test]
+    fn silence_expires() {
+        let mut machines = Machines::default();
+        let start = Instant::now();
+        machines.apply(&check(change("old", "s").as_bytes()).unwrap(), start, 1.0);
+        let later = start + Duration::from_secs(60);
+        machines.apply(&check(change("new", "s").as_bytes()).unwrap(), later, 1.0);
+        assert_eq!(machines.expire(Duration::from_secs(30), later), 1);
+        assert!(machines.rows.contains_key("new"));
+    }
+}

@@ -1,0 +1,274 @@
+//! How one client sees the stream: in which protocol, and through which filter.
+//!
+//! The fan-out encodes for clients that keep up, once for all that see the same; a client that catches up encodes for
+//! itself, on its own thread.
+
+use crate::stream::batch::{Batch, Item};
+use crate::stream::chunk::{Chunk, ChunkBuilder};
+use crate::stream::event::Seq;
+use crate::stream::filter::Filter;
+use crate::stream::machines::Snapshot;
+use crate::stream::protocol::{Protocol, v1};
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What `threadcast.v1` adds to an event, about: its number, the names of its keys, machine and type.
+const WRAPPING_BYTES: usize = 96;
+
+/// One way of seeing the stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    pub protocol: Protocol,
+    pub filter: Filter,
+}
+
+impl View {
+    /// Whether it sees every event byte for byte, and nothing else.
+    pub fn is_plain_whole(&self) -> bool {
+        self.protocol == Protocol::Plain && self.filter.is_everything()
+    }
+
+    /// What of `batch` after number `after` it sees, ready for the socket; `None` for nothing.
+    pub fn encode(&self, batch: &Batch, after: Seq) -> Option<Arc<Chunk>> {
+        if self.is_plain_whole() && after < batch.seqs().start {
+            return (batch.events() > 0).then(|| Arc::clone(batch.chunk()));
+        }
+        let mut builder: Option<ChunkBuilder> = None;
+        let whole = (batch.events(), batch.chunk().bytes().len());
+        let mut scratch = Vec::new();
+        for item in batch.items_after(after) {
+            match item {
+                Item::Event(event) if !self.filter.wants(event.machine, event.kind) => {}
+                Item::Event(event) => {
+                    let builder = builder.get_or_insert_with(|| self.builder(whole));
+                    match self.protocol {
+                        Protocol::Plain => builder.push(event.payload),
+                        Protocol::V1 => {
+                            scratch.clear();
+                            v1::put_event(&mut scratch, &event);
+                            builder.push(&scratch);
+                        }
+                    }
+                }
+                // A loss has no machine and no type, so it concerns everybody; plain clients have no words for it.
+                Item::Loss(_) if self.protocol == Protocol::Plain => {}
+                Item::Loss(loss) => builder
+                    .get_or_insert_with(|| self.builder(whole))
+                    .push_message(v1::gap_of(&loss).as_bytes()),
+            }
+        }
+        let chunk = builder?.finish(batch.published_us(), batch.last());
+        Some(Arc::new(chunk))
+    }
+
+    /// With room for what it becomes; of a filter that is not known, and grows.
+    fn builder(&self, (events, bytes): (usize, usize)) -> ChunkBuilder {
+        match (self.protocol, self.filter.is_everything()) {
+            (_, false) => ChunkBuilder::new(1, 256),
+            (Protocol::Plain, true) => ChunkBuilder::new(events, bytes),
+            (Protocol::V1, true) => ChunkBuilder::new(events, bytes + events * WRAPPING_BYTES),
+        }
+    }
+
+    /// `initial` as it sees it: the state as of event `as_of`. Takes milliseconds for a table of 1 MiB.
+    /// Without a filter it is one for all.
+    pub fn initial(&self, snapshot: &Snapshot, as_of: Seq) -> Arc<Chunk> {
+        let numbered = |json: &[u8]| Chunk::message(&v1::numbered_initial(json, as_of));
+        let filtered = match self.filter.is_everything() {
+            true => None,
+            false => self.filtered(&snapshot.json),
+        };
+        match (self.protocol, filtered) {
+            (Protocol::Plain, None) => Arc::clone(&snapshot.chunk),
+            (Protocol::Plain, Some(json)) => Arc::new(Chunk::message(&json)),
+            (Protocol::V1, None) => snapshot.numbered(as_of, numbered),
+            (Protocol::V1, Some(json)) => Arc::new(numbered(&json)),
+        }
+    }
+
+    /// The document without the rows of machines that it does not want; `None` should it not be readable.
+    fn filtered(&self, json: &[u8]) -> Option<Vec<u8>> {
+        let document: BTreeMap<&str, &RawValue> = serde_json::from_slice(json).ok()?;
+        let rows: Vec<&RawValue> = serde_json::from_str(document.get("machines")?.get()).ok()?;
+        let rows = rows.iter().map(|row| row.get());
+        let wanted = rows.filter(|row| {
+            let row: Option<BTreeMap<&str, &RawValue>> = serde_json::from_str(row).ok();
+            let name = row.and_then(|row| serde_json::from_str::<String>(row.get("machine_name")?.get()).ok());
+            name.is_none_or(|name| self.filter.wants_machine(&name))
+        });
+        let rows: Vec<&str> = wanted.collect();
+        let text = format!(
+            "{{\"type\":\"initial\",\"machines\":[{}],\"timestamp\":{}}}",
+            rows.join(","),
+            document.get("timestamp")?.get()
+        );
+        Some(text.into_bytes())
+    }
+}
+
+/// The views of the clients that are there, each with what it sees of the batch in work. Owned by thread `fanout`.
+#[derive(Debug, Default)]
+pub struct Views {
+    cells: Vec<Cell>,
+}
+
+#[derive(Debug)]
+struct Cell {
+    view: Arc<View>,
+    /// The last number of the batch that `chunk` was made of.
+    made_of: Seq,
+    chunk: Option<Arc<Chunk>>,
+}
+
+impl Views {
+    /// The place of a view that equals `view`, and the view that all of them share.
+    pub fn place(&mut self, view: &View) -> (usize, Arc<View>) {
+        if let Some(place) = self.cells.iter().position(|cell| *cell.view == *view) {
+            return (place, Arc::clone(&self.cells[place].view));
+        }
+        let cell = Cell {
+            view: Arc::new(view.clone()),
+            made_of: 0,
+            chunk: None,
+        };
+        let shared = Arc::clone(&cell.view);
+        // One that nobody else holds any more gives its place.
+        let place = self.cells.iter().position(|cell| Arc::strong_count(&cell.view) == 1);
+        match place {
+            Some(place) => {
+                self.cells[place] = cell;
+                (place, shared)
+            }
+            None => {
+                self.cells.push(cell);
+                (self.cells.len() - 1, shared)
+            }
+        }
+    }
+
+    /// What the view at `place` sees of `batch`, encoded at most once.
+    pub fn encoded(&mut self, place: usize, batch: &Batch) -> Option<&Arc<Chunk>> {
+        let cell = &mut self.cells[place];
+        if cell.made_of != batch.last() {
+            cell.chunk = cell.view.encode(batch, 0);
+            cell.made_of = batch.last();
+        }
+        cell.chunk.as_ref()
+    }
+
+    /// Lets go of what was made, so that nothing of it outlives the clients' queues.
+    pub fn clear(&mut self) {
+        for cell in &mut self.cells {
+            cell.chunk = None;
+            cell.made_of = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::batch::BatchBuilder;
+
+    fn batch() -> Batch {
+        let mut builder = BatchBuilder::new(5, 3, 100);
+        builder.push(br#"{"n":5}"#, Some("worker-\"1\""), Some("error"));
+        builder.lose(2, "too_large");
+        builder.push(b"{\"n\":8}\n", None, None);
+        builder.finish(3, 1.5).unwrap()
+    }
+
+    fn view(protocol: Protocol, machines: Option<&str>) -> View {
+        View {
+            protocol,
+            filter: Filter::from_lists(machines, None).unwrap(),
+        }
+    }
+
+    fn frames(chunk: Option<Arc<Chunk>>) -> Vec<String> {
+        let chunk = chunk.as_deref();
+        let count = chunk.map_or(0, Chunk::frames);
+        let frame = |index| chunk.unwrap().payload(index).to_vec();
+        (0..count)
+            .map(|index| String::from_utf8(frame(index)).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn plain_clients_see_the_bytes_and_nothing_else() {
+        let (batch, view) = (batch(), View::default());
+        let all = view.encode(&batch, 0);
+        assert!(Arc::ptr_eq(all.as_ref().unwrap(), batch.chunk()));
+        assert_eq!(frames(view.encode(&batch, 5)), ["{\"n\":8}\n"]);
+        assert_eq!(frames(view.encode(&batch, 8)), [""; 0]);
+    }
+
+    #[test]
+    fn numbered_clients_see_numbers_and_losses() {
+        assert_eq!(
+            frames(view(Protocol::V1, None).encode(&batch(), 0)),
+            [
+                r#"{"seq":5,"machine":"worker-\"1\"","type":"error","event":{"n":5}}"#,
+                r#"{"type":"gap","from":6,"to":7,"count":2,"cause":"too_large"}"#,
+                "{\"seq\":8,\"machine\":null,\"type\":null,\"event\":{\"n\":8}\n}",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_client_is_not_told_of_the_part_of_a_loss_that_it_has_passed() {
+        let seen = view(Protocol::V1, Some("other")).encode(&batch(), 6);
+        let gap = r#"{"type":"gap","from":7,"to":7,"count":1,"cause":"too_large"}"#;
+        assert_eq!(frames(seen), [gap]);
+    }
+
+    #[test]
+    fn a_filter_leaves_out_events_and_rows_but_no_loss() {
+        let batch = batch();
+        assert_eq!(frames(view(Protocol::Plain, Some("other")).encode(&batch, 0)), [""; 0]);
+        assert_eq!(
+            frames(view(Protocol::Plain, Some("worker*")).encode(&batch, 0)),
+            [r#"{"n":5}"#]
+        );
+        assert_eq!(frames(view(Protocol::V1, Some("other")).encode(&batch, 0)).len(), 1);
+        let json =
+            br#"{"type":"initial","machines":[{"machine_name":"a","x":1},{"machine_name":"b\u0041"}],"timestamp":2.5}"#;
+        let snapshot = Snapshot::new(json.to_vec(), 2);
+        let text = |view: View| String::from_utf8(view.initial(&snapshot, 17).payload(0).to_vec()).unwrap();
+        assert_eq!(
+            text(view(Protocol::Plain, Some("bA"))),
+            r#"{"type":"initial","machines":[{"machine_name":"b\u0041"}],"timestamp":2.5}"#
+        );
+        assert_eq!(
+            text(view(Protocol::V1, Some("a"))),
+            r#"{"type":"initial","seq":17,"machines":[{"machine_name":"a","x":1}],"timestamp":2.5}"#
+        );
+    }
+
+    #[test]
+    fn who_sees_everything_shares_one_snapshot() {
+        let json = br#"{"type":"initial","machines":[],"timestamp":2.5}"#;
+        let snapshot = Snapshot::new(json.to_vec(), 0);
+        let plain = View::default().initial(&snapshot, 17);
+        assert!(Arc::ptr_eq(&plain, &snapshot.chunk));
+        let numbered = |as_of| view(Protocol::V1, None).initial(&snapshot, as_of);
+        let first = numbered(17);
+        assert!(Arc::ptr_eq(&first, &numbered(17)));
+        assert_eq!(numbered(18).payload(0), v1::numbered_initial(json, 18));
+    }
+
+    #[test]
+    fn equal_views_are_encoded_once_and_places_are_used_again() {
+        let mut views = Views::default();
+        let (first, held) = views.place(&view(Protocol::V1, Some("a")));
+        assert_eq!(views.place(&view(Protocol::V1, Some("a"))).0, first);
+        let (second, other) = views.place(&view(Protocol::V1, Some("b")));
+        assert_ne!(first, second);
+        drop((held, other));
+        assert!(views.place(&view(Protocol::V1, Some("c"))).0 <= second);
+        let batch = batch();
+        let made = Arc::clone(views.encoded(first, &batch).unwrap());
+        assert!(Arc::ptr_eq(&made, views.encoded(first, &batch).unwrap()));
+    }
+}

@@ -1,0 +1,92 @@
+//! What a browser, a script or our own commands ask for over plain HTTP, on the same port as the stream.
+//!
+//! Every request is answered on its connection's own thread.
+
+pub mod acting;
+
+pub mod http;
+
+pub mod origin;
+
+pub mod query;
+
+use crate::client::handshake::STREAM_PATH;
+use crate::fanout::requests::FanoutHandle;
+use crate::vitals::health::Vitals;
+use crate::vitals::status::Status;
+use crate::web::acting::ACTING;
+use crate::web::http::head::READ_METHODS;
+use crate::web::http::{Answer, Head};
+use std::sync::Arc;
+
+/// The pages.
+#[derive(Debug)]
+pub struct Site {
+    pub vitals: Arc<Vitals>,
+    pub status: Status,
+    pub fanout: FanoutHandle,
+}
+
+impl Site {
+    /// Answers a request that is not to become a WebSocket. Blocks at most 4 s, on the fan-out.
+    pub fn answer(&self, head: &Head) -> Answer {
+        let Some(methods) = methods(head) else {
+            return Answer::detail(404, "Not Found");
+        };
+        if head.method == "OPTIONS" {
+            return self.options(methods);
+        }
+        if !methods.split(", ").any(|method| method == head.method) {
+            return Answer::detail(405, "Method Not Allowed").with("allow", methods.to_owned());
+        }
+        match head.path.as_str() {
+            "/health" => self.vitals.answer(),
+            "/status" => self.status.answer(),
+            "/initial" => self.initial(),
+            path => acting_refused(path),
+        }
+    }
+
+    /// What a page takes; monitors that ask with OPTIONS mean to ask whether the server is well. Blocks as
+    /// [`Vitals::answer`] does.
+    fn options(&self, methods: &'static str) -> Answer {
+        let health = self.vitals.answer();
+        let answer = if health.status == 200 {
+            Answer::no_content()
+        } else {
+            health
+        };
+        answer.with("allow", methods.to_owned())
+    }
+
+    fn initial(&self) -> Answer {
+        match self.fanout.snapshot() {
+            Ok(snapshot) => Answer::json(200, snapshot.json.clone()),
+            Err(why) => Answer::detail(503, &why.to_string()),
+        }
+    }
+}
+
+/// What may be asked of a path; `None` where there is nothing. Nothing is at `/` either, but monitors ask there with
+/// OPTIONS whether the server is well.
+fn methods(head: &Head) -> Option<&'static str> {
+    match &head.path[..] {
+        "/health" | "/status" | "/initial" | STREAM_PATH => Some(READ_METHODS),
+        "/" | "*" if head.method == "OPTIONS" => Some(READ_METHODS),
+        path if ACTING.iter().any(|(acting, _)| *acting == path) => Some("POST, OPTIONS"),
+        _ => None,
+    }
+}
+
+/// Acting takes credentials, which no TCP connection has.
+fn acting_refused(path: &str) -> Answer {
+    let command = ACTING
+        .iter()
+        .find(|(acting, _)| *acting == path)
+        .map_or("threadcast", |(_, command)| *command);
+    let text = format!(
+        "this is taken at the server's admin socket only (`admin_socket` in /status): run `{command}` on the server's host, as \
+         the server's user or root"
+    );
+    Answer::detail(403, &text)
+}
