@@ -1,5 +1,8 @@
 //! From arguments to a command, and the texts of `--help`.
 
+pub mod settings_file;
+
+use crate::cli::settings_file::FileError;
 use crate::commands::act::Target;
 use crate::commands::clients::Clients;
 use crate::commands::drill::Drill;
@@ -9,9 +12,9 @@ use crate::commands::request::ServerUrl;
 use crate::commands::tail::Tail;
 use crate::commands::tail_connect::StreamUrl;
 use crate::commands::tail_lines::Format;
-use crate::config::{self, Config, FileError, SETTINGS, Setting, SettingError};
+use crate::config::{self, Config, SETTINGS, Setting, SettingError};
 use crate::liveness::drill::DRILL_MAX;
-use crate::process::address;
+use crate::process::{address, values};
 use crate::stream::filter::Filter;
 use crate::stream::position::Position;
 use lexopt::{Arg, Parser, ValueExt};
@@ -187,7 +190,7 @@ fn serve(parser: &mut Parser) -> Result<Command, UsageError> {
     }
     let mut config = Config::default();
     if let Some(path) = file {
-        config::read_file(&path, &mut config).map_err(UsageError::File)?;
+        settings_file::read(&path, &mut config).map_err(UsageError::File)?;
     }
     let repeated = |name| flags.iter().any(|(setting, _)| setting.name == name && setting.repeats);
     if repeated("allow-origin") {
@@ -239,7 +242,7 @@ fn host_value(parser: &mut Parser) -> Result<String, UsageError> {
 /// The port of a server that runs: `serve` alone may leave the choice to the system.
 fn port_value(parser: &mut Parser) -> Result<u16, UsageError> {
     let value = parser.value()?.string()?;
-    config::number(&value, 1, u64::from(u16::MAX))
+    values::number(&value, 1, u64::from(u16::MAX))
         .map(|port| port as u16)
         .map_err(|wanted| wrong("port", value, wanted))
 }
@@ -255,7 +258,7 @@ fn wrong(name: &str, value: String, wanted: String) -> UsageError {
 /// The value of `--event-socket-path`, as `serve` takes it; a sender may also use a path that is not UTF-8.
 fn event_path(parser: &mut Parser) -> Result<PathBuf, UsageError> {
     let value = parser.value()?;
-    config::socket_path(&value)
+    values::socket_path(&value)
         .map_err(|wanted| wrong("event-socket-path", value.to_string_lossy().into_owned(), wanted))
 }
 
@@ -268,7 +271,7 @@ const EMIT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The value of a flag that is a time.
 fn time_value(parser: &mut Parser, flag: &str, least: Duration) -> Result<Duration, UsageError> {
     let value = parser.value()?.string()?;
-    config::duration(&value, least, TIME_MAX).map_err(|wanted| wrong(flag, value, wanted))
+    values::duration(&value, least, TIME_MAX).map_err(|wanted| wrong(flag, value, wanted))
 }
 
 fn emit(parser: &mut Parser) -> Result<Command, UsageError> {
@@ -359,7 +362,7 @@ fn lines_value(parser: &mut Parser) -> Result<Option<u64>, UsageError> {
 /// The value of a flag that is a number of events.
 fn count_value(parser: &mut Parser, flag: &str) -> Result<u64, UsageError> {
     let value = parser.value()?.string()?;
-    config::number(&value, 0, u64::MAX)
+    values::number(&value, 0, u64::MAX)
         .map_err(|_| wrong(flag, value, "write how many events, a whole number".to_owned()))
 }
 
@@ -509,7 +512,7 @@ fn watch_time(value: String) -> Result<Duration, UsageError> {
         Ok(_) => format!("{value}s"),
         Err(_) => value.clone(),
     };
-    config::duration(&text, WATCH_MIN, TIME_MAX).map_err(|wanted| wrong("watch", value, wanted))
+    values::duration(&text, WATCH_MIN, TIME_MAX).map_err(|wanted| wrong("watch", value, wanted))
 }
 
 fn demo(parser: &mut Parser) -> Result<Command, UsageError> {
@@ -568,7 +571,7 @@ fn drill(parser: &mut Parser) -> Result<Command, UsageError> {
 }
 
 fn drill_time(value: String) -> Result<Duration, UsageError> {
-    config::duration(&value, Duration::ZERO, DRILL_MAX).map_err(|wanted| wrong("duration", value, wanted))
+    values::duration(&value, Duration::ZERO, DRILL_MAX).map_err(|wanted| wrong("duration", value, wanted))
 }
 
 /// Where the server's admin socket is.
@@ -578,7 +581,7 @@ fn admin_socket(parser: &mut Parser) -> Result<PathBuf, UsageError> {
         let wanted = "write the path of the server's admin socket, as its log and /status name it";
         return Err(wrong("admin-socket", String::new(), wanted.to_owned()));
     }
-    config::file_path(&value).map_err(|wanted| wrong("admin-socket", value.to_string_lossy().into_owned(), wanted))
+    values::file_path(&value).map_err(|wanted| wrong("admin-socket", value.to_string_lossy().into_owned(), wanted))
 }
 
 fn server_url(parser: &mut Parser) -> Result<ServerUrl, UsageError> {
@@ -625,7 +628,7 @@ Usage: threadcast drill COMPONENT DURATION [FLAGS]
 
 Exit status: 0 the drill has begun, 1 it has not, 2 wrong usage.
 ",
-        config::show_duration(DRILL_MAX),
+        values::show_duration(DRILL_MAX),
         ServerUrl::default()
     )
 }
@@ -700,7 +703,7 @@ A POINT is an event's number (digits alone: 1234), or a time: @SECONDS or SECOND
 Exit status: 0 all sent, or ended as asked; 1 some not taken, or no recording; 2 wrong usage.
 ",
         Config::default().event_socket_path.display(),
-        config::show_duration(REPLAY_TIMEOUT)
+        values::show_duration(REPLAY_TIMEOUT)
     )
 }
 

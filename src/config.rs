@@ -1,23 +1,14 @@
 //! The settings of `threadcast serve`: one table from which flags, `--config` and `--help` are made.
 
+use crate::liveness::watchdog::OnHang;
+use crate::outbox::link::Delivery;
 use crate::process::address::parse_host;
 use crate::process::groups;
 use crate::process::web_origin::WebOrigin;
 use log::LevelFilter;
-use std::ffi::OsStr;
 use std::fmt;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// How events reach clients that keep up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Delivery {
-    /// `fanout` sends without blocking; the client's own thread takes over when its socket is full.
-    Direct,
-    /// The client's own thread does every send.
-    Queued,
-}
 
 /// Where the machine table is kept across restarts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,16 +31,6 @@ pub enum AdminSocket {
     At(PathBuf),
     /// Nowhere: nobody can act.
     Off,
-}
-
-/// What the server does when a core thread hangs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnHang {
-    /// Report, and go on with what moves.
-    #[default]
-    Report,
-    /// Report, then end the process with SIGABRT, so that a supervisor starts it anew.
-    Abort,
 }
 
 /// Every setting of the server, with the values in force.
@@ -695,14 +676,11 @@ pub static SETTINGS: [Setting; 36] = [
 /// The largest `--max-event-bytes`: a message to a client stays below 1 MiB, with what stands around the event.
 pub const MAX_EVENT_BYTES_MAX: usize = MIB - 1024;
 
-const MIB: usize = 1024 * 1024;
-const GIB: usize = 1024 * MIB;
+use crate::process::values::{
+    DAY, GIB, HOUR, MIB, YEAR, duration, file_path, not_empty, number, octal_mode, show_duration, show_size, size,
+    socket_path, switch,
+};
 const TEN_MS: Duration = Duration::from_millis(10);
-const HOUR: Duration = Duration::from_secs(3600);
-const DAY: Duration = Duration::from_secs(24 * 3600);
-const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
-/// sun_path holds 108 bytes with its final zero (unix(7)); `.lock` is put behind the same path.
-const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// Whether both lead to the same place, as far as their spelling tells.
 fn is_same_path(one: &Path, other: &Path) -> bool {
@@ -717,69 +695,6 @@ fn engine_db(text: &str) -> Result<Option<PathBuf>, String> {
         "none" => Ok(None),
         path if cfg!(feature = "engine-db") => Ok(Some(path.into())),
         _ => Err("this is the minimal build, which reads no database; write none".to_owned()),
-    }
-}
-
-fn not_empty(text: &str) -> Result<String, String> {
-    match text {
-        "" => Err("it must not be empty".to_owned()),
-        text => Ok(text.to_owned()),
-    }
-}
-
-/// The path of the event socket's file.
-///
-/// # Errors
-/// As [`file_path`]; or it is longer than 107 bytes.
-pub fn socket_path(path: &OsStr) -> Result<PathBuf, String> {
-    let bytes = path.as_bytes();
-    if bytes.len() > SOCKET_PATH_BYTES_MAX {
-        return Err(format!(
-            "a socket path has at most {SOCKET_PATH_BYTES_MAX} bytes, this one has {}",
-            bytes.len()
-        ));
-    }
-    file_path(path)
-}
-
-/// The path of a socket's file.
-///
-/// # Errors
-/// It is empty, or means something else to other programs; the text says what would be right.
-pub fn file_path(path: &OsStr) -> Result<PathBuf, String> {
-    let bytes = path.as_bytes();
-    if bytes.is_empty() {
-        return Err("it must not be empty".to_owned());
-    }
-    // Other programs (ss, socat, systemd) write so what unix(7) calls an abstract socket. One of these has no
-    // permissions, so any user could connect, and no file to lock or to watch.
-    if bytes.starts_with(b"@") {
-        return Err(format!(
-            "a name that begins with @ stands for an abstract socket, which has neither permissions nor a file, and is \
-             not supported; write the path of a file, and ./{} for a file of that name",
-            path.display()
-        ));
-    }
-    Ok(path.into())
-}
-
-/// Reads a whole number.
-///
-/// # Errors
-/// It is none, or out of bounds; the text says what would be right.
-pub fn number(text: &str, least: u64, most: u64) -> Result<u64, String> {
-    let is_digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    match text.parse() {
-        Ok(value) if is_digits && (least..=most).contains(&value) => Ok(value),
-        _ => Err(format!("write a whole number from {least} to {most}")),
-    }
-}
-
-fn octal_mode(text: &str) -> Result<u32, String> {
-    let digits = text.strip_prefix("0o").unwrap_or(text);
-    match u32::from_str_radix(digits, 8) {
-        Ok(mode) if mode <= 0o777 => Ok(mode),
-        _ => Err("write an octal mode such as 0660".to_owned()),
     }
 }
 
@@ -814,10 +729,6 @@ fn state_file(text: &str) -> Result<StateFile, String> {
     })
 }
 
-fn switch(text: &str) -> Result<bool, String> {
-    text.parse().map_err(|_| "write true or false".to_owned())
-}
-
 /// An origin in its normal form, or `*`.
 fn origin(text: &str) -> Result<String, String> {
     if text == "*" {
@@ -825,135 +736,6 @@ fn origin(text: &str) -> Result<String, String> {
     }
     let origin = WebOrigin::parse(text).map_err(|error| error.to_string())?;
     Ok(origin.to_string())
-}
-
-/// Reads a time such as `500ms`, `10s` or `2m`.
-///
-/// # Errors
-/// It is none, or out of bounds; the text says what would be right.
-pub fn duration(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
-    let units = [
-        ("ms", 0.001),
-        ("us", 0.000_001),
-        ("s", 1.0),
-        ("m", 60.0),
-        ("h", 3600.0),
-        ("d", 86_400.0),
-    ];
-    let value = units.iter().find_map(|(unit, seconds)| {
-        let count: f64 = text.strip_suffix(unit)?.trim_end().parse().ok()?;
-        Duration::try_from_secs_f64(count * seconds).ok()
-    });
-    match value {
-        Some(value) if (least..=most).contains(&value) => Ok(value),
-        _ => Err(format!(
-            "write a time such as 500ms, 10s or 2m, from {} to {}",
-            show_duration(least),
-            show_duration(most)
-        )),
-    }
-}
-
-fn size(text: &str, least: usize, most: usize) -> Result<usize, String> {
-    let units = [("KiB", 1024), ("MiB", MIB), ("GiB", GIB), ("B", 1), ("", 1)];
-    let value = units.iter().find_map(|(unit, bytes)| {
-        let count: usize = text.strip_suffix(unit)?.trim_end().parse().ok()?;
-        count.checked_mul(*bytes)
-    });
-    match value {
-        Some(value) if (least..=most).contains(&value) => Ok(value),
-        _ => Err(format!(
-            "write a size such as 256KiB or 1MiB, from {} to {}",
-            show_size(least),
-            show_size(most)
-        )),
-    }
-}
-
-pub fn show_duration(value: Duration) -> String {
-    let micros = value.as_micros();
-    match micros {
-        0 => "0s".to_owned(),
-        micros if micros.is_multiple_of(3_600_000_000) => format!("{}h", micros / 3_600_000_000),
-        micros if micros.is_multiple_of(60_000_000) => format!("{}m", micros / 60_000_000),
-        micros if micros.is_multiple_of(1_000_000) => format!("{}s", micros / 1_000_000),
-        micros if micros.is_multiple_of(1000) => format!("{}ms", micros / 1000),
-        micros => format!("{micros}us"),
-    }
-}
-
-/// The size as it could be given again.
-pub fn show_size(value: usize) -> String {
-    match value {
-        value if value >= GIB && value.is_multiple_of(GIB) => format!("{}GiB", value / GIB),
-        value if value >= MIB && value.is_multiple_of(MIB) => format!("{}MiB", value / MIB),
-        value if value >= 1024 && value.is_multiple_of(1024) => format!("{}KiB", value / 1024),
-        value => format!("{value}B"),
-    }
-}
-
-/// A settings file that could not be used: where, and what is wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileError {
-    pub path: PathBuf,
-    /// Counted from 1; `None` when it concerns the whole file.
-    pub line: Option<usize>,
-    pub message: String,
-}
-
-impl fmt::Display for FileError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.line {
-            Some(line) => write!(f, "{}, line {line}: {}", self.path.display(), self.message),
-            None => write!(f, "{}: {}", self.path.display(), self.message),
-        }
-    }
-}
-
-impl std::error::Error for FileError {}
-
-/// Reads the TOML file at `path` into `config`.
-///
-/// # Errors
-/// It cannot be read, is not TOML, or has a key or a value that we do not know; with the line.
-#[cfg(feature = "config-file")]
-pub fn read_file(path: &Path, config: &mut Config) -> Result<(), FileError> {
-    let error = |line, message| FileError {
-        path: path.to_owned(),
-        line,
-        message,
-    };
-    let text = std::fs::read_to_string(path).map_err(|e| error(None, format!("cannot read the settings file: {e}")))?;
-    let line_at = |offset: usize| Some(text[..offset.min(text.len())].matches('\n').count() + 1);
-    let table = toml::de::DeTable::parse(&text).map_err(|e| {
-        let line = e.span().and_then(|span| line_at(span.start));
-        error(line, e.message().to_owned())
-    })?;
-    for (key, value) in table.get_ref() {
-        let line = line_at(key.span().start);
-        let Some(setting) = Setting::find(key.get_ref()) else {
-            return Err(error(line, unknown(key.get_ref())));
-        };
-        for value in scalars(value.get_ref(), setting.repeats)
-            .map_err(|wrong| error(line, format!("{} cannot be {wrong}", setting.name)))?
-        {
-            setting.set(config, &value).map_err(|e| error(line, e.to_string()))?;
-        }
-    }
-    Ok(())
-}
-
-/// The minimal build reads no settings file.
-///
-/// # Errors
-/// Always.
-#[cfg(not(feature = "config-file"))]
-pub fn read_file(path: &std::path::Path, _config: &mut Config) -> Result<(), FileError> {
-    Err(FileError {
-        path: path.to_owned(),
-        line: None,
-        message: "this is the minimal build, which reads no settings file; give the settings as flags".to_owned(),
-    })
 }
 
 /// What to say about a name that is no setting's.
@@ -983,21 +765,6 @@ fn distance(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
-}
-
-#[cfg(feature = "config-file")]
-fn scalars(value: &toml::de::DeValue<'_>, repeats: bool) -> Result<Vec<String>, String> {
-    use toml::de::DeValue;
-    match value {
-        DeValue::String(text) => Ok(vec![text.to_string()]),
-        DeValue::Integer(number) => Ok(vec![number.to_string()]),
-        DeValue::Boolean(truth) => Ok(vec![truth.to_string()]),
-        DeValue::Array(values) if repeats => {
-            let each = values.iter().map(|value| scalars(value.get_ref(), false));
-            Ok(each.collect::<Result<Vec<_>, _>>()?.concat())
-        }
-        other => Err(format!("of type {}", other.type_str())),
-    }
 }
 
 #[cfg(test)]
@@ -1038,57 +805,5 @@ mod tests {
             let error = Setting::find(name).unwrap().set(&mut config, value).unwrap_err();
             assert!(error.to_string().contains(part), "{error}");
         }
-    }
-
-    #[test]
-    fn times_and_sizes_are_read_and_shown() {
-        let any = |text| duration(text, Duration::ZERO, YEAR).map(show_duration);
-        assert_eq!(any("0.5s").unwrap(), "500ms");
-        assert_eq!(any("120s").unwrap(), "2m");
-        assert_eq!(any("250us").unwrap(), "250us");
-        assert_eq!(size("1536KiB", 0, GIB).map(show_size).unwrap(), "1536KiB");
-        assert_eq!(size("65536", 0, GIB).map(show_size).unwrap(), "64KiB");
-    }
-
-    #[cfg(feature = "config-file")]
-    fn file(text: &str) -> Result<Config, String> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("threadcast.toml");
-        std::fs::write(&path, text).unwrap();
-        let mut config = Config::default();
-        read_file(&path, &mut config)
-            .map(|()| config)
-            .map_err(|error| error.to_string().replace(&path.display().to_string(), "FILE"))
-    }
-
-    #[cfg(feature = "config-file")]
-    #[test]
-    fn a_settings_file_sets_what_flags_set() {
-        let config = file(
-            "port = 8765\nping-interval = \"5s\"\nallow-drill = true\nallow-origin = [\"https://a\", \"https://b\"]",
-        )
-        .unwrap();
-        assert_eq!((config.port, config.ping_interval.as_secs()), (8765, 5));
-        assert_eq!(config.allow_origin, ["https://a", "https://b"]);
-    }
-
-    #[cfg(feature = "config-file")]
-    #[test]
-    fn a_fault_in_a_settings_file_comes_with_its_line() {
-        let cases = [
-            (
-                "port = 1\nprot = 2",
-                "FILE, line 2: there is no setting \"prot\"; did you mean \"port\"?",
-            ),
-            (
-                "\n\nport = \"x\"",
-                "FILE, line 3: port cannot be \"x\": write a whole number from 0 to 65535",
-            ),
-            ("host = [\"a\"]", "FILE, line 1: host cannot be of type array"),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(file(text).unwrap_err(), expected);
-        }
-        assert!(file("host = ").unwrap_err().starts_with("FILE, line 1: "));
     }
 }

@@ -614,11 +614,11 @@ fn lose(builder: &mut BatchBuilder, lost: u64, cause: DropCause) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Delivery;
     use crate::fanout::requests::FanoutHandle;
     use crate::intake::queue::{INTAKE_BYTES_MAX, IntakeTx, intake};
     use crate::liveness::beat::Beats;
     use crate::liveness::operation::SlowLimits;
+    use crate::outbox::link::Delivery;
     use crate::process::bell::Bell;
 
     fn fanout() -> (Fanout, IntakeTx) {

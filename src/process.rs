@@ -26,6 +26,7 @@ pub mod systemd;
 pub mod task;
 pub mod tcp_path;
 pub mod threads;
+pub mod values;
 pub mod visible;
 pub mod waits;
 pub mod web_origin;

@@ -2,9 +2,10 @@
 
 use crate::commands::sender::{EventSender, Refusal};
 use crate::commands::{complain, end_after_grace, end_signals};
-use crate::config::{Config, MAX_EVENT_BYTES_MAX, show_size};
+use crate::config::{Config, MAX_EVENT_BYTES_MAX};
 use crate::process::exit::ExitStatus;
 use crate::process::signals::EndSignals;
+use crate::process::values::show_size;
 use crate::process::visible::visible;
 use crate::process::words;
 use crate::stream::event::{self, DropCause};

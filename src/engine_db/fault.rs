@@ -1,8 +1,8 @@
 //! Why the database cannot be read, in words, and what a person can do about it.
 
-use crate::config::show_duration;
 use crate::engine_db::Condition;
 use crate::process::procfs::lock_holder;
+use crate::process::values::show_duration;
 use rusqlite::ErrorCode;
 use rusqlite::ffi::SQLITE_READONLY_ROLLBACK;
 use std::fs;

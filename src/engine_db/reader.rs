@@ -8,7 +8,6 @@
 //! Ends when: asked to, or the fan-out is over.
 //! Watched as: `enginedb`; not a core thread, a stall makes health `degraded`.
 
-use crate::config::show_duration;
 use crate::engine_db::fault::Fault;
 use crate::engine_db::source::{Change, FileId, Source, Written};
 use crate::engine_db::{Condition, EngineDbGauges, ReaderConfig, STALE_LISTED_MAX, StaleMachine};
@@ -19,6 +18,7 @@ use crate::liveness::operation::Operation;
 use crate::process::clock::{pause, rfc3339, timespec};
 use crate::process::procfs::{HostBegun, Processes};
 use crate::process::stop::Stop;
+use crate::process::values::show_duration;
 use crate::process::waits;
 use crate::process::words::{count, pick};
 use crate::stream::machines::merge::{EngineRow, Process, RecoveredTo, mark};

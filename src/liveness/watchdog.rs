@@ -12,7 +12,6 @@
 //! It must speak when every lock of the process is held by somebody who hangs, the allocator's included. So it works in
 //! memory of its own, writes nothing through the `log` macros, and looks at beats instead of asking threads.
 
-use crate::config::OnHang;
 use crate::liveness::beat::{Beat, Beats, Role, Verdict};
 use crate::liveness::demand::Demand;
 use crate::liveness::drill;
@@ -59,6 +58,16 @@ impl fmt::Debug for Backlog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Backlog").field("beat", &self.beat.name()).finish()
     }
+}
+
+/// What the server does when a core thread hangs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnHang {
+    /// Report, and go on with what moves.
+    #[default]
+    Report,
+    /// Report, then end the process with SIGABRT, so that a supervisor starts it anew.
+    Abort,
 }
 
 /// Settings of the watchdog.

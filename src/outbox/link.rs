@@ -1,6 +1,5 @@
 //! What the fan-out, the inbox and the writer share of one client, and the fan-out's way of handing it a chunk.
 
-use crate::config::Delivery;
 use crate::outbox::figures::Figures;
 use crate::outbox::handover::Handover;
 use crate::process::clock::monotonic_ms;
@@ -41,6 +40,15 @@ const KERNEL_TELLS: Duration = Duration::from_secs(300);
 const REFRESH_WANTED: u8 = 1;
 /// An `initial` is on its way to the client; there is at most one at a time.
 const REFRESH_IN_WORK: u8 = 2;
+
+/// How events reach clients that keep up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// `fanout` sends without blocking; the client's own thread takes over when its socket is full.
+    Direct,
+    /// The client's own thread does every send.
+    Queued,
+}
 
 /// What the fan-out hands to a client's writer.
 #[derive(Debug)]

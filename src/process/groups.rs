@@ -1,6 +1,6 @@
 //! Groups of this host: by name, and who is in them.
 
-use crate::config::number;
+use crate::process::values::number;
 use std::fs;
 
 /// The largest number of a group: the one above it, which is -1, means "leave it as it is" (chown(2)).

@@ -6,12 +6,13 @@
 //! connections are taken than have room. Runs on `main`, before any other thread.
 
 use crate::client::accept::CLIENT_STACK_BYTES;
-use crate::config::{Config, show_size};
+use crate::config::Config;
 use crate::intake::queue::INTAKE_BYTES_MAX;
 use crate::journal::queue::QUEUE_BYTES;
 use crate::liveness::stacks::arena;
 use crate::process::heap::{self, HEAP_BYTES};
 use crate::process::limits::{self, ClientRoom};
+use crate::process::values::show_size;
 use crate::serve::StartError;
 
 const MIB: u64 = 1024 * 1024;
