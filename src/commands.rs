@@ -12,10 +12,6 @@ pub mod replay;
 pub mod request;
 pub mod sender;
 pub mod tail;
-pub mod tail_connect;
-pub mod tail_lines;
-pub mod tail_notices;
-pub mod tail_place;
 
 use crate::config::Config;
 use crate::process::clock::pause;

@@ -16,8 +16,8 @@ mod showing;
 pub mod state_file;
 
 use crate::fanout::rates::Rates;
-use crate::fanout::requests::{FanoutGauges, FanoutRequests, Refused};
-use crate::intake::ingest::{IngestGauges, beginning};
+use crate::fanout::requests::{FanoutGauges, FanoutRequests};
+use crate::intake::gauges::IngestGauges;
 use crate::intake::queue::{Entry, IntakeRx};
 use crate::intake::receiver::FanoutSleep;
 use crate::journal::queue::JournalTx;
@@ -31,6 +31,8 @@ use crate::process::limits;
 use crate::process::stop::Stop;
 use crate::process::words::{count, pick};
 use crate::stream::batch::{Batch, BatchBuilder};
+use crate::stream::event::Refused;
+use crate::stream::event::beginning;
 use crate::stream::event::{self, DropCause, Event, Seq};
 use crate::stream::history::History;
 use crate::stream::machines::{Applied, Machines};
@@ -616,7 +618,7 @@ mod tests {
     use super::*;
     use crate::fanout::requests::FanoutHandle;
     use crate::intake::queue::{INTAKE_BYTES_MAX, IntakeTx, intake};
-    use crate::liveness::beat::Beats;
+    use crate::liveness::beats::Beats;
     use crate::liveness::operation::SlowLimits;
     use crate::outbox::link::Delivery;
     use crate::process::bell::Bell;

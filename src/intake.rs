@@ -2,6 +2,8 @@
 
 pub mod event_socket;
 
+pub mod gauges;
+
 pub mod queue;
 
 pub mod receiver;

@@ -8,6 +8,8 @@
 //! Ends when: `fanout` has ended and the queue is empty, or it is asked to; what is in the queue then is still written.
 //! Watched as: `journal`; not a core thread, a stall makes health `degraded`.
 
+pub mod displaced;
+
 pub mod flush;
 
 pub mod line;
@@ -20,6 +22,7 @@ pub mod recover;
 
 pub mod segments;
 
+use crate::journal::displaced::Displaced;
 use crate::journal::flush::{Flusher, flusher};
 use crate::journal::line::{FAILED, QUEUE_FULL, REMOVED};
 use crate::journal::queue::{JournalGauges, JournalRx, JournalTx};
@@ -124,27 +127,6 @@ impl JournalError {
         }
     }
 }
-
-/// Why a running server has lost its journal's folder to somebody else.
-#[derive(Debug)]
-pub enum Displaced {
-    /// Another server holds the folder's lock; who, if that is known.
-    Locked(Option<String>),
-    /// There are segments in the folder that this server has not written, or not all of.
-    Foreign,
-}
-
-impl fmt::Display for Displaced {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Displaced::Locked(Some(holder)) => write!(f, "its folder is not ours any more: {holder}"),
-            Displaced::Locked(None) => f.write_str("its folder is not ours any more: another server has it"),
-            Displaced::Foreign => f.write_str("its folder has files that this server does not know"),
-        }
-    }
-}
-
-impl std::error::Error for Displaced {}
 
 /// What a person can do about a journal that cannot be written.
 fn remedy(error: &io::Error) -> &'static str {

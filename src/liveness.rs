@@ -9,6 +9,8 @@ pub mod operation;
 
 pub mod client_beats;
 
+pub mod beats;
+
 pub mod drill;
 
 pub mod judge;
@@ -18,6 +20,8 @@ pub mod standstill;
 pub mod watchdog;
 
 pub mod voice;
+
+pub mod backlog;
 
 pub mod report;
 pub mod report_writer;

@@ -1,6 +1,8 @@
 //! What the server says of itself, to people and monitors: from gauges and beats alone, so that it can speak while every
 //! other thread stands still.
 
+pub mod admin_gauges;
+
 pub mod health;
 
 pub mod status;

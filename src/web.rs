@@ -10,14 +10,16 @@ pub mod origin;
 
 pub mod query;
 
-use crate::client::handshake::STREAM_PATH;
 use crate::fanout::requests::FanoutHandle;
 use crate::vitals::health::Vitals;
 use crate::vitals::status::Status;
 use crate::web::acting::ACTING;
-use crate::web::http::head::READ_METHODS;
+use crate::web::http::target::READ_METHODS;
 use crate::web::http::{Answer, Head};
 use std::sync::Arc;
+
+/// The path of the stream.
+pub const STREAM_PATH: &str = "/ws/events";
 
 /// The pages.
 #[derive(Debug)]

@@ -5,7 +5,8 @@ use divan::{Bencher, black_box};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
-use threadcast::liveness::beat::{Beat, Beats};
+use threadcast::liveness::beat::Beat;
+use threadcast::liveness::beats::Beats;
 use threadcast::liveness::operation::{Operation, SlowLimits, at_client};
 use threadcast::process::threads::{ThreadHandle, spawn};
 

@@ -13,7 +13,7 @@ use threadcast::fanout::requests::{FanoutGauges, FanoutHandle, Start};
 use threadcast::fanout::{Beginning, Fanout, FanoutConfig};
 use threadcast::intake::queue::{INTAKE_BYTES_MAX, IntakeTx, Pushed, intake};
 use threadcast::intake::receiver::FanoutSleep;
-use threadcast::liveness::beat::Beats;
+use threadcast::liveness::beats::Beats;
 use threadcast::liveness::operation::SlowLimits;
 use threadcast::outbox::link::Delivery;
 use threadcast::outbox::link::{Link, OfferLimits, Parcel, Subscriber, outbox};

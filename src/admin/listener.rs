@@ -23,6 +23,7 @@ use crate::process::refusal;
 use crate::process::stop::Stop;
 use crate::process::threads::{self, CORE_STACK_BYTES, ThreadHandle};
 use crate::process::waits;
+use crate::vitals::admin_gauges::AdminGauges;
 use crate::web::Site;
 use crate::web::acting::Acting;
 use crate::web::http::{self, AnswerBounds, HeadError};
@@ -33,7 +34,7 @@ use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Longest wait for a connection.
@@ -48,17 +49,6 @@ const ACCEPTS_PER_TURN: usize = 16;
 const BACK_OFF: Duration = Duration::from_millis(100);
 /// How often the log says again that a fault lasts.
 const SAY_EVERY: Duration = Duration::from_secs(60);
-
-/// What the thread shows.
-#[derive(Debug, Default)]
-pub struct AdminGauges {
-    /// Requests of peers that may not act.
-    pub refused: AtomicU64,
-    /// Requests of peers that may, but found all places of their standing taken, or no thread.
-    pub busy: AtomicU64,
-    /// Nobody can connect: the socket's file is gone, and cannot be made again now.
-    pub lost: AtomicBool,
-}
 
 /// What every request works with.
 #[derive(Debug)]

@@ -85,7 +85,8 @@ fn scalars(value: &toml::de::DeValue<'_>, repeats: bool) -> Result<Vec<String>, 
     }
 }
 
-#[cfg(all(test, feature = "config-file"))]
+#[cfg(test)]
+#[cfg(feature = "config-file")]
 mod tests {
     use super::*;
 

@@ -13,7 +13,8 @@ use crate::client::inbox::InboxHandle;
 use crate::client::last::start_of_last;
 use crate::client::writer::{CONTROL_QUEUE_LEN_MAX, Timing, Writer};
 use crate::fanout::requests::{FanoutGauges, FanoutHandle, Joined as JoinedBy, Start, Unanswered};
-use crate::liveness::beat::{Beat, Beats};
+use crate::liveness::beat::Beat;
+use crate::liveness::beats::Beats;
 use crate::liveness::operation::Operation;
 use crate::outbox::gauges::{ClientGauges, ConnectionFault};
 use crate::outbox::link::{Link, outbox};
@@ -24,7 +25,8 @@ use crate::stream::filter::Filter;
 use crate::stream::position::Position;
 use crate::stream::protocol::{EndReason, Protocol, v1};
 use crate::stream::view::View;
-use crate::web::http::head::READ_METHODS;
+use crate::web::STREAM_PATH;
+use crate::web::http::target::READ_METHODS;
 use crate::web::http::{self, Answer, AnswerBounds, HEAD_DEADLINE, Head, HeadError};
 use crate::web::origin::{OriginRules, with_cors};
 use crate::web::{Site, query};
@@ -36,8 +38,6 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tungstenite::handshake::derive_accept_key;
 
-/// The path of the stream.
-pub const STREAM_PATH: &str = "/ws/events";
 /// The handshake's answer must be taken within this time; the socket is empty then.
 const ACCEPT_DEADLINE: Duration = Duration::from_secs(2);
 /// Length of a Sec-WebSocket-Key without its padding: 16 bytes in base64 (RFC 6455 section 4.1).

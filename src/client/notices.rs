@@ -3,7 +3,8 @@
 //! The watchdog writes its verdicts into the beats; each client's own thread reads them there. So whoever hangs cannot
 //! keep it from being told, and the watchdog does nothing for it that could take time.
 
-use crate::liveness::beat::{Beat, Beats, Verdict};
+use crate::liveness::beat::{Beat, Verdict};
+use crate::liveness::beats::Beats;
 use crate::stream::protocol::v1;
 
 /// What a client has been told. Of other clients' threads it is told nothing: they are no part of the server to it.
@@ -58,7 +59,7 @@ impl Notices {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::liveness::beat::tests::{beats, judge};
+    use crate::liveness::beats::tests::{beats, judge};
 
     fn kinds(news: &[String]) -> Vec<(String, String)> {
         let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();

@@ -1,11 +1,11 @@
 //! How the short commands ask a running server for something over HTTP.
 
-use crate::client::handshake::STREAM_PATH;
 use crate::commands::complain;
 use crate::config::Config;
 use crate::process::address::{Authority, ServerAddress};
 use crate::process::exit::ExitStatus;
 use crate::process::visible::visible;
+use crate::web::STREAM_PATH;
 use httparse::{EMPTY_HEADER, Response, Status};
 use std::fmt;
 use std::io::{self, Read, Write};

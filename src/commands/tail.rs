@@ -1,25 +1,26 @@
 //! `threadcast tail`: shows events as they come, stays with the server through its restarts, and goes on after the last
 //! event that it has.
 
-use crate::commands::tail_connect::{Connected, Dialer, LOOK, StreamUrl, filter_pairs};
-use crate::commands::tail_lines::{Format, Lines};
-use crate::commands::tail_notices::{Notices, to_go_on, without_numbers};
-use crate::commands::tail_place::{Heard, Place};
+pub mod connect;
+pub mod end;
+pub mod lines;
+pub mod notices;
+pub mod place;
+
+use crate::commands::tail::connect::{Connected, Dialer, StreamUrl, filter_pairs};
+use crate::commands::tail::end::{End, Halt, reader_is_gone};
+use crate::commands::tail::lines::{Format, Lines};
+use crate::commands::tail::notices::{Notices, to_go_on, without_numbers};
+use crate::commands::tail::place::{Heard, Place};
 use crate::commands::{complain, end_after_grace, end_signals};
-use crate::process::clock::{pause, timespec};
 use crate::process::exit::ExitStatus;
-use crate::process::signals::EndSignals;
 use crate::process::visible::visible;
 use crate::process::words::count;
 use crate::stream::event::{self, Seq};
 use crate::stream::filter::Filter;
 use crate::stream::position::Position;
 use crate::stream::protocol::Protocol;
-use rustix::event::{PollFd, PollFlags, poll};
-use std::fmt;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tungstenite::{Error, Message};
 
@@ -50,63 +51,6 @@ pub struct Tail {
     pub format: Format,
     pub count: Option<u64>,
     pub duration: Option<Duration>,
-}
-
-/// Why the showing of events came to an end.
-#[derive(Debug)]
-pub enum Halt {
-    /// Asked to: a signal, `--count`, `--duration`, or the reader of our output is gone.
-    Done,
-    /// It makes no sense to try again.
-    Hopeless(String),
-    /// The connection is lost or could not be had.
-    Lost(String),
-}
-
-impl fmt::Display for Halt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Halt::Done => f.write_str("done"),
-            Halt::Hopeless(why) | Halt::Lost(why) => f.write_str(why),
-        }
-    }
-}
-
-/// When it is time to end.
-#[derive(Debug)]
-pub struct End {
-    at: Option<Instant>,
-    signals: Option<Arc<EndSignals>>,
-}
-
-impl End {
-    /// At the latest then, if there is such a moment.
-    pub fn at(&self) -> Option<Instant> {
-        self.at
-    }
-
-    /// Whether the time is over. Never blocks.
-    pub fn is_over(&self) -> bool {
-        self.at.is_some_and(|end| Instant::now() >= end)
-    }
-
-    /// Whether it is time. Never blocks.
-    pub fn is_here(&self) -> bool {
-        self.signals.as_ref().is_some_and(|signals| signals.requested()) || self.is_over() || reader_is_gone()
-    }
-
-    /// Waits for `duration`; whether it is time to end.
-    fn rest(&self, duration: Duration) -> bool {
-        let until = Instant::now() + duration;
-        while !self.is_here() {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            pause(left.min(LOOK));
-        }
-        true
-    }
 }
 
 /// The command.
@@ -388,12 +332,4 @@ fn say(text: &str) {
 fn is_timeout(error: &io::Error) -> bool {
     use io::ErrorKind::{TimedOut, WouldBlock};
     matches!(error.kind(), WouldBlock | TimedOut)
-}
-
-/// Whether nobody can read our standard output any more. A write would tell too, but only with the next event.
-fn reader_is_gone() -> bool {
-    let out = io::stdout();
-    let mut fds = [PollFd::from_borrowed_fd(out.as_fd(), PollFlags::empty())];
-    let looked = poll(&mut fds, Some(&timespec(Duration::ZERO)));
-    looked.is_ok() && fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
 }

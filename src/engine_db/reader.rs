@@ -11,7 +11,7 @@
 use crate::engine_db::fault::Fault;
 use crate::engine_db::source::{Change, FileId, Source, Written};
 use crate::engine_db::{Condition, EngineDbGauges, ReaderConfig, STALE_LISTED_MAX, StaleMachine};
-use crate::fanout::requests::{FanoutHandle, Found, Refused};
+use crate::fanout::requests::{FanoutHandle, Found};
 use crate::liveness::beat::Beat;
 use crate::liveness::drill;
 use crate::liveness::operation::Operation;
@@ -21,6 +21,7 @@ use crate::process::stop::Stop;
 use crate::process::values::show_duration;
 use crate::process::waits;
 use crate::process::words::{count, pick};
+use crate::stream::event::Refused;
 use crate::stream::machines::merge::{EngineRow, Process, RecoveredTo, mark};
 use crossbeam_channel::{Receiver, Select, Sender};
 use rustix::event::{PollFd, PollFlags, poll};

@@ -5,10 +5,10 @@
 
 use crate::engine_db::fault::Fault;
 use crate::engine_db::values;
-use crate::fanout::requests::Refused;
 use crate::liveness::beat::Beat;
 use crate::process::clock::monotonic_ms;
 use crate::process::safe_open;
+use crate::stream::event::Refused;
 use crate::stream::machines::merge::{EngineRow, Process, mark};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, Row, params};

@@ -1,12 +1,13 @@
 //! What other threads ask of the fan-out, answered in its own turns.
 
 use super::{Fanout, REFRESH_EVERY, TURN_REQUESTS_MAX, say_applied};
-use crate::fanout::requests::{Found, Joined, Missed, PastPage, Refused, Request, Start};
+use crate::fanout::requests::{Found, Joined, Missed, PastPage, Request, Start};
 use crate::intake::queue::Entry;
 use crate::liveness::operation::{Operation, at_client};
 use crate::outbox::link::{Offered, StateAsOf, Subscriber};
 use crate::process::clock::{epoch_seconds, json_seconds};
 use crate::stream::event::DropCause;
+use crate::stream::event::Refused;
 use crate::stream::history::Past;
 use crate::stream::machines::Snapshot;
 use crate::stream::position::Position;

@@ -6,13 +6,13 @@ use crate::outbox::link::{StateAsOf, Subscriber};
 use crate::process::bell::Bell;
 use crate::process::clock::monotonic_ms;
 use crate::stream::batch::Batch;
+use crate::stream::event::Refused;
 use crate::stream::event::Seq;
 use crate::stream::machines::Snapshot;
 use crate::stream::machines::merge::{EngineRow, RecoveredTo};
 use crate::stream::position::{Epoch, Position};
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 use std::fmt;
-use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, TryLockError};
 use std::time::Duration;
@@ -163,17 +163,6 @@ pub struct Found {
     pub vanished: Vec<Box<str>>,
     /// All rows of a database that could not be read when the server started are in: who has come since has not seen them.
     pub came_late: bool,
-}
-
-/// An event that its engine could not send.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Refused {
-    /// Its row in the database.
-    pub row: NonZeroU64,
-    /// The datagram that it could not send; empty if it is larger than `--max-event-bytes`.
-    pub datagram: Box<[u8]>,
-    /// When it was written into the database, seconds since the epoch.
-    pub written: f64,
 }
 
 /// Where a client's stream begins.

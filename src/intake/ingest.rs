@@ -12,6 +12,7 @@
 //! Watched as: `ingest`, a core thread.
 
 use crate::intake::event_socket::{BindError, EventSocket, PathLock, PathState};
+use crate::intake::gauges::IngestGauges;
 use crate::intake::receiver::{Receiver, try_lock};
 use crate::liveness::beat::Beat;
 use crate::liveness::drill;
@@ -20,13 +21,11 @@ use crate::process::clock::{pause, timespec};
 use crate::process::stop::Stop;
 use crate::process::waits;
 use crate::process::words::{count, pick};
-use crate::stream::event::DropTally;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::net::{Shutdown, shutdown};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -52,44 +51,6 @@ const LAST_SETTLE: Duration = Duration::from_millis(100);
 const SETTLE_LOOK: Duration = Duration::from_millis(1);
 /// The epoll key of the stop request.
 const STOP_KEY: u64 = u64::MAX;
-
-/// What receiving shows to whoever asks.
-#[derive(Debug, Default)]
-pub struct IngestGauges {
-    /// Datagrams taken from the kernel.
-    pub received: AtomicU64,
-    /// Their bytes; of one that is too large, those that it was cut to.
-    pub received_bytes: AtomicU64,
-    /// Datagrams that were not forwarded.
-    pub drops: DropTally,
-    path_state: AtomicU8,
-    /// The permissions of the socket's file, while it has fewer than it was given; [`GIVEN`] else.
-    lessened_mode: AtomicU32,
-}
-
-/// No permissions were taken away.
-const GIVEN: u32 = 0;
-/// Added to permissions, so that none at all are not [`GIVEN`].
-const LESSENED: u32 = 0o1000;
-
-impl IngestGauges {
-    /// What stood at the socket's path when it was last looked at.
-    pub fn path_state(&self) -> PathState {
-        match self.path_state.load(Ordering::Relaxed) {
-            0 => PathState::Ours,
-            1 => PathState::Gone,
-            2 => PathState::Taken,
-            3 => PathState::Blocked,
-            _ => PathState::Unseen,
-        }
-    }
-
-    /// The permissions of the socket's file, while somebody has taken some of those that it was given.
-    pub fn lessened_mode(&self) -> Option<u32> {
-        let mode = self.lessened_mode.load(Ordering::Relaxed);
-        (mode != GIVEN).then_some(mode & !LESSENED)
-    }
-}
 
 /// The thread's own things.
 #[derive(Debug)]
@@ -251,7 +212,7 @@ impl Ingest {
         if state == PathState::Ours {
             self.reminded = None;
         }
-        self.gauges.path_state.store(state as u8, Ordering::Relaxed);
+        self.gauges.show_path_state(state);
         self.look_at_mode();
     }
 
@@ -262,9 +223,7 @@ impl Ingest {
         if before == now || self.gauges.path_state() != PathState::Ours {
             return;
         }
-        self.gauges
-            .lessened_mode
-            .store(now.map_or(GIVEN, |mode| mode | LESSENED), Ordering::Relaxed);
+        self.gauges.show_lessened_mode(now);
         let path = socket.path().display();
         match now {
             Some(mode) => log::warn!(
@@ -332,7 +291,7 @@ impl Ingest {
             return;
         }
         socket.remove_file();
-        self.gauges.path_state.store(PathState::Gone as u8, Ordering::Relaxed);
+        self.gauges.show_path_state(PathState::Gone);
         for socket in former.iter().chain([socket]) {
             // It cannot fail for a socket that we hold; what is queued can still be received (unix(7)).
             let _ = shutdown(&**socket, Shutdown::Read);
@@ -393,24 +352,13 @@ fn adopt(receiver: &mut Receiver, socket: EventSocket, was: PathState) {
     }
 }
 
-/// The first characters of a datagram, for messages; the log makes control characters visible.
-pub fn beginning(bytes: &[u8]) -> String {
-    const CHARS: usize = 80;
-    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(4 * CHARS)]);
-    let mut start: String = text.chars().take(CHARS).collect();
-    if start.len() < bytes.len() {
-        start.push('…');
-    }
-    start
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::intake::event_socket::lock;
     use crate::intake::queue::{Entry, INTAKE_BYTES_MAX, INTAKE_LEN_MAX, IntakeRx, intake};
     use crate::intake::receiver::FanoutSleep;
-    use crate::liveness::beat::tests::beats;
+    use crate::liveness::beats::tests::beats;
     use crate::process::bell::Bell;
     use crate::stream::event::DropCause;
     use std::os::unix::net::UnixDatagram;
@@ -421,7 +369,7 @@ mod tests {
         rx: IntakeRx,
         stop: Stop,
         fanout: FanoutSleep,
-        beats: &'static crate::liveness::beat::Beats,
+        beats: &'static crate::liveness::beats::Beats,
     }
 
     /// As [`unstarted`], and both wait for datagrams.
@@ -617,7 +565,7 @@ mod tests {
             scope.spawn(|| wait_and_receive(&mut ready, Duration::from_secs(60)));
             // It does not go round in a circle although the socket is ready; the bell ends its wait.
             assert_eq!(
-                receiver.receive(crate::liveness::beat::tests::beats().ingest, &|| true),
+                receiver.receive(crate::liveness::beats::tests::beats().ingest, &|| true),
                 1
             );
         });

@@ -1,11 +1,11 @@
 //! The one queue between receiving and `fanout`, bounded by entries and by bytes.
 
-use crate::fanout::requests::Refused;
 use crate::liveness::beat::Beat;
 use crate::process::bell::Bell;
 use crate::process::clock::pause;
 use crate::process::stop::Stop;
 use crate::stream::event::DropCause;
+use crate::stream::event::Refused;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -299,7 +299,7 @@ impl IntakeGauge {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::liveness::beat::tests::beats;
+    use crate::liveness::beats::tests::beats;
 
     const PATIENCE: Duration = Duration::from_millis(2);
 

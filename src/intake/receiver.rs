@@ -9,7 +9,7 @@
 //! the stream going, unless the other one hangs with the lock in hand.
 
 use crate::intake::event_socket::EventSocket;
-use crate::intake::ingest::{IngestGauges, beginning};
+use crate::intake::gauges::IngestGauges;
 use crate::intake::queue::{IntakeTx, Pushed};
 use crate::liveness::beat::Beat;
 use crate::liveness::operation::Operation;
@@ -18,6 +18,7 @@ use crate::process::clock::timespec;
 use crate::process::recvmmsg::DatagramBatch;
 use crate::process::waits;
 use crate::stream::event::DropCause;
+use crate::stream::event::beginning;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, poll};

@@ -1,6 +1,6 @@
 //! What waits for the journal, and what the journal shows of itself.
 
-use crate::journal::Displaced;
+use crate::journal::displaced::Displaced;
 use crate::journal::segments::segment_name;
 use crate::stream::batch::Batch;
 use crate::stream::event::Seq;

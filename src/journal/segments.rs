@@ -581,7 +581,7 @@ fn set_aside(path: &Path, now: f64) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::journal::flush::flusher;
-    use crate::liveness::beat::tests::beats;
+    use crate::liveness::beats::tests::beats;
     use crate::process::stop::Stop;
 
     const LIMITS: Limits = Limits {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::journal::segments::{list, segment_name};
-use crate::liveness::beat::tests::beats;
+use crate::liveness::beats::tests::beats;
 use crate::process::threads::{self, ThreadHandle};
 use crate::stream::batch::BatchBuilder;
 use crate::stream::history::Past;

@@ -3,8 +3,7 @@
 //! Written by its own thread with plain stores, read by anybody at any time; nobody ever waits for it. Beats live as long
 //! as the process: whoever looks at one must never find it gone.
 
-use crate::liveness::client_beats::ClientBeats;
-use crate::liveness::operation::{Numbers, Operation, SlowLimits, SlowTally};
+use crate::liveness::operation::{Numbers, Operation, SlowTally};
 use crate::process::clock::monotonic_us;
 use crate::process::threads::is_thread_runnable;
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -96,7 +95,7 @@ impl Sight {
 // Orderings: all relaxed, but where a verdict's parts belong together. Each word is read for itself; a reader that sees two of them from different moments is off by one
 // step, which no judgment notices, because it looks twice before it says anything.
 impl Beat {
-    fn new(name: &'static str, role: Role, slow: &'static SlowTally) -> Beat {
+    pub(super) fn new(name: &'static str, role: Role, slow: &'static SlowTally) -> Beat {
         Beat {
             progress: AtomicU64::new(0),
             state: AtomicU64::new(state(Operation::Turning)),
@@ -368,121 +367,23 @@ impl Drop for Doing {
     }
 }
 
-/// The beats of the threads that live as long as the server.
-#[derive(Debug)]
-pub struct Beats {
-    pub ingest: &'static Beat,
-    pub fanout: &'static Beat,
-    pub accept: &'static Beat,
-    pub inbox: &'static Beat,
-    pub main: &'static Beat,
-    pub heartbeat: &'static Beat,
-    pub files: &'static Beat,
-    pub journal: &'static Beat,
-    pub journal_sync: &'static Beat,
-    pub enginedb: &'static Beat,
-    pub admin: &'static Beat,
-    pub reports: &'static Beat,
-    pub log: &'static Beat,
-    pub watchdog: &'static Beat,
-    pub clients: ClientBeats,
-    pub slow: &'static SlowTally,
-    /// Grows when the watchdog changes its mind about one of the threads above.
-    changes: AtomicU64,
-}
-
-impl Beats {
-    /// Beats for one server with room for so many connections. They are never given back.
-    pub fn new(limits: SlowLimits, connections_max: usize) -> &'static Beats {
-        let slow: &'static SlowTally = Box::leak(Box::new(SlowTally::new(limits)));
-        let beat = |name, role| -> &'static Beat { Box::leak(Box::new(Beat::new(name, role, slow))) };
-        Box::leak(Box::new(Beats {
-            ingest: beat("ingest", Role::Core),
-            fanout: beat("fanout", Role::Core),
-            accept: beat("accept", Role::Core),
-            inbox: beat("inbox", Role::Core),
-            main: beat("main", Role::Helper),
-            heartbeat: beat("heartbeat", Role::Helper),
-            files: beat("files", Role::Helper),
-            journal: beat("journal", Role::Helper),
-            journal_sync: beat("journal-sync", Role::Helper),
-            enginedb: beat("enginedb", Role::Helper),
-            admin: beat("admin", Role::Helper),
-            reports: beat("reports", Role::Helper),
-            log: beat("log", Role::Helper),
-            watchdog: beat("watchdog", Role::Helper),
-            clients: ClientBeats::new(connections_max, move || Beat::new("client", Role::Client, slow)),
-            slow,
-            changes: AtomicU64::new(0),
-        }))
-    }
-
-    /// How often the watchdog has changed its mind about the threads that live as long as the server: whoever tells of
-    /// that looks at their beats when this is another number than before.
-    pub fn changes(&self) -> u64 {
-        // Acquire: with the number comes what the watchdog has written before.
-        self.changes.load(Ordering::Acquire)
-    }
-
-    /// Watchdog: it has changed its mind.
-    pub(super) fn note_change(&self) {
-        self.changes.fetch_add(1, Ordering::Release);
-    }
-
-    /// The beats of all threads that live as long as the server, the data path first.
-    pub fn permanent(&self) -> [&'static Beat; 14] {
-        [
-            self.ingest,
-            self.fanout,
-            self.accept,
-            self.inbox,
-            self.main,
-            self.heartbeat,
-            self.files,
-            self.journal,
-            self.journal_sync,
-            self.enginedb,
-            self.admin,
-            self.reports,
-            self.log,
-            self.watchdog,
-        ]
-    }
-
-    /// Every beat that a thread has right now, the data path first.
-    pub fn all(&'static self) -> impl Iterator<Item = &'static Beat> {
-        self.permanent().into_iter().chain(self.clients.taken())
-    }
-
-    /// The beat with this name, `client-17` for a client's.
-    pub fn find(&'static self, name: &str) -> Option<&'static Beat> {
-        self.all().find(|beat| beat.name() == name)
-    }
-}
-
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-    use crate::process::clock::pause;
+    use crate::liveness::operation::SlowLimits;
 
-    /// Beats for a test.
-    pub(crate) fn beats() -> &'static Beats {
+    fn beat() -> &'static Beat {
         let limits = SlowLimits {
             broadcast: Duration::from_millis(50),
             snapshot: Duration::from_millis(200),
         };
-        Beats::new(limits, 4)
-    }
-
-    /// As the watchdog judges.
-    pub(crate) fn judge(beats: &'static Beats, beat: &'static Beat, verdict: Verdict, seconds: u64) {
-        beat.judge(verdict, Duration::from_secs(seconds));
-        beats.note_change();
+        let slow = Box::leak(Box::new(SlowTally::new(limits)));
+        Box::leak(Box::new(Beat::new("fanout", Role::Core, slow)))
     }
 
     #[test]
     fn operations_nest_and_each_step_shows() {
-        let beat = beats().fanout;
+        let beat = beat();
         let before = beat.sight();
         {
             let mut outer = beat.begin(Operation::Answering);
@@ -500,22 +401,8 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn an_operation_that_takes_too_long_is_counted() {
-        let limits = SlowLimits {
-            broadcast: Duration::from_micros(1),
-            snapshot: Duration::MAX,
-        };
-        let beats = Beats::new(limits, 1);
-        let doing = beats.fanout.begin(Operation::Broadcasting);
-        pause(Duration::from_millis(1));
-        drop(doing);
-        let rows: Vec<_> = beats.slow.rows().map(|(name, count, _)| (name, count)).collect();
-        assert_eq!(rows, [("broadcast", 1)]);
-    }
-
-    #[test]
     fn a_running_thread_is_runnable_and_nobody_is_not() {
-        let beat = beats().fanout;
+        let beat = beat();
         assert!(!beat.is_runnable());
         beat.adopt();
         assert!(beat.is_runnable());
@@ -523,7 +410,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_hang_has_a_number_and_a_length_that_outlast_it() {
-        let beat = beats().fanout;
+        let beat = beat();
         let seconds = Duration::from_secs;
         for (number, length) in [(1, 17), (2, 20)] {
             beat.judge(Verdict::Late, seconds(5));

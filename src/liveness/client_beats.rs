@@ -117,11 +117,25 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
-    use crate::liveness::beat::tests::beats;
+    use super::*;
+    use crate::liveness::beat::Role;
+    use crate::liveness::operation::{SlowLimits, SlowTally};
+    use std::time::Duration;
+
+    fn beats() -> &'static ClientBeats {
+        let limits = SlowLimits {
+            broadcast: Duration::from_millis(50),
+            snapshot: Duration::from_millis(200),
+        };
+        let slow: &'static SlowTally = Box::leak(Box::new(SlowTally::new(limits)));
+        Box::leak(Box::new(ClientBeats::new(4, move || {
+            Beat::new("client", Role::Client, slow)
+        })))
+    }
 
     #[test]
     fn places_are_named_found_and_used_again() {
-        let clients = &beats().clients;
+        let clients = beats();
         let first = clients.take(17).unwrap();
         let second = clients.take(18).unwrap();
         let names = || -> Vec<String> { clients.taken().map(|beat| beat.name()).collect() };
@@ -136,7 +150,7 @@ mod tests {
 
     #[test]
     fn there_are_places_for_all_and_no_more() {
-        let clients = &beats().clients;
+        let clients = beats();
         let places: Vec<_> = (1..=clients.room() as u64)
             .map(|id| clients.take(id).unwrap())
             .collect();

@@ -1,5 +1,6 @@
 //! A report that somebody asks for: where every thread is right now, made by the watchdog on its own thread.
 
+use crate::process::words::cut_at_line;
 use rustix::event::{EventfdFlags, eventfd};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -117,7 +118,7 @@ impl Demand {
         };
         drop(state);
         let report = make();
-        let (fits, _) = super::report::cut_at_line(&report, memory.capacity());
+        let (fits, _) = cut_at_line(&report, memory.capacity());
         memory.extend_from_slice(fits.as_bytes());
         // Whoever holds it does so for moments, and takes no memory meanwhile.
         let mut state = self.lock();

@@ -3,7 +3,8 @@
 //! Asked for by `threadcast drill` when the server was started with `--allow-drill`; each thread obeys at the top of its
 //! turn, where it holds no lock and is in the middle of nothing, unless the kind says otherwise.
 
-use crate::liveness::beat::{Beat, Beats};
+use crate::liveness::beat::Beat;
+use crate::liveness::beats::Beats;
 use crate::liveness::operation::Operation;
 #[cfg(debug_assertions)]
 use crate::liveness::stacks::arena;

@@ -1,13 +1,15 @@
 //! The report of a hang: who hangs in what, what everybody else does, and the stacks of all threads.
 
-use crate::liveness::beat::{Beat, Beats, Role, Verdict};
+use crate::liveness::backlog::Backlog;
+use crate::liveness::beat::{Beat, Role, Verdict};
+use crate::liveness::beats::Beats;
 use crate::liveness::report_writer::{Reports, Written};
 use crate::liveness::stacks::Dumper;
 use crate::liveness::standstill::Standstill;
 use crate::liveness::voice::Voice;
-use crate::liveness::watchdog::Backlog;
 use crate::process::clock::{epoch_seconds, pause, rfc3339};
 use crate::process::limits;
+use crate::process::words::cut_at_line;
 use crate::process::words::{count, pick};
 use log::Level;
 use std::fmt::Write as _;
@@ -277,19 +279,6 @@ fn list_clients(beats: &'static Beats, text: &mut String) {
     );
 }
 
-/// The beginning of `text`, whole lines, at most `most` bytes; and how many bytes are left out.
-pub(super) fn cut_at_line(text: &str, most: usize) -> (&str, usize) {
-    if text.len() <= most {
-        return (text, 0);
-    }
-    let end = text.as_bytes()[..most]
-        .iter()
-        .rposition(|byte| *byte == b'\n')
-        .map_or(0, |at| at + 1);
-    // A line end is a character of its own, so this is a boundary.
-    (&text[..end], text.len() - end)
-}
-
 /// How many reports may be written.
 #[derive(Debug, Default)]
 struct Budget {
@@ -325,12 +314,5 @@ mod tests {
         assert_eq!(granted(&mut budget, Duration::ZERO, 100) as u32, REPORTS_PER_HOUR);
         assert_eq!(granted(&mut budget, HOUR - Duration::from_secs(1), 100), 0);
         assert_eq!(granted(&mut budget, HOUR, 100) as u32, REPORTS_PER_HOUR);
-    }
-
-    #[test]
-    fn a_text_is_cut_between_lines() {
-        assert_eq!(cut_at_line("ab\ncd\n", 6), ("ab\ncd\n", 0));
-        assert_eq!(cut_at_line("ab\ncd\n", 5), ("ab\n", 3));
-        assert_eq!(cut_at_line("äää\n", 3), ("", 7));
     }
 }

@@ -219,7 +219,7 @@ impl ReportWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::liveness::beat::tests::beats;
+    use crate::liveness::beats::tests::beats;
     use std::fs;
     use std::time::Instant;
 

@@ -12,7 +12,9 @@
 //! It must speak when every lock of the process is held by somebody who hangs, the allocator's included. So it works in
 //! memory of its own, writes nothing through the `log` macros, and looks at beats instead of asking threads.
 
-use crate::liveness::beat::{Beat, Beats, Role, Verdict};
+use crate::liveness::backlog::Backlog;
+use crate::liveness::beat::{Beat, Role, Verdict};
+use crate::liveness::beats::Beats;
 use crate::liveness::demand::Demand;
 use crate::liveness::drill;
 use crate::liveness::judge::{Change, Limits, Seen, Watched};
@@ -28,7 +30,6 @@ use crate::process::waits;
 use crate::process::words::{count, pick};
 use log::Level;
 use rustix::event::{PollFd, PollFlags, poll};
-use std::fmt;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -46,19 +47,6 @@ const FEED_EARLY: Duration = Duration::from_millis(500);
 /// outsiders can make clients.
 const CLIENT_LINES_MAX: usize = 20;
 const CLIENT_LINES_WINDOW: Duration = Duration::from_secs(10);
-
-/// Something that waits for a thread: with it, the thread's own wait is not idleness.
-pub struct Backlog {
-    pub beat: &'static Beat,
-    /// What waits, in words; `None` when nothing does. Reads atomics only.
-    pub waiting: Box<dyn Fn() -> Option<String> + Send>,
-}
-
-impl fmt::Debug for Backlog {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Backlog").field("beat", &self.beat.name()).finish()
-    }
-}
 
 /// What the server does when a core thread hangs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

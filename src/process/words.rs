@@ -1,4 +1,4 @@
-//! Numbers in sentences: singular and plural in one place.
+//! Words of messages, in one place: singular and plural, and texts that are cut to a size.
 
 use std::fmt::Display;
 
@@ -16,6 +16,19 @@ pub fn pick<N: PartialEq + From<u8>>(number: N, one: &'static str, more: &'stati
     if number == N::from(1) { one } else { more }
 }
 
+/// The beginning of `text`, whole lines, at most `most` bytes; and how many bytes are left out.
+pub fn cut_at_line(text: &str, most: usize) -> (&str, usize) {
+    if text.len() <= most {
+        return (text, 0);
+    }
+    let end = text.as_bytes()[..most]
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |at| at + 1);
+    // A line end is a character of its own, so this is a boundary.
+    (&text[..end], text.len() - end)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -31,5 +44,12 @@ mod tests {
             assert_eq!(count(number, "machine"), said);
         }
         assert_eq!((pick(1_u64, "is", "are"), pick(0_u64, "is", "are")), ("is", "are"));
+    }
+
+    #[test]
+    fn a_text_is_cut_between_lines() {
+        assert_eq!(cut_at_line("ab\ncd\n", 6), ("ab\ncd\n", 0));
+        assert_eq!(cut_at_line("ab\ncd\n", 5), ("ab\n", 3));
+        assert_eq!(cut_at_line("äää\n", 3), ("", 7));
     }
 }

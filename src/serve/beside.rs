@@ -1,7 +1,7 @@
 //! The threads beside the path of events: `log`, `journal`, `files` and `watchdog`, and what each is given.
 
 use crate::admin::credentials::Rule;
-use crate::admin::listener::{Admin, AdminGauges};
+use crate::admin::listener::Admin;
 use crate::admin::place::{self, Bound};
 use crate::config::{AdminSocket, Config};
 use crate::engine_db::{EngineDbGauges, ReaderConfig};
@@ -10,14 +10,16 @@ use crate::intake::queue::IntakeGauge;
 use crate::journal::queue::JournalGauges;
 use crate::journal::segments::Limits;
 use crate::journal::{Journal, Opened, Record};
-use crate::liveness::beat::{Beat, Beats};
+use crate::liveness::backlog::Backlog;
+use crate::liveness::beat::Beat;
+use crate::liveness::beats::Beats;
 use crate::liveness::demand::Demand;
 use crate::liveness::drill;
 use crate::liveness::operation::Operation;
 use crate::liveness::report::Reporter;
 use crate::liveness::report_writer::Reports;
 use crate::liveness::voice::Voice;
-use crate::liveness::watchdog::{Backlog, Watchdog, WatchdogConfig};
+use crate::liveness::watchdog::{Watchdog, WatchdogConfig};
 use crate::process::clock::epoch_seconds;
 use crate::process::files::{self, Durability, KeptFile, LockError, LockFile, Phase, Slot, lock_path};
 use crate::process::logging::{self, LogControl};
@@ -31,6 +33,7 @@ use crate::stream::batch::Item;
 use crate::stream::history::History;
 use crate::stream::machines::Machines;
 use crate::stream::machines::merge::{RecoveredTo, mark};
+use crate::vitals::admin_gauges::AdminGauges;
 use crate::web::Site;
 use crate::web::acting::Acting;
 use std::fs;

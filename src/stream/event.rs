@@ -7,10 +7,22 @@ use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, IgnoredA
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// An event's place in the order in which clients see events; the first is 1.
 pub type Seq = u64;
+
+/// An event that its engine could not send.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refused {
+    /// Its row in the database.
+    pub row: NonZeroU64,
+    /// The datagram that it could not send; empty if it is larger than `--max-event-bytes`.
+    pub datagram: Box<[u8]>,
+    /// When it was written into the database, seconds since the epoch.
+    pub written: f64,
+}
 
 /// Why a datagram was not forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -318,6 +330,17 @@ impl Visitor<'_> for KeySeed<'_> {
     fn visit_bytes<E: serde::de::Error>(self, key: &[u8]) -> Result<Self::Value, E> {
         Ok(self.place_of(key))
     }
+}
+
+/// The first characters of a datagram, for messages; the log makes control characters visible.
+pub fn beginning(bytes: &[u8]) -> String {
+    const CHARS: usize = 80;
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(4 * CHARS)]);
+    let mut start: String = text.chars().take(CHARS).collect();
+    if start.len() < bytes.len() {
+        start.push('…');
+    }
+    start
 }
 
 #[cfg(test)]

@@ -6,10 +6,11 @@
 use crate::engine_db::EngineDbGauges;
 use crate::fanout::requests::FanoutGauges;
 use crate::intake::event_socket::PathState;
-use crate::intake::ingest::IngestGauges;
+use crate::intake::gauges::IngestGauges;
 use crate::intake::queue::IntakeGauge;
 use crate::journal::queue::JournalGauges;
-use crate::liveness::beat::{Beat, Beats, Verdict};
+use crate::liveness::beat::{Beat, Verdict};
+use crate::liveness::beats::Beats;
 use crate::outbox::gauges::ClientGauges;
 use crate::process::clock::{monotonic_ms, pause};
 use crate::process::logging::LogControl;

@@ -2,7 +2,6 @@
 //!
 //! The answer asks nobody: it reads what `fanout` and the clients' threads show, so it is given while they stand still.
 
-use crate::admin::listener::AdminGauges;
 use crate::engine_db::EngineDbGauges;
 use crate::fanout::requests::FanoutGauges;
 use crate::outbox::figures::{Latencies, Seen};
@@ -11,6 +10,7 @@ use crate::outbox::registry::Registry;
 use crate::process::clock::{epoch_seconds, monotonic_ms};
 use crate::stream::event::Seq;
 use crate::stream::position::Epoch;
+use crate::vitals::admin_gauges::AdminGauges;
 use crate::vitals::health::object;
 use crate::web::http::Answer;
 use serde_json::{Value, json};

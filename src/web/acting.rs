@@ -1,7 +1,7 @@
 //! Requests that act on a running server. They come through the admin socket only; see [`crate::admin`].
 
 use crate::fanout::requests::FanoutHandle;
-use crate::liveness::beat::Beats;
+use crate::liveness::beats::Beats;
 use crate::liveness::demand::{Demand, NoReport};
 use crate::liveness::drill::{self, Kind};
 use crate::process::stop::Stop;

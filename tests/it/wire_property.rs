@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use threadcast::config::{Config, StateFile};
-use threadcast::liveness::beat::Beats;
+use threadcast::liveness::beats::Beats;
 use threadcast::liveness::operation::SlowLimits;
 use threadcast::outbox::link::Delivery;
 use threadcast::process::limits::{client_room, raise_descriptors};

@@ -3,13 +3,11 @@
 //! Of the headers only those are judged that somebody here reads; every other value is opaque (RFC 9110 section 5.5),
 //! because browsers send cookies of every other program on the same host.
 
-use crate::web::http::Answer;
+use crate::web::http::answer::Answer;
 use crate::web::http::target::{Target, is_host};
 
 /// Most header lines of a head.
 const HEADERS_MAX: usize = 64;
-/// What a request may ask of a page that can be read.
-pub const READ_METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// What we use of a request's head.
 #[derive(Debug, Default, PartialEq, Eq)]

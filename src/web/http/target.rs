@@ -1,8 +1,10 @@
 //! What a request asks for: the four forms of a target (RFC 9112 section 3.2), and hosts.
 
-use crate::web::http::Answer;
-use crate::web::http::head::READ_METHODS;
+use crate::web::http::answer::Answer;
 use std::net::Ipv6Addr;
+
+/// What a request may ask of a page that can be read.
+pub const READ_METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// A request's target (RFC 9112 section 3.2).
 #[derive(Debug, PartialEq, Eq)]

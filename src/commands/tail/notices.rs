@@ -1,7 +1,7 @@
 //! What `tail` says on standard error about the stream: losses and new beginnings to everybody, how it goes to people.
 
-use crate::commands::tail_lines::Format;
-use crate::commands::tail_place::{Heard, Missing};
+use crate::commands::tail::lines::Format;
+use crate::commands::tail::place::{Heard, Missing};
 use crate::journal::line::{DAMAGED, FAILED, QUEUE_FULL, REMOVED, RESTART};
 use crate::process::visible::visible;
 use crate::process::words::{count, pick};

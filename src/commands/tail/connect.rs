@@ -3,13 +3,14 @@
 //! The handshake offers `threadcast.v1`. A server that does not know it answers without a subprotocol, as the original
 //! does, and is spoken with in the plain protocol, on the same connection.
 
-use crate::client::handshake::STREAM_PATH;
-use crate::commands::tail::{End, Halt};
+use crate::commands::tail::end::LOOK;
+use crate::commands::tail::end::{End, Halt};
 use crate::config::Config;
 use crate::process::address::{Authority, ServerAddress};
 use crate::process::threads::{self, CORE_STACK_BYTES};
 use crate::process::visible::visible;
 use crate::stream::protocol::{Protocol, v1};
+use crate::web::STREAM_PATH;
 use crate::web::query;
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use std::fmt;
@@ -30,8 +31,6 @@ use tungstenite::{Error, WebSocket};
 
 /// Time for a connection, and for its handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How soon a signal, the end of `--duration` and of our reader are noticed.
-pub const LOOK: Duration = Duration::from_millis(250);
 /// A filter that makes a longer query is ours alone to apply: the head of a request is bounded (16 KiB at our server).
 const FILTER_BYTES_MAX: usize = 8 * 1024;
 
