@@ -11,7 +11,7 @@ pub mod origin;
 pub mod query;
 
 use crate::fanout::requests::FanoutHandle;
-use crate::vitals::health::Vitals;
+use crate::vitals::health::{self, Vitals};
 use crate::vitals::status::Status;
 use crate::web::acting::ACTING;
 use crate::web::http::target::READ_METHODS;
@@ -42,23 +42,30 @@ impl Site {
             return Answer::detail(405, "Method Not Allowed").with("allow", methods.to_owned());
         }
         match head.path.as_str() {
-            "/health" => self.vitals.answer(),
-            "/status" => self.status.answer(),
+            "/health" => self.health(),
+            "/status" => Answer::json(200, self.status.page().into_bytes()),
             "/initial" => self.initial(),
             path => acting_refused(path),
         }
     }
 
     /// What a page takes; monitors that ask with OPTIONS mean to ask whether the server is well. Blocks as
-    /// [`Vitals::answer`] does.
+    /// [`Vitals::page`] does.
     fn options(&self, methods: &'static str) -> Answer {
-        let health = self.vitals.answer();
+        let health = self.health();
         let answer = if health.status == 200 {
             Answer::no_content()
         } else {
             health
         };
         answer.with("allow", methods.to_owned())
+    }
+
+    /// 503 while the data path or the watchdog hangs, because monitors look at nothing else. Blocks as [`Vitals::page`] does.
+    fn health(&self) -> Answer {
+        let (status, page) = self.vitals.page();
+        let code = if status == health::Status::Hung { 503 } else { 200 };
+        Answer::json(code, page.into_bytes())
     }
 
     fn initial(&self) -> Answer {

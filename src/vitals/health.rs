@@ -17,7 +17,6 @@ use crate::process::logging::LogControl;
 use crate::process::procfs::other_unix_socket_owner;
 use crate::process::waits;
 use crate::stream::position::Epoch;
-use crate::web::http::Answer;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -147,11 +146,11 @@ impl Stall {
 }
 
 impl Vitals {
-    /// The page. Blocks 400 ms when the watchdog seems to stand still; 503 when it does, or the data path.
-    pub fn answer(&self) -> Answer {
+    /// The verdict, and the page as JSON. Blocks 400 ms when the watchdog seems to stand still.
+    pub fn page(&self) -> (Status, String) {
         let finding = self.find(pause);
-        let code = if finding.status == Status::Hung { 503 } else { 200 };
-        Answer::json(code, object(&self.fields(finding.status.name(), &finding)).into_bytes())
+        let page = object(&self.fields(finding.status.name(), &finding));
+        (finding.status, page)
     }
 
     /// Judges. When the watchdog seems to stand still, `pause` is called, once, with the time until the second look;

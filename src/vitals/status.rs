@@ -12,7 +12,6 @@ use crate::stream::event::Seq;
 use crate::stream::position::Epoch;
 use crate::vitals::admin_gauges::AdminGauges;
 use crate::vitals::health::object;
-use crate::web::http::Answer;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -51,8 +50,8 @@ struct Totals {
 }
 
 impl Status {
-    /// The page: some 600 bytes for each client. Waits for clients that come and go, for moments.
-    pub fn answer(&self) -> Answer {
+    /// The page as JSON: some 600 bytes for each client. Waits for clients that come and go, for moments.
+    pub fn page(&self) -> String {
         let newest = self.fanout.newest.load(Ordering::Relaxed);
         let mut totals = Totals::default();
         let rows = self.clients.map(|link| Row::of(link, newest));
@@ -89,8 +88,7 @@ impl Status {
         ]);
         // The list comes last, because it is the long one.
         let open = &head[..head.len() - 1];
-        let body = format!("{open},\"clients\":[{}]}}", clients.join(","));
-        Answer::json(200, body.into_bytes())
+        format!("{open},\"clients\":[{}]}}", clients.join(","))
     }
 
     fn reachable_admin_socket(&self) -> Option<&PathBuf> {
