@@ -59,7 +59,7 @@ minimal: ## run every test of the build without optional features
 	CARGO=$(CARGO) CARGO_TARGET_DIR=target/minimal tests/run --locked --no-default-features
 
 # The features change the settings file, the stacks in reports, and what is linked: these files meet that.
-MINIMAL_PART = cli:: contract:: drill:: heartbeat:: http:: logging:: state_file:: tail:: tidy:: watchdog::
+MINIMAL_PART = cli:: contract:: drill:: heartbeat:: http:: layers:: logging:: state_file:: tail:: tidy:: watchdog::
 
 minimal-part:
 	CARGO_TARGET_DIR=target/minimal $(CARGO) test --locked --no-default-features --lib --bins

@@ -37,7 +37,7 @@ pub struct Beat {
     number: AtomicU64,
     /// Until when a drill holds this thread, milliseconds of the monotonic clock; 0 for never.
     held_until_ms: AtomicU64,
-    /// How, a [`super::drill::Kind`].
+    /// How, a kind of drill.
     held_how: AtomicU8,
     /// The watchdog's verdict, a [`Verdict`]: the place where whoever tells viewers looks.
     verdict: AtomicU8,
@@ -266,7 +266,7 @@ impl Beat {
         self.verdict.store(verdict as u8, Ordering::Release);
     }
 
-    /// Asks the thread to stand still until `until_ms`; see [`super::drill`].
+    /// Asks the thread to stand still until `until_ms`, for a drill.
     pub(super) fn hold_until(&self, until_ms: u64, how: u8) {
         self.held_how.store(how, Ordering::Relaxed);
         // Release: whoever sees the time sees how, too.

@@ -1,4 +1,4 @@
-//! Requests that act on a running server. They come through the admin socket only; see [`crate::admin`].
+//! Requests that act on a running server. They come through the admin socket only (room `admin`).
 
 use crate::fanout::requests::FanoutHandle;
 use crate::liveness::beats::Beats;

@@ -35,6 +35,7 @@ mod hostile;
 mod http;
 mod http_doc;
 mod journal;
+mod layers;
 mod logging;
 mod memory;
 mod messages;

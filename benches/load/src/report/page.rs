@@ -1,7 +1,7 @@
 //! The page as a whole: what was compared and how it went, the tables, the plots, and what has to be known beside them.
 
 use super::figure::{self, Figure, number};
-use super::plots::Plot;
+use super::plots::{COST, LATENCY, Plot, THROUGHPUT};
 use super::statistics::{Side, cell, ratio};
 use super::table::Table;
 use super::{OURS, Results, goals, losses};
@@ -213,11 +213,6 @@ fn tables(results: &Results) -> Vec<Table<'_>> {
         ),
     ]
 }
-
-/// Titles that plots name, to stand below them.
-pub const THROUGHPUT: &str = "Deliveries a second without loss";
-pub const COST: &str = "Processor time of a delivery";
-pub const LATENCY: &str = "Latency";
 
 fn about_the_runs(results: &Results) -> String {
     let runs = &results.runs;

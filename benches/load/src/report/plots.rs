@@ -2,7 +2,6 @@
 
 use super::Results;
 use super::figure::{self, Figure};
-use super::page;
 use super::statistics::{cell, spread};
 use crate::case::Case;
 use crate::generator::PERCENTILES;
@@ -11,6 +10,11 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::error::Error;
 use std::path::Path;
+
+/// Titles that plots name, to stand below them.
+pub const THROUGHPUT: &str = "Deliveries a second without loss";
+pub const COST: &str = "Processor time of a delivery";
+pub const LATENCY: &str = "Latency";
 
 const SIZE: (u32, u32) = (860, 480);
 /// Room at the right for the names.
@@ -63,7 +67,7 @@ pub fn draw(results: &Results, folder: &Path) -> Result<Vec<Plot>, Box<dyn Error
         let plot = Plot {
             file: format!("latency-{name}.svg"),
             title: format!("Latency, {} clients, 100 events/s", case.clients),
-            below: page::LATENCY,
+            below: LATENCY,
         };
         let axes = Axes {
             x: "part of all deliveries",
@@ -79,7 +83,7 @@ pub fn draw(results: &Results, folder: &Path) -> Result<Vec<Plot>, Box<dyn Error
         (
             "deliveries.svg",
             "Deliveries a second without loss",
-            page::THROUGHPUT,
+            THROUGHPUT,
             "deliveries/s, more is better",
             "loop-to-",
             figure::DELIVERIES,
@@ -87,7 +91,7 @@ pub fn draw(results: &Results, folder: &Path) -> Result<Vec<Plot>, Box<dyn Error
         (
             "cpu.svg",
             "Processor time of a delivery, 100 events/s",
-            page::COST,
+            COST,
             "us, less is better",
             "rate-100-to-",
             figure::CPU,
