@@ -177,11 +177,12 @@ fn serve(parser: &mut Parser) -> Result<Command, UsageError> {
                 let Some(setting) = Setting::find(name) else {
                     return Err(UsageError::UnknownFlag(config::unknown(name)));
                 };
-                let value = match setting.is_switch() {
-                    true => parser
+                let value = if setting.is_switch() {
+                    parser
                         .optional_value()
-                        .map_or(Ok("true".to_owned()), ValueExt::string)?,
-                    false => parser.value()?.string()?,
+                        .map_or(Ok("true".to_owned()), ValueExt::string)?
+                } else {
+                    parser.value()?.string()?
                 };
                 flags.push((setting, value));
             }
@@ -790,9 +791,10 @@ Usage: threadcast serve [FLAGS]
     );
     let settings = SETTINGS.iter().map(|setting| {
         let flag = format!("--{} {}", setting.name, setting.value);
-        let help = match setting.is_switch() {
-            true => setting.help.to_owned(),
-            false => format!("{} [{}]", setting.help, setting.show(&defaults)),
+        let help = if setting.is_switch() {
+            setting.help.to_owned()
+        } else {
+            format!("{} [{}]", setting.help, setting.show(&defaults))
         };
         (flag.trim_end().to_owned(), help)
     });

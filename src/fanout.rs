@@ -305,10 +305,7 @@ impl Fanout {
                 Err(TryRecvError::Empty) if entries.is_empty() || !waited => break,
                 Err(TryRecvError::Empty) => {
                     first.get_or_insert(entries.len());
-                    match self.linger(&mut lingers) {
-                        true => continue,
-                        false => break,
-                    }
+                    if self.linger(&mut lingers) { continue } else { break }
                 }
             };
             if !entries.is_empty() && bytes + entry.bytes() > self.config.chunk_bytes_max {
@@ -343,9 +340,10 @@ impl Fanout {
     /// about to put it there.
     fn wait(&mut self) {
         let doing = self.beat.begin(Operation::Waiting);
-        let turn = match self.requests.attention.load(Ordering::Relaxed) {
-            true => REFRESH_EVERY,
-            false => TURN,
+        let turn = if self.requests.attention.load(Ordering::Relaxed) {
+            REFRESH_EVERY
+        } else {
+            TURN
         };
         let (intake, requests) = (&self.intake, &self.requests.rx);
         self.sleep.wait(turn, || intake.is_idle() && requests.is_empty());

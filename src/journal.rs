@@ -369,9 +369,10 @@ impl Journal {
             self.beat.step();
             self.rx.took(&taken);
             self.take(&taken);
-            batch = match self.lines.bytes.len() < self.write_bytes_max {
-                true => self.rx.channel().try_recv().ok(),
-                false => None,
+            batch = if self.lines.bytes.len() < self.write_bytes_max {
+                self.rx.channel().try_recv().ok()
+            } else {
+                None
             };
         }
     }

@@ -77,12 +77,13 @@ impl Rule {
             None => false,
             Some(group) => peer.gid == group || peer::groups(&socket)?.contains(&group),
         };
-        Ok(match is_member {
-            true => Ok(Standing::Member),
-            false => Err(Refused {
+        Ok(if is_member {
+            Ok(Standing::Member)
+        } else {
+            Err(Refused {
                 uid: peer.uid,
                 rule: *self,
-            }),
+            })
         })
     }
 }

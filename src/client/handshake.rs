@@ -427,9 +427,10 @@ fn about(view: &View) -> String {
         Protocol::Plain => String::new(),
         Protocol::V1 => format!(" ({})", v1::NAME),
     };
-    match view.filter.is_everything() {
-        true => protocol,
-        false => format!("{protocol}, wants {:.200}", view.filter.to_string()),
+    if view.filter.is_everything() {
+        protocol
+    } else {
+        format!("{protocol}, wants {:.200}", view.filter.to_string())
     }
 }
 

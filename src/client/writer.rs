@@ -320,10 +320,12 @@ impl Running {
         let to_judge = self.w.timing.pong_timeout.saturating_sub(silent).max(LOOK);
         // A fan-out that lets go of a client which catches up cannot say so through its queue.
         let looks = self.w.timing.allow_drill || self.catch_up.is_some();
-        let most = match looks {
-            true => LOOK,
-            false if self.w.is_v1() => NOTICES_EVERY,
-            false => Duration::MAX,
+        let most = if looks {
+            LOOK
+        } else if self.w.is_v1() {
+            NOTICES_EVERY
+        } else {
+            Duration::MAX
         };
         to_ping.min(to_judge).min(most)
     }
@@ -370,9 +372,10 @@ impl Running {
         if !std::mem::take(&mut self.ping_due) {
             return;
         }
-        let mut frames = text_frame(&match self.w.is_v1() {
-            true => v1::ping(epoch_seconds(), self.has_all_up_to()),
-            false => protocol::ping(epoch_seconds()),
+        let mut frames = text_frame(&if self.w.is_v1() {
+            v1::ping(epoch_seconds(), self.has_all_up_to())
+        } else {
+            protocol::ping(epoch_seconds())
         });
         frames.extend_from_slice(&ping_frame());
         self.frames.push_back(frames);

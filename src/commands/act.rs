@@ -72,10 +72,7 @@ pub fn post(to: &Target, target: &str, patience: Duration) -> Result<Answer, Exi
         None => local_places(&to.server),
     };
     // The server is asked only when no place of this host has its socket: it may be one that does not answer.
-    let named = std::iter::once_with(|| match given {
-        true => None,
-        false => named_by_status(&to.server),
-    });
+    let named = std::iter::once_with(|| if given { None } else { named_by_status(&to.server) });
     let mut tried: Vec<(PathBuf, NotThis)> = Vec::new();
     for path in places.into_iter().chain(named.flatten()) {
         if tried.iter().any(|(known, _)| *known == path) {

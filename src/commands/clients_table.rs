@@ -47,9 +47,10 @@ impl Painter {
     }
 
     fn paint(self, color: &str, line: &str) -> String {
-        match self.colors && !color.is_empty() {
-            true => format!("\u{1b}[{color}m{line}\u{1b}[0m\n"),
-            false => format!("{line}\n"),
+        if self.colors && !color.is_empty() {
+            format!("\u{1b}[{color}m{line}\u{1b}[0m\n")
+        } else {
+            format!("{line}\n")
         }
     }
 }
@@ -151,9 +152,10 @@ fn number(client: &Value, name: &str) -> f64 {
 fn line(cells: &[String], widths: &[usize], pong: &str, filter: &str) -> String {
     let mut text = String::new();
     for ((cell, width), (_, right)) in cells.iter().zip(widths).zip(HEADS) {
-        match right {
-            true => text.push_str(&format!("{cell:>width$}")),
-            false => text.push_str(&format!("{cell:<width$}")),
+        if right {
+            text.push_str(&format!("{cell:>width$}"))
+        } else {
+            text.push_str(&format!("{cell:<width$}"))
         }
         text.push_str(&" ".repeat(GAP));
     }
@@ -167,9 +169,10 @@ fn line(cells: &[String], widths: &[usize], pong: &str, filter: &str) -> String 
 }
 
 fn beginning(text: &str, most: usize) -> String {
-    match text.chars().count() > most {
-        true => text.chars().take(most - 1).chain(['…']).collect(),
-        false => text.to_owned(),
+    if text.chars().count() > most {
+        text.chars().take(most - 1).chain(['…']).collect()
+    } else {
+        text.to_owned()
     }
 }
 

@@ -166,9 +166,10 @@ pub fn run(path: &Path) -> ExitStatus {
         count(stage.sent, "event"),
         stage.refused
     ));
-    match stage.sent > 0 {
-        true => ExitStatus::Fine,
-        false => ExitStatus::Failed,
+    if stage.sent > 0 {
+        ExitStatus::Fine
+    } else {
+        ExitStatus::Failed
     }
 }
 

@@ -86,9 +86,10 @@ pub fn run(emit: &Emit) -> ExitStatus {
     if let Ok(Ended::Asked { before }) = read {
         complain(&format!("threadcast: ended by a signal before line {before}\n"));
     }
-    match tally.refused.is_empty() && read.is_ok() {
-        true => ExitStatus::Fine,
-        false => ExitStatus::Failed,
+    if tally.refused.is_empty() && read.is_ok() {
+        ExitStatus::Fine
+    } else {
+        ExitStatus::Failed
     }
 }
 
@@ -114,9 +115,10 @@ fn check_payload(payload: &str) -> Result<(), Refusal> {
 /// The server would only count it among the dropped.
 fn check(event: &[u8]) -> Result<(), Refusal> {
     event::check(event).map_err(Refusal::NotAnEvent)?;
-    match event.len() > MAX_EVENT_BYTES_MAX {
-        true => Err(Refusal::TooLargeForAll),
-        false => Ok(()),
+    if event.len() > MAX_EVENT_BYTES_MAX {
+        Err(Refusal::TooLargeForAll)
+    } else {
+        Ok(())
     }
 }
 
@@ -195,9 +197,10 @@ fn send_lines(
         if !is_too_long && event.trim_ascii().is_empty() {
             continue;
         }
-        let sent = match is_too_long {
-            true => Err(Refusal::TooLargeForAll),
-            false => check(event).and_then(|()| send_within(sender, event, patience.wait(), is_asked)),
+        let sent = if is_too_long {
+            Err(Refusal::TooLargeForAll)
+        } else {
+            check(event).and_then(|()| send_within(sender, event, patience.wait(), is_asked))
         };
         if sent == Err(Refusal::QueueFull) && is_asked() {
             return Ok(Ended::Asked { before: number });
@@ -242,10 +245,7 @@ impl Patience {
     }
 
     fn wait(&self) -> Duration {
-        match self.exhausted {
-            true => Duration::ZERO,
-            false => self.timeout,
-        }
+        if self.exhausted { Duration::ZERO } else { self.timeout }
     }
 
     fn learn(&mut self, sent: &Result<(), Refusal>) {

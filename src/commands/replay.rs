@@ -56,9 +56,10 @@ impl FromStr for Point {
                 .map_err(|_| "this number is too large".to_owned());
         }
         let seconds = text.strip_prefix('@').unwrap_or(text);
-        let time = match is_number(seconds) {
-            true => seconds.parse().ok(),
-            false => parse_rfc3339(text),
+        let time = if is_number(seconds) {
+            seconds.parse().ok()
+        } else {
+            parse_rfc3339(text)
         };
         time.map(Point::Time).ok_or_else(|| {
             "write an event's number (1234), or a time: @1795393480, 1795393480.5 or 2026-11-23T00:24:40Z".to_owned()
@@ -211,9 +212,10 @@ impl Player<'_> {
     }
 
     fn asked(&self, seq: Seq) -> Result<(), Ended> {
-        match self.signals.as_ref().is_some_and(|signals| signals.requested()) {
-            true => Err(Ended::Asked(Some(seq))),
-            false => Ok(()),
+        if self.signals.as_ref().is_some_and(|signals| signals.requested()) {
+            Err(Ended::Asked(Some(seq)))
+        } else {
+            Ok(())
         }
     }
 

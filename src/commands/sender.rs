@@ -148,11 +148,12 @@ fn make_room(socket: &UnixDatagram, bytes: usize) -> Result<(), Refusal> {
     }
     let after = sockopt::socket_send_buffer_size(socket).map_err(other)?;
     // A socket that was large enough already would make the caller try for ever.
-    match after >= wanted && after > before {
-        true => Ok(()),
-        false => Err(Refusal::TooLarge {
+    if after >= wanted && after > before {
+        Ok(())
+    } else {
+        Err(Refusal::TooLarge {
             most: after.saturating_sub(SEND_BUFFER_OVERHEAD_BYTES),
-        }),
+        })
     }
 }
 

@@ -262,9 +262,10 @@ impl Session<'_> {
         let Some(machines) = self.lines.machines(text) else {
             return;
         };
-        match std::mem::replace(&mut self.state_shown, true) {
-            false => say(&format!("connected to {}; {machines}", self.tail.url)),
-            true => say(&format!("the state now: {machines}")),
+        if std::mem::replace(&mut self.state_shown, true) {
+            say(&format!("the state now: {machines}"))
+        } else {
+            say(&format!("connected to {}; {machines}", self.tail.url))
         }
     }
 

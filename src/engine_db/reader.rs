@@ -321,9 +321,10 @@ impl Reader {
                 0 => String::new(),
                 stale => format!(", {stale} of them stale"),
             };
-            let more = match is_whole {
-                true => "",
-                false => "; it has more, which do not fit into a snapshot: the newest count",
+            let more = if is_whole {
+                ""
+            } else {
+                "; it has more, which do not fit into a snapshot: the newest count"
             };
             log::info!(
                 "🗄️ engine database {}: {machines}{stale}{more}",
@@ -505,9 +506,10 @@ impl Reader {
             }
             !self.stop.requested()
         };
-        match self.fanout.take_in(found, wait) {
-            true => Ok(()),
-            false => Err(Interrupted::Ending),
+        if self.fanout.take_in(found, wait) {
+            Ok(())
+        } else {
+            Err(Interrupted::Ending)
         }
     }
 }
@@ -515,9 +517,10 @@ impl Reader {
 /// How often the process of `old` has written while it seemed to be gone, the row that is there now included.
 fn unseen_writes(old: &Told, row: &EngineRow, pid: Option<i32>) -> u32 {
     let seems_gone = old.row.process == Process::Gone && old.row.time != row.time;
-    match old.pid == pid {
-        true => old.written_by_unseen + u32::from(seems_gone),
-        false => 0,
+    if old.pid == pid {
+        old.written_by_unseen + u32::from(seems_gone)
+    } else {
+        0
     }
 }
 

@@ -143,9 +143,10 @@ impl Source {
         }
         let version = self.ask(|db| db.pragma_query_value(None, "data_version", |row| row.get(0)))?;
         self.version = Some(version);
-        Ok(match self.seen == self.version {
-            true => Change::Nothing,
-            false => Change::Something,
+        Ok(if self.seen == self.version {
+            Change::Nothing
+        } else {
+            Change::Something
         })
     }
 

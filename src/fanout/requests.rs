@@ -338,17 +338,21 @@ impl FanoutHandle {
         let (reply, answer) = bounded(1);
         self.requests
             .send_timeout(request(reply), ANSWER_TIMEOUT)
-            .map_err(|error| match error.is_timeout() {
-                true => Unanswered::Late,
-                false => Unanswered::Over,
+            .map_err(|error| {
+                if error.is_timeout() {
+                    Unanswered::Late
+                } else {
+                    Unanswered::Over
+                }
             })?;
         self.bell.ring();
-        answer
-            .recv_timeout(ANSWER_TIMEOUT)
-            .map_err(|error| match error.is_timeout() {
-                true => Unanswered::Late,
-                false => Unanswered::Over,
-            })
+        answer.recv_timeout(ANSWER_TIMEOUT).map_err(|error| {
+            if error.is_timeout() {
+                Unanswered::Late
+            } else {
+                Unanswered::Over
+            }
+        })
     }
 
     /// Makes the fan-out look through its clients for those that have ended, want a refresh, or

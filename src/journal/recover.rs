@@ -314,9 +314,10 @@ impl Tail {
         let named = segments.last().map_or(0, |newest| newest.first.saturating_sub(1));
         let last = self.history.newest().max(named);
         let is_known = self.next > 0 && self.history.newest() >= named;
-        let skipped = match self.is_clean {
-            true => Some(0),
-            false => skipped(now - self.time),
+        let skipped = if self.is_clean {
+            Some(0)
+        } else {
+            skipped(now - self.time)
         };
         // Where the time of the former run cannot be measured, its numbers and ours cannot be told apart.
         let (Some(epoch), true, Some(skipped)) = (self.epoch, is_known, skipped) else {

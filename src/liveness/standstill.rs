@@ -74,9 +74,10 @@ impl Standstill {
             let delay = now.run_delay.saturating_sub(before.run_delay);
             if !took.is_zero() && cpu + delay >= took / RUNNABLE_PART {
                 let percent = ((cpu.as_secs_f64() / took.as_secs_f64()) * 100.0).round() as u32;
-                return match cpu < took / STARVED_PART {
-                    true => Standstill::Starved { percent },
-                    false => Standstill::Busy { percent },
+                return if cpu < took / STARVED_PART {
+                    Standstill::Starved { percent }
+                } else {
+                    Standstill::Busy { percent }
                 };
             }
         }

@@ -351,9 +351,10 @@ impl Entry {
         (self.watched.verdict() == Verdict::Hung).then(|| Finding {
             beat,
             still: self.watched.since(),
-            standstill: match in_full {
-                true => Standstill::of(beat.thread_id(), self.sample.as_ref()),
-                false => Standstill::Unknown,
+            standstill: if in_full {
+                Standstill::of(beat.thread_id(), self.sample.as_ref())
+            } else {
+                Standstill::Unknown
             },
         })
     }

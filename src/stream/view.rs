@@ -75,9 +75,10 @@ impl View {
     /// Without a filter it is one for all.
     pub fn initial(&self, snapshot: &Snapshot, as_of: Seq) -> Arc<Chunk> {
         let numbered = |json: &[u8]| Chunk::message(&v1::numbered_initial(json, as_of));
-        let filtered = match self.filter.is_everything() {
-            true => None,
-            false => self.filtered(&snapshot.json),
+        let filtered = if self.filter.is_everything() {
+            None
+        } else {
+            self.filtered(&snapshot.json)
         };
         match (self.protocol, filtered) {
             (Protocol::Plain, None) => Arc::clone(&snapshot.chunk),

@@ -179,9 +179,10 @@ impl Pulse {
             )?,
             (_, None) => write!(f, " | backlog=0")?,
         }
-        match self.backlog_age > BACKLOG_FRESH {
-            true => write!(f, " ({:.1}s ago)", self.backlog_age.as_secs_f64()),
-            false => Ok(()),
+        if self.backlog_age > BACKLOG_FRESH {
+            write!(f, " ({:.1}s ago)", self.backlog_age.as_secs_f64())
+        } else {
+            Ok(())
         }
     }
 }

@@ -85,9 +85,8 @@ pub fn read_head(socket: BorrowedFd<'_>, stop: &Stop) -> Result<Head, HeadError>
             );
             return Err(HeadError::Refused(Answer::detail(431, &text)));
         }
-        let ready = wait(socket, PollFlags::IN, || match stop.requested() {
-            true => Instant::now(),
-            false => deadline,
+        let ready = wait(socket, PollFlags::IN, || {
+            if stop.requested() { Instant::now() } else { deadline }
         });
         if !ready {
             return Err(match (bytes.is_empty(), stop.requested()) {
@@ -118,9 +117,12 @@ pub fn answer(socket: impl AsFd, method: &str, answer: &Answer, bounds: AnswerBo
     let bytes = answer.encode(method);
     let deadline = Instant::now() + bounds.send;
     let mut stopping = None;
-    let deadline = || match stop.requested() {
-        true => *stopping.get_or_insert_with(|| deadline.min(Instant::now() + bounds.send_at_stop)),
-        false => deadline,
+    let deadline = || {
+        if stop.requested() {
+            *stopping.get_or_insert_with(|| deadline.min(Instant::now() + bounds.send_at_stop))
+        } else {
+            deadline
+        }
     };
     if !send_until(socket, &bytes, deadline) {
         return false;

@@ -128,12 +128,13 @@ fn machines_that_began_before_the_server_are_in_the_first_initial_byte_for_byte(
     let begun = Instant::now();
     let server = TestServer::start_in(folder, &[]);
     // A server that took so long may have given up waiting for the database, which is promised, too.
-    let (plain, v1) = match begun.elapsed() < Duration::from_millis(500) {
-        true => (TestClient::connect(server.address).text(), v1_initial(&server)),
-        false => eventually("the database is read", || {
+    let (plain, v1) = if begun.elapsed() < Duration::from_millis(500) {
+        (TestClient::connect(server.address).text(), v1_initial(&server))
+    } else {
+        eventually("the database is read", || {
             let health = engine_health(&server);
             (health["state"] == "ok").then(|| (TestClient::connect(server.address).text(), v1_initial(&server)))
-        }),
+        })
     };
     let expected: Vec<&str> = ROWS.iter().map(|(_, card)| *card).collect();
     assert_eq!(cards(&plain), expected);
@@ -524,9 +525,10 @@ fn its_coming_is_seen(empty: bool) {
         "{}",
         server.lines().all()
     );
-    match empty {
-        true => assert_eq!(fs::metadata(&path).unwrap().len(), 0),
-        false => assert!(!path.parent().unwrap().exists()),
+    if empty {
+        assert_eq!(fs::metadata(&path).unwrap().len(), 0)
+    } else {
+        assert!(!path.parent().unwrap().exists())
     }
 
     fs::create_dir_all(path.parent().unwrap()).unwrap();

@@ -336,9 +336,10 @@ fn what_is_no_event_is_counted_and_holds_nothing_up() {
     let mut lost = 0;
     let last = loop {
         let message = marked.json();
-        match message["type"] == "gap" {
-            true => lost += message["count"].as_u64().unwrap(),
-            false => break message,
+        if message["type"] == "gap" {
+            lost += message["count"].as_u64().unwrap()
+        } else {
+            break message;
         }
     };
     assert_eq!(

@@ -17,9 +17,10 @@ fn connect(server: &TestServer, query: &str, v1: bool, receive_buffer: Option<us
     let options = Options {
         target: format!("/ws/events{query}"),
         receive_buffer,
-        headers: match v1 {
-            true => vec!["Sec-WebSocket-Protocol: threadcast.v1".to_owned()],
-            false => Vec::new(),
+        headers: if v1 {
+            vec!["Sec-WebSocket-Protocol: threadcast.v1".to_owned()]
+        } else {
+            Vec::new()
         },
         ..Options::default()
     };

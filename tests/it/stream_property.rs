@@ -120,9 +120,10 @@ fn run(delivery: &'static str, seed: u64) -> Tally {
         ["--max-behind", "120s"],
     ];
     // With a journal the numbers go on after a restart, else they begin anew, and so must the machines' states.
-    let memory = match rng.bool() {
-        true => ["--journal", "journal"],
-        false => ["--state-file", "none"],
+    let memory = if rng.bool() {
+        ["--journal", "journal"]
+    } else {
+        ["--state-file", "none"]
     };
     let flags = [flags.concat(), memory.to_vec()].concat();
     let case = Case {
@@ -203,12 +204,11 @@ impl Case {
         let life = self.life();
         life.last.store(life.numbering.newest(), Ordering::SeqCst);
         life.ended.store(true, Ordering::SeqCst);
-        match in_order {
-            true => assert!(server.stop().success()),
-            false => {
-                server.signal(Signal::KILL);
-                server.wait_for_end(DEADLINE);
-            }
+        if in_order {
+            assert!(server.stop().success())
+        } else {
+            server.signal(Signal::KILL);
+            server.wait_for_end(DEADLINE);
         }
         *server = TestServer::start_in(server.folder(), flags);
         self.begin_life(server);
@@ -380,9 +380,10 @@ impl Visit<'_> {
         if self.leaves > 0 {
             return false;
         }
-        match rng.bool() {
-            true => self.leave_in_order(),
-            false => sockopt::set_socket_linger(self.client.socket(), Some(Duration::ZERO)).unwrap(),
+        if rng.bool() {
+            self.leave_in_order()
+        } else {
+            sockopt::set_socket_linger(self.client.socket(), Some(Duration::ZERO)).unwrap()
         }
         true
     }

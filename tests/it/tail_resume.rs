@@ -486,13 +486,14 @@ fn stalls_and_lag_are_said_to_people_only() {
         let _connection = server.serve(V1, &messages);
         assert_eq!(running.status(DEADLINE), 0, "{}", running.said());
         let said = running.said();
-        let notices = match for_people {
-            true => format!(
+        let notices = if for_people {
+            format!(
                 "threadcast: connected to {}; no machines\n{}",
                 url(address),
                 expected.concat()
-            ),
-            false => String::new(),
+            )
+        } else {
+            String::new()
         };
         let last = "threadcast: to go on from here: threadcast tail --since 0123456789abcdef:1\n";
         assert_eq!(said, notices + last);

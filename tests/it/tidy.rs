@@ -255,14 +255,15 @@ fn readme_lists_every_flag_with_its_default_and_every_exit_status() {
         ..Config::default()
     };
     for setting in &SETTINGS {
-        let row = match setting.is_switch() {
-            true => format!("| `--{}` | off |", setting.name),
-            false => format!(
+        let row = if setting.is_switch() {
+            format!("| `--{}` | off |", setting.name)
+        } else {
+            format!(
                 "| `--{} {}` | `{}` |",
                 setting.name,
                 setting.value.replace('|', "\\|"),
                 setting.show(&config)
-            ),
+            )
         };
         assert!(readme.contains(&row), "README.md lacks the row {row}");
     }

@@ -153,9 +153,10 @@ impl Dialer {
                 let body = answer.body().as_deref().unwrap_or_default();
                 let why = format!("the server answers {}: {}", answer.status(), reason(body));
                 // What a server says of itself may pass; what it says of our request does not.
-                match answer.status().is_server_error() {
-                    true => Err(lost(&why)),
-                    false => Err(Halt::Hopeless(format!("cannot use {text}: {why}"))),
+                if answer.status().is_server_error() {
+                    Err(lost(&why))
+                } else {
+                    Err(Halt::Hopeless(format!("cannot use {text}: {why}")))
                 }
             }
             Err(error) => Err(lost(&error)),

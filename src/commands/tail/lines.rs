@@ -107,9 +107,10 @@ impl Lines {
     }
 
     fn paint(&self, color: &str, text: &str) -> String {
-        match self.colors && !color.is_empty() {
-            true => format!("\u{1b}[{color}m{text}\u{1b}[0m"),
-            false => text.to_owned(),
+        if self.colors && !color.is_empty() {
+            format!("\u{1b}[{color}m{text}\u{1b}[0m")
+        } else {
+            text.to_owned()
         }
     }
 }

@@ -190,13 +190,12 @@ impl Place {
         let cause = string(fields, "cause")?;
         let (Some(from), Some(to)) = (number(fields, "from"), number(fields, "to")) else {
             let was = self.position.filter(|_| cause == CAUSE_EPOCH)?;
-            return Some(match self.epoch == Some(was.epoch) {
-                true => {
-                    // What the server gives from now on may have smaller numbers.
-                    self.position = None;
-                    Heard::Unknown { was }
-                }
-                false => Heard::Anew { was },
+            return Some(if self.epoch == Some(was.epoch) {
+                // What the server gives from now on may have smaller numbers.
+                self.position = None;
+                Heard::Unknown { was }
+            } else {
+                Heard::Anew { was }
             });
         };
         let known = self.last();

@@ -44,9 +44,10 @@ impl Symbolizer {
             end: code.module.end,
             bias: code.bias,
             name: code.module.name().to_owned(),
-            path: match code.module.contains(own) {
-                true => OWN_FILE.to_owned(),
-                false => code.module.path.clone(),
+            path: if code.module.contains(own) {
+                OWN_FILE.to_owned()
+            } else {
+                code.module.path.clone()
             },
             loader: None,
         };

@@ -76,9 +76,12 @@ const OTHER_CONTINUATION: u8 = 1;
 
 impl<const WORDS: usize> Automaton<WORDS> {
     fn new(patterns: &[&str]) -> Self {
-        let mut row_of: [u8; 256] = std::array::from_fn(|byte| match is_continuation(byte as u8) {
-            true => OTHER_CONTINUATION,
-            false => OTHER,
+        let mut row_of: [u8; 256] = std::array::from_fn(|byte| {
+            if is_continuation(byte as u8) {
+                OTHER_CONTINUATION
+            } else {
+                OTHER
+            }
         });
         // Of each row, one of its bytes.
         let mut bytes = vec![0x00, 0x80];
@@ -132,9 +135,10 @@ impl<const WORDS: usize> Automaton<WORDS> {
         let mut states = self.start;
         for byte in name {
             let row = &self.rows[usize::from(self.row_of[usize::from(*byte)])];
-            let stay = match is_continuation(*byte) {
-                true => &self.stay_inside,
-                false => &self.stay,
+            let stay = if is_continuation(*byte) {
+                &self.stay_inside
+            } else {
+                &self.stay
             };
             let (mut carry, mut alive) = (0, 0);
             for word in 0..WORDS {

@@ -287,16 +287,16 @@ impl<'a> Seen<'a> {
     /// The first number in `after + 1..=to` that this client must be told of.
     fn owed(&self, after: Seq, to: Seq) -> Option<Seq> {
         // A plain client's snapshot shows every event but those without a machine.
-        let hidden_to = match self.loose {
-            true => self
-                .numbering
+        let hidden_to = if self.loose {
+            self.numbering
                 .find(
                     after,
                     to,
                     |entry| matches!(entry, Entry::Event { machine: Some(of), .. } if self.wish.shows(of)),
                 )
-                .map_or(to, |next| next - 1),
-            false => after,
+                .map_or(to, |next| next - 1)
+        } else {
+            after
         };
         self.numbering.find(hidden_to, to, |entry| match entry {
             Entry::Event { machine, kind, .. } => self.wish.wants(machine, kind),
@@ -530,12 +530,11 @@ impl<'a> Seen<'a> {
             Some(left) => self.refreshes = left,
             None => assert!(self.forgetful, "an `initial` nobody asked for"),
         }
-        match self.forgetful {
-            true => {
-                self.skipped += u64::from(self.owed(pos, state).is_some());
-                (self.pos, self.loose) = (Some(pos.max(state)), true);
-            }
-            false => self.pass(pos.max(state), "a snapshot"),
+        if self.forgetful {
+            self.skipped += u64::from(self.owed(pos, state).is_some());
+            (self.pos, self.loose) = (Some(pos.max(state)), true);
+        } else {
+            self.pass(pos.max(state), "a snapshot")
         }
     }
 }
