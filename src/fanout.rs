@@ -245,7 +245,7 @@ impl Fanout {
             }
         }
         if waited > 0 {
-            self.ingest.drops.add(DropCause::QueueFull, waited);
+            self.ingest.drops.add_many(DropCause::QueueFull, waited);
             log::error!(
                 "🚨 {} that still waited when the server stopped {} dropped; it was overloaded",
                 count(waited, "event"),
@@ -454,7 +454,7 @@ impl Fanout {
     }
 
     fn refuse(&self, cause: DropCause, datagram: &[u8]) {
-        let total = self.ingest.drops.add(cause, 1);
+        let total = self.ingest.drops.add(cause);
         if cause == DropCause::Empty {
             log::debug!("ignored an empty datagram ({total} so far)");
         } else {

@@ -23,6 +23,7 @@ pub mod safe_open;
 pub mod signals;
 pub mod stop;
 pub mod systemd;
+pub mod tally;
 pub mod task;
 pub mod tcp_path;
 pub mod threads;

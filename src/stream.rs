@@ -3,6 +3,8 @@
 
 pub mod event;
 
+pub mod drops;
+
 pub mod position;
 
 pub mod chunk;

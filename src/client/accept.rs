@@ -116,7 +116,9 @@ impl Accept {
                     io::ErrorKind::WouldBlock => return,
                     io::ErrorKind::Interrupted => {}
                     // The peer left before we came: the next one may be fine.
-                    io::ErrorKind::ConnectionAborted => self.reception.gauges.faults.add(ConnectionFault::Gone),
+                    io::ErrorKind::ConnectionAborted => {
+                        self.reception.gauges.faults.add(ConnectionFault::Gone);
+                    }
                     _ => return self.stand_back(&error),
                 },
             }

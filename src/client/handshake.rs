@@ -16,7 +16,7 @@ use crate::fanout::requests::{FanoutGauges, FanoutHandle, Joined as JoinedBy, St
 use crate::liveness::beat::Beat;
 use crate::liveness::beats::Beats;
 use crate::liveness::operation::Operation;
-use crate::outbox::gauges::{ClientGauges, ConnectionFault};
+use crate::outbox::gauges::{ClientGauges, ConnectionFault, RefusalStatus};
 use crate::outbox::link::{Link, outbox};
 use crate::outbox::registry::Registry;
 use crate::process::stop::Stop;
@@ -150,7 +150,11 @@ fn receive(connection: Connection, reception: &Reception, beat: &'static Beat) {
 /// The one way out for answers, so that no refusal goes uncounted. Blocks as [`http::answer()`] does.
 fn reply(connection: &Connection, method: &str, answer: &Answer, reception: &Reception) {
     if answer.is_refusal() {
-        reception.gauges.requests.add(answer.status);
+        let status = RefusalStatus::of(answer.status);
+        debug_assert!(status.is_some(), "status {} has no counter", answer.status);
+        if let Some(status) = status {
+            reception.gauges.requests.add(status);
+        }
     }
     if !http::answer(
         &connection.socket,

@@ -217,7 +217,7 @@ impl Fanout {
             return Entry::Recovered(Box::new(event));
         }
         let cause = DropCause::TooLarge;
-        let total = self.ingest.drops.add(cause, 1);
+        let total = self.ingest.drops.add(cause);
         log::warn!(
             "⚠️ dropped an event that an engine could not send: {} ({total} so far)",
             cause.text()

@@ -1,7 +1,7 @@
 //! What receiving shows to whoever asks. Relaxed throughout: single facts that order nothing.
 
 use crate::intake::event_socket::PathState;
-use crate::stream::event::DropTally;
+use crate::stream::drops::DropTally;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// What receiving shows to whoever asks.

@@ -232,7 +232,7 @@ impl Receiver {
                 .received_bytes
                 .fetch_add(datagram.bytes.len() as u64, Ordering::Relaxed);
             if datagram.cut {
-                let total = self.gauges.drops.add(DropCause::TooLarge, 1);
+                let total = self.gauges.drops.add(DropCause::TooLarge);
                 log::warn!(
                     "⚠️ dropped an event: {}; it begins {} ({total} so far)",
                     DropCause::TooLarge.text(),
@@ -249,7 +249,7 @@ impl Receiver {
             match intake.push(datagram.bytes, &mut waiting) {
                 Pushed::Queued | Pushed::Closed => {}
                 Pushed::Dropped => {
-                    let total = self.gauges.drops.add(DropCause::QueueFull, 1);
+                    let total = self.gauges.drops.add(DropCause::QueueFull);
                     log::error!("🚨 dropped an event: {} ({total} so far)", DropCause::QueueFull.text());
                 }
             }

@@ -3,8 +3,9 @@
 //! Plain counters: any thread adds to them, `/health` reads them, nobody waits. Relaxed throughout, because they order
 //! nothing.
 
+use crate::process::tally::{Counted, Tally};
 use crate::stream::protocol::EndTally;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 /// All of them.
 #[derive(Debug, Default)]
@@ -23,13 +24,21 @@ pub struct ClientGauges {
     pub ignored: AtomicU64,
 }
 
-/// How many requests were refused, by the status of the answer.
-#[derive(Debug, Default)]
-pub struct RequestTally([AtomicU64; RequestTally::STATUSES.len()]);
+/// A status with which requests are refused; each has a counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RefusalStatus {
+    /// In [`RefusalStatus::ALL`].
+    place: usize,
+}
 
-impl RequestTally {
-    /// Every status that a request is refused with, and its name in `/health`.
-    const STATUSES: [(u16, &'static str); 9] = [
+/// How many requests were refused, by the status of the answer.
+pub type RequestTally = Tally<RefusalStatus, STATUSES>;
+
+const STATUSES: usize = RefusalStatus::ALL.len();
+
+impl RefusalStatus {
+    /// Every status with which a request is refused, and its name in `/health`.
+    const ALL: [(u16, &'static str); 9] = [
         (400, "400"),
         (403, "403"),
         (404, "404"),
@@ -41,24 +50,20 @@ impl RequestTally {
         (505, "505"),
     ];
 
-    /// Whether refusals with this status have a counter.
-    pub fn knows(status: u16) -> bool {
-        Self::STATUSES.iter().any(|(known, _)| *known == status)
+    /// The one with this number; `None` for a status with which no request is refused.
+    pub fn of(number: u16) -> Option<RefusalStatus> {
+        let place = Self::ALL.iter().position(|(known, _)| *known == number)?;
+        Some(RefusalStatus { place })
+    }
+}
+
+impl Counted<STATUSES> for RefusalStatus {
+    fn names() -> [&'static str; STATUSES] {
+        Self::ALL.map(|(_, name)| name)
     }
 
-    /// Counts one more.
-    pub fn add(&self, status: u16) {
-        let place = Self::STATUSES.iter().position(|(known, _)| *known == status);
-        debug_assert!(place.is_some(), "status {status} has no counter");
-        if let Some(place) = place {
-            self.0[place].fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Every status with its count.
-    pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let counts = self.0.iter().map(|count| count.load(Ordering::Relaxed));
-        Self::STATUSES.iter().map(|(_, name)| *name).zip(counts)
+    fn place(self) -> usize {
+        self.place
     }
 }
 
@@ -81,31 +86,27 @@ pub enum ConnectionFault {
     AcceptFailed,
 }
 
+const FAULTS: usize = 7;
+
 /// How many connections failed, by cause.
-#[derive(Debug, Default)]
-pub struct ConnectionTally([AtomicU64; ConnectionTally::NAMES.len()]);
+pub type ConnectionTally = Tally<ConnectionFault, FAULTS>;
 
-impl ConnectionTally {
-    /// The names in `/health`, in the order of the enum.
-    const NAMES: [&'static str; 7] = [
-        "silent",
-        "gone",
-        "answer_not_taken",
-        "too_many",
-        "no_thread",
-        "no_descriptor",
-        "accept_failed",
-    ];
-
-    /// Counts one more.
-    pub fn add(&self, fault: ConnectionFault) {
-        self.0[fault as usize].fetch_add(1, Ordering::Relaxed);
+impl Counted<FAULTS> for ConnectionFault {
+    /// In the order of the enum.
+    fn names() -> [&'static str; FAULTS] {
+        [
+            "silent",
+            "gone",
+            "answer_not_taken",
+            "too_many",
+            "no_thread",
+            "no_descriptor",
+            "accept_failed",
+        ]
     }
 
-    /// Every cause's name with its count.
-    pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let counts = self.0.iter().map(|count| count.load(Ordering::Relaxed));
-        Self::NAMES.into_iter().zip(counts)
+    fn place(self) -> usize {
+        self as usize
     }
 }
 
@@ -116,13 +117,13 @@ mod tests {
     #[test]
     fn every_status_is_counted_under_its_own_name() {
         let tally = RequestTally::default();
-        for (index, (status, name)) in RequestTally::STATUSES.into_iter().enumerate() {
-            assert_eq!(name, status.to_string());
-            (0..=index).for_each(|_| tally.add(status));
+        for (index, (number, name)) in RefusalStatus::ALL.into_iter().enumerate() {
+            assert_eq!(name, number.to_string());
+            tally.add_many(RefusalStatus::of(number).unwrap(), index as u64 + 1);
         }
         let counts: Vec<_> = tally.counts().collect();
         assert_eq!((counts[0], counts[8]), (("400", 1), ("505", 9)));
-        assert!(RequestTally::knows(431) && !RequestTally::knows(200));
+        assert!(RefusalStatus::of(431).is_some() && RefusalStatus::of(200).is_none());
     }
 
     #[test]

@@ -8,7 +8,6 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
 use std::num::NonZeroU64;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// An event's place in the order in which clients see events; the first is 1.
 pub type Seq = u64;
@@ -78,29 +77,6 @@ impl DropCause {
     /// What a person is told.
     pub fn text(self) -> &'static str {
         Self::TABLE[self as usize].2
-    }
-}
-
-/// How many datagrams were dropped, by cause.
-#[derive(Debug, Default)]
-pub struct DropTally([AtomicU64; DropCause::TABLE.len()]);
-
-impl DropTally {
-    /// Counts `count` more; gives the total for that cause.
-    pub fn add(&self, cause: DropCause, count: u64) -> u64 {
-        // Relaxed, here and below: counts that order nothing.
-        self.0[cause as usize].fetch_add(count, Ordering::Relaxed) + count
-    }
-
-    /// Every cause's name with its count.
-    pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let counts = self.0.iter().map(|count| count.load(Ordering::Relaxed));
-        DropCause::TABLE.iter().map(|(_, name, _)| *name).zip(counts)
-    }
-
-    /// The count of one cause.
-    pub fn count(&self, cause: DropCause) -> u64 {
-        self.0[cause as usize].load(Ordering::Relaxed)
     }
 }
 

@@ -3,9 +3,9 @@
 pub mod v1;
 
 use crate::process::clock::json_seconds;
+use crate::process::tally::{Counted, Tally};
 use crate::stream::filter::Filter;
 use log::Level;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What a client and the server speak with each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -218,21 +218,18 @@ impl EndReason {
     }
 }
 
-/// How many clients ended, by reason.
-#[derive(Debug, Default)]
-pub struct EndTally([AtomicU64; EndReason::TABLE.len()]);
+const REASONS: usize = EndReason::TABLE.len();
 
-impl EndTally {
-    /// Counts one more.
-    pub fn add(&self, reason: EndReason) {
-        // Relaxed, here and below: counts that order nothing.
-        self.0[reason as usize - 1].fetch_add(1, Ordering::Relaxed);
+/// How many clients ended, by reason.
+pub type EndTally = Tally<EndReason, REASONS>;
+
+impl Counted<REASONS> for EndReason {
+    fn names() -> [&'static str; REASONS] {
+        EndReason::TABLE.map(|facts| facts.name)
     }
 
-    /// Every reason's name with its count.
-    pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let counts = self.0.iter().map(|count| count.load(Ordering::Relaxed));
-        EndReason::TABLE.iter().map(|facts| facts.name).zip(counts)
+    fn place(self) -> usize {
+        self as usize - 1
     }
 }
 
