@@ -1,7 +1,7 @@
 //! The document of `/status` as a table for people, at most 120 columns wide.
 
 use crate::process::visible::visible;
-use crate::process::words;
+use crate::process::words::{self, size};
 use serde_json::Value;
 use std::cmp::Reverse;
 use std::io::IsTerminal;
@@ -196,22 +196,6 @@ fn count(count: f64) -> String {
         count if count < 9.995e8 => format!("{:.0}M", count / 1e6),
         count => format!("{:.1}G", count / 1e9),
     }
-}
-
-/// Bytes in multiples of 1024.
-fn size(bytes: f64) -> String {
-    let mut value = bytes;
-    for unit in ["B", "KiB", "MiB"] {
-        if value < 1023.5 {
-            return match unit {
-                "B" => format!("{value:.0} B"),
-                unit if value < 9.95 => format!("{value:.1} {unit}"),
-                unit => format!("{value:.0} {unit}"),
-            };
-        }
-        value /= 1024.0;
-    }
-    format!("{value:.1} GiB")
 }
 
 /// A time of so many ms, in at most six characters.

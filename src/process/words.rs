@@ -1,4 +1,4 @@
-//! Words of messages, in one place: singular and plural, and texts that are cut to a size.
+//! Words of messages, in one place: singular and plural, sizes, and texts that are cut to a size.
 
 use std::fmt::Display;
 
@@ -14,6 +14,22 @@ pub fn count<N: Display + PartialEq + From<u8>>(number: N, noun: &str) -> String
 /// The form of a word that goes with `number` things: `pick(1, "is", "are")` is `is`.
 pub fn pick<N: PartialEq + From<u8>>(number: N, one: &'static str, more: &'static str) -> &'static str {
     if number == N::from(1) { one } else { more }
+}
+
+/// `1.5 KiB`: bytes in the unit, a multiple of 1024, in which they have one to four digits.
+pub fn size(bytes: f64) -> String {
+    let mut value = bytes;
+    for unit in ["B", "KiB", "MiB"] {
+        if value < 1023.5 {
+            return match unit {
+                "B" => format!("{value:.0} B"),
+                unit if value < 9.95 => format!("{value:.1} {unit}"),
+                unit => format!("{value:.0} {unit}"),
+            };
+        }
+        value /= 1024.0;
+    }
+    format!("{value:.1} GiB")
 }
 
 /// The beginning of `text`, whole lines, at most `most` bytes; and how many bytes are left out.
@@ -44,6 +60,21 @@ mod tests {
             assert_eq!(count(number, "machine"), said);
         }
         assert_eq!((pick(1_u64, "is", "are"), pick(0_u64, "is", "are")), ("is", "are"));
+    }
+
+    #[test]
+    fn a_size_has_one_to_four_digits() {
+        let shown = [0.0, 1023.0, 1023.6, 1536.0, 1023.4 * 1024.0, 67_108_864.0, 5e12].map(size);
+        let sizes = [
+            "0 B",
+            "1023 B",
+            "1.0 KiB",
+            "1.5 KiB",
+            "1023 KiB",
+            "64 MiB",
+            "4656.6 GiB",
+        ];
+        assert_eq!(shown, sizes);
     }
 
     #[test]

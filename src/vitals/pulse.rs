@@ -1,7 +1,7 @@
 //! What one heartbeat measured: as a line for people, and as fields of the status file.
 
 use crate::fanout::requests::Backlog;
-use crate::process::words::count;
+use crate::process::words::{count, size};
 use serde_json::{Map, Value, json};
 use std::fmt;
 use std::time::Duration;
@@ -213,22 +213,6 @@ fn plain(rate: f64) -> String {
         rate if rate >= 0.01 => format!("{rate:.2}"),
         _ => "under 0.01".to_owned(),
     }
-}
-
-/// Bytes in the unit in which they have one to four digits.
-fn size(bytes: f64) -> String {
-    let mut value = bytes;
-    for unit in ["B", "KiB", "MiB"] {
-        if value < 1023.5 {
-            return match unit {
-                "B" => format!("{value:.0} B"),
-                unit if value < 9.95 => format!("{value:.1} {unit}"),
-                unit => format!("{value:.0} {unit}"),
-            };
-        }
-        value /= 1024.0;
-    }
-    format!("{value:.1} GiB")
 }
 
 #[cfg(test)]
