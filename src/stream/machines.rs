@@ -10,7 +10,7 @@ use crate::stream::batch::Item;
 use crate::stream::chunk::Chunk;
 use crate::stream::event::{Event, Seq, check};
 use crate::stream::history::History;
-use crate::stream::machines::merge::{Ends, Origin, RecoveredTo};
+use crate::stream::machines::merge::{Ends, Origin, Process, RecoveredTo};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -40,10 +40,8 @@ struct Row {
     heard: Instant,
     /// Where its state and `last_activity` come from.
     origin: Origin,
-    /// The process of its row in the engine's database is gone.
-    stale: bool,
-    /// The process of that row lives, which is a sign of life without an event.
-    lives: bool,
+    /// What is known of the process that wrote its row in the engine's database.
+    process: Process,
     /// It has a row there, as far as was read last.
     in_database: bool,
     /// Nothing else was heard of it since the start.
@@ -200,9 +198,7 @@ impl Machines {
         }
         row.last_activity = time;
         row.origin = Origin::Event;
-        row.stale = false;
-        row.from_database = false;
-        row.heard = now;
+        row.hear(now);
         let before = row.json.len();
         row.encode(machine);
         self.rows_bytes = self.rows_bytes - before + row.json.len() + usize::from(before == 0);
@@ -214,9 +210,9 @@ impl Machines {
         let Some(row) = self.rows.get_mut(machine) else {
             return;
         };
-        row.heard = now;
-        row.from_database = false;
-        if std::mem::take(&mut row.stale) {
+        let was_stale = row.is_stale();
+        row.hear(now);
+        if was_stale {
             let before = row.json.len();
             row.encode(machine);
             self.rows_bytes = self.rows_bytes - before + row.json.len();
@@ -248,7 +244,7 @@ impl Machines {
 
     /// Removes machines that nothing was heard of for `ttl`, and whose process does not live. Gives how many.
     pub fn expire(&mut self, ttl: Duration, now: Instant) -> usize {
-        let silent = |row: &Row| !row.lives && now.saturating_duration_since(row.heard) > ttl;
+        let silent = |row: &Row| row.process != Process::Lives && now.saturating_duration_since(row.heard) > ttl;
         let names: Vec<Box<str>> = self
             .rows
             .iter()
@@ -398,18 +394,32 @@ impl Row {
             json: Vec::new(),
             heard,
             origin: Origin::Database,
-            stale: false,
-            lives: false,
+            process: Process::Unknown,
             in_database: false,
             from_database: false,
         }
     }
 
-    /// Whether its process lives now; silence counts from its death.
-    fn live(&mut self, lives: bool, now: Instant) {
-        if std::mem::replace(&mut self.lives, lives) && !lives {
+    /// An event came from its machine: even if the process of its row is gone, the machine is not.
+    fn hear(&mut self, now: Instant) {
+        self.heard = now;
+        self.from_database = false;
+        if self.process == Process::Gone {
+            self.process = Process::Unknown;
+        }
+    }
+
+    /// `process` is what is known of its process now. Silence counts from the death of one that lived.
+    fn set_process(&mut self, process: Process, now: Instant) {
+        let before = std::mem::replace(&mut self.process, process);
+        if before == Process::Lives && process != Process::Lives {
             self.heard = now;
         }
+    }
+
+    /// Returns whether clients see that its process is gone.
+    fn is_stale(&self) -> bool {
+        self.process == Process::Gone
     }
 
     /// `last_activity`, seconds since the epoch; before everything where there is none.
@@ -433,7 +443,7 @@ impl Row {
         put_string(json, self.config_type.as_deref());
         json.extend_from_slice(b",\"id\":");
         put_string(json, Some(machine));
-        if self.stale {
+        if self.process == Process::Gone {
             json.extend_from_slice(b",\"stale\":true");
         }
         json.push(b'}');

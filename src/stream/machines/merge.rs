@@ -40,10 +40,11 @@ pub struct EngineRow {
 /// The process that wrote a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Process {
+    /// A sign of life without an event.
     Lives,
-    /// The row is stale.
+    /// The row is stale, unless its machine was heard of since.
     Gone,
-    /// The row does not say which it was, or we cannot see it.
+    /// The row does not say which it was, or we cannot see it, or there is no row.
     Unknown,
 }
 
@@ -164,9 +165,13 @@ impl Machines {
         // So that it is saved.
         changed |= !std::mem::replace(&mut row.in_database, true);
         let heard_since = row.origin == Origin::Event && row.seconds() > time + SAME_STEP_S;
-        let stale = seen.process == Process::Gone && !heard_since;
-        changed |= std::mem::replace(&mut row.stale, stale) != stale;
-        row.live(seen.process == Process::Lives, now);
+        let process = match seen.process {
+            Process::Gone if heard_since => Process::Unknown,
+            process => process,
+        };
+        let was_stale = row.is_stale();
+        row.set_process(process, now);
+        changed |= row.is_stale() != was_stale;
         if !changed {
             return Applied::Nothing;
         }
@@ -194,8 +199,7 @@ impl Machines {
         row.metadata.clone_from(&seen.metadata);
         row.config_type.clone_from(&seen.config_type);
         replace_time(&mut row.last_activity, seen.time.as_deref());
-        row.stale = seen.process == Process::Gone;
-        row.lives = lives;
+        row.process = seen.process;
         row.in_database = true;
         row.from_database = true;
         row.encode(&seen.machine);
@@ -221,7 +225,9 @@ impl Machines {
             }
             Some(row) => {
                 row.in_database = false;
-                row.live(false, now);
+                if row.process == Process::Lives {
+                    row.set_process(Process::Unknown, now);
+                }
                 self.version += 1;
             }
             None => self.version += u64::from(self.ends.set_row(machine, false)),
@@ -362,7 +368,7 @@ mod tests {
     }
 
     fn count_stale(machines: &Machines) -> usize {
-        machines.rows.values().filter(|row| row.stale).count()
+        machines.rows.values().filter(|row| row.is_stale()).count()
     }
 
     fn merge(machines: &mut Machines, row: &EngineRow) {
