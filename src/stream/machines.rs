@@ -54,13 +54,17 @@ pub struct Machines {
     /// By name, in binary order, which is the order of the snapshot.
     rows: BTreeMap<Box<str>, Row>,
     rows_bytes: usize,
-    version: u64,
+    /// Grows with every change that a snapshot shows.
+    shown_version: u64,
+    /// Grows with every change that the state file keeps.
+    kept_version: u64,
     evicted: u64,
     untabled: u64,
     ends: Ends,
     recovered_to: Option<RecoveredTo>,
     /// When the state file was made that it comes from, in seconds since the epoch; 0 without one.
     saved: f64,
+    /// The last snapshot, of which `shown_version`, and when it was made.
     cached: Option<(u64, Instant, Arc<Snapshot>)>,
 }
 
@@ -136,9 +140,15 @@ impl Machines {
         self.rows.is_empty()
     }
 
-    /// Grows with every change that a snapshot shows.
+    /// Grows with every change that the state file keeps: of the rows, and of what is known of the engine's database.
     pub fn version(&self) -> u64 {
-        self.version
+        self.kept_version
+    }
+
+    /// Notes a change that a snapshot shows; the state file keeps it too.
+    fn changed(&mut self) {
+        self.shown_version += 1;
+        self.kept_version += 1;
     }
 
     /// Machines that had to give way so far.
@@ -202,7 +212,7 @@ impl Machines {
         let before = row.json.len();
         row.encode(machine);
         self.rows_bytes = self.rows_bytes - before + row.json.len() + usize::from(before == 0);
-        self.version += 1;
+        self.changed();
     }
 
     /// An event without a state came from `machine`.
@@ -216,7 +226,7 @@ impl Machines {
             let before = row.json.len();
             row.encode(machine);
             self.rows_bytes = self.rows_bytes - before + row.json.len();
-            self.version += 1;
+            self.changed();
         }
     }
 
@@ -233,7 +243,7 @@ impl Machines {
             return false;
         };
         self.rows_bytes -= row.json.len() + 1;
-        self.version += 1;
+        self.changed();
         true
     }
 
@@ -278,7 +288,7 @@ impl Machines {
     /// The table now, as everybody who asks now gets it: encoded once per state and second.
     pub fn snapshot(&mut self, now: Instant, epoch: f64) -> Arc<Snapshot> {
         if let Some((version, made, snapshot)) = &self.cached
-            && *version == self.version
+            && *version == self.shown_version
             && now.saturating_duration_since(*made) < SNAPSHOT_FRESH
         {
             return Arc::clone(snapshot);
@@ -286,7 +296,7 @@ impl Machines {
         let end = format!("],\"timestamp\":{}}}", json_seconds(epoch));
         let json = self.document("{\"type\":\"initial\",\"machines\":[", &end);
         let snapshot = Arc::new(Snapshot::new(json, self.rows.len()));
-        self.cached = Some((self.version, now, Arc::clone(&snapshot)));
+        self.cached = Some((self.shown_version, now, Arc::clone(&snapshot)));
         snapshot
     }
 
@@ -359,7 +369,7 @@ impl Machines {
     /// or everything when there was none. Silence counts up to the last event, `now`, so that machines that were gone by
     /// `ttl` do not come back. Whether anything has changed.
     pub fn catch_up(&mut self, history: &History, ttl: Option<Duration>, now: Instant) -> bool {
-        let (before, saved) = (self.version, self.saved);
+        let (before, saved) = (self.version(), self.saved);
         let batches = history.all();
         let last = batches.back().map_or(0.0, |batch| batch.time());
         for batch in batches.iter().filter(|batch| batch.time() >= saved) {
@@ -380,7 +390,7 @@ impl Machines {
         if let Some(ttl) = ttl {
             self.expire(ttl, now);
         }
-        self.version != before
+        self.version() != before
     }
 }
 

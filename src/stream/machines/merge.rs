@@ -135,8 +135,7 @@ impl Machines {
     pub fn merge(&mut self, seen: &EngineRow, ttl: Option<Duration>, now: Instant, epoch: f64) -> Applied {
         let time = seen.seconds();
         if self.ends.is_over(&seen.machine, time) {
-            // So that it is saved.
-            self.version += u64::from(self.ends.set_row(&seen.machine, true));
+            self.kept_version += u64::from(self.ends.set_row(&seen.machine, true));
             return Applied::Nothing;
         }
         if seen.is_too_large() {
@@ -162,8 +161,8 @@ impl Machines {
             changed |= row.config_type.is_none() && replace(&mut row.config_type, &seen.config_type);
             changed |= row.metadata.is_none() && replace(&mut row.metadata, &seen.metadata);
         }
-        // So that it is saved.
-        changed |= !std::mem::replace(&mut row.in_database, true);
+        let had_row = std::mem::replace(&mut row.in_database, true);
+        self.kept_version += u64::from(!had_row);
         let heard_since = row.origin == Origin::Event && row.seconds() > time + SAME_STEP_S;
         let process = match seen.process {
             Process::Gone if heard_since => Process::Unknown,
@@ -177,7 +176,7 @@ impl Machines {
         }
         row.encode(&seen.machine);
         self.rows_bytes = self.rows_bytes - before + row.json.len();
-        self.version += 1;
+        self.changed();
         self.evict()
     }
 
@@ -205,7 +204,7 @@ impl Machines {
         row.encode(&seen.machine);
         self.rows_bytes += row.json.len() + 1;
         self.rows.insert(seen.machine.clone(), row);
-        self.version += 1;
+        self.changed();
         self.evict()
     }
 
@@ -228,9 +227,9 @@ impl Machines {
                 if row.process == Process::Lives {
                     row.set_process(Process::Unknown, now);
                 }
-                self.version += 1;
+                self.kept_version += 1;
             }
-            None => self.version += u64::from(self.ends.set_row(machine, false)),
+            None => self.kept_version += u64::from(self.ends.set_row(machine, false)),
         }
     }
 
@@ -304,8 +303,7 @@ impl Machines {
     pub fn set_recovered_to(&mut self, to: RecoveredTo) {
         if self.recovered_to.as_ref() != Some(&to) {
             self.recovered_to = Some(to);
-            // So that it is saved.
-            self.version += 1;
+            self.kept_version += 1;
         }
     }
 }
