@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 pub const INTAKE_LEN_MAX: usize = 65_536;
 /// Most bytes of events in the queue, unless a limit of the address space leaves less room.
 pub const INTAKE_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// After a drop the queue must have run down this far before anything is waited for again.
-const HIGH_WATER_PERCENT: usize = 75;
+/// Low-water mark, in percent of both bounds: after a drop, whatever comes is dropped until the queue is below it. So a
+/// fan-out that has stood still gets a quarter of the queue ahead before senders wait for it again.
+const LOW_WATER_PERCENT: usize = 75;
 /// How finely a full queue is looked at.
 const LOOK: Duration = Duration::from_micros(200);
 /// A fan-out that stands still because the host gives it no processor is waited for so much longer than one that hangs:
@@ -130,7 +131,7 @@ impl IntakeTx {
     /// Puts a datagram into the queue.
     ///
     /// Blocks while the queue is full and the fan-out moves; once it has stood still for the patience, drops without
-    /// waiting until the queue is below its high-water mark. `waiting` is called while it waits.
+    /// waiting until the queue is below its low-water mark. `waiting` is called while it waits.
     pub fn push(&mut self, datagram: &[u8], waiting: &mut dyn FnMut()) -> Pushed {
         if self.lost > 0 && !self.announce_loss() {
             self.lost += 1;
@@ -157,7 +158,7 @@ impl IntakeTx {
     /// While dropping: whether the queue has run down far enough and knows what is missing.
     fn announce_loss(&mut self) -> bool {
         let capacity = self.tx.capacity().unwrap_or(INTAKE_LEN_MAX);
-        let low = |now: usize, max: usize| now < max / 100 * HIGH_WATER_PERCENT + max % 100 * HIGH_WATER_PERCENT / 100;
+        let low = |now: usize, max: usize| now < max / 100 * LOW_WATER_PERCENT + max % 100 * LOW_WATER_PERCENT / 100;
         if !low(self.tx.len(), capacity) || !low(self.room.bytes.load(Ordering::Relaxed), self.bytes_max) {
             return false;
         }
