@@ -13,10 +13,11 @@ mod source;
 mod values;
 
 use crate::process::clock::monotonic_us;
+use crate::process::locks::lock;
 use crate::stream::machines::merge::RecoveredTo;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 /// What thread `enginedb` begins with.
@@ -92,7 +93,7 @@ impl EngineDbGauges {
     }
 
     fn with<T>(&self, see: impl FnOnce(&mut Shown) -> T) -> T {
-        see(&mut self.shown.lock().unwrap_or_else(PoisonError::into_inner))
+        see(&mut lock(&self.shown))
     }
 
     /// `enginedb`: what a look found.

@@ -11,6 +11,7 @@ pub mod groups;
 pub mod heap;
 pub mod host_names;
 pub mod limits;
+pub mod locks;
 pub mod log_sinks;
 pub mod logging;
 pub mod passed_sockets;

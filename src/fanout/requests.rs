@@ -5,6 +5,7 @@
 use crate::outbox::link::{StateAsOf, Subscriber};
 use crate::process::bell::Bell;
 use crate::process::clock::monotonic_ms;
+use crate::process::locks::try_lock;
 use crate::stream::batch::Batch;
 use crate::stream::event::Refused;
 use crate::stream::event::Seq;
@@ -14,7 +15,7 @@ use crate::stream::position::{Epoch, Position};
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, TryLockError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 /// Requests that wait. Full policy: whoever asks waits, at most [`ANSWER_TIMEOUT`].
@@ -96,19 +97,13 @@ impl FanoutGauges {
 
     /// The backlog as the fan-out saw it last; `None` in the moment in which it writes that down. Never blocks.
     pub fn backlog(&self) -> Option<Backlog> {
-        match self.backlog.try_lock() {
-            Ok(backlog) => Some(*backlog),
-            Err(TryLockError::Poisoned(poisoned)) => Some(*poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
+        try_lock(&self.backlog).map(|backlog| *backlog)
     }
 
     /// Whether the backlog could be shown; not while somebody reads the last one. Never blocks.
     pub(super) fn show_backlog(&self, backlog: Backlog) -> bool {
-        let mut shown = match self.backlog.try_lock() {
-            Ok(shown) => shown,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return false,
+        let Some(mut shown) = try_lock(&self.backlog) else {
+            return false;
         };
         *shown = backlog;
         true

@@ -13,11 +13,12 @@
 
 use crate::intake::event_socket::{BindError, EventSocket, PathLock, PathState};
 use crate::intake::gauges::IngestGauges;
-use crate::intake::receiver::{Receiver, try_lock};
+use crate::intake::receiver::Receiver;
 use crate::liveness::beat::Beat;
 use crate::liveness::drill;
 use crate::liveness::operation::Operation;
 use crate::process::clock::{pause, timespec};
+use crate::process::locks::try_lock;
 use crate::process::stop::Stop;
 use crate::process::waits;
 use crate::process::words::{count, pick};

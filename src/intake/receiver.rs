@@ -15,6 +15,7 @@ use crate::liveness::beat::Beat;
 use crate::liveness::operation::Operation;
 use crate::process::bell::Bell;
 use crate::process::clock::timespec;
+use crate::process::locks::try_lock;
 use crate::process::recvmmsg::DatagramBatch;
 use crate::process::waits;
 use crate::stream::event::DropCause;
@@ -26,7 +27,7 @@ use rustix::io::Errno;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 /// Datagrams per system call. The kernel holds 10 to 512, so more would seldom be filled.
@@ -272,15 +273,6 @@ impl Receiver {
         if let Some(intake) = self.intake.take() {
             intake.close();
         }
-    }
-}
-
-/// Takes the lock, if nobody has it. A thread that died with it left nothing half done that another one would miss.
-pub(super) fn try_lock(receiver: &Mutex<Receiver>) -> Option<MutexGuard<'_, Receiver>> {
-    match receiver.try_lock() {
-        Ok(receiver) => Some(receiver),
-        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-        Err(TryLockError::WouldBlock) => None,
     }
 }
 

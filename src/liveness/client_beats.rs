@@ -4,9 +4,10 @@
 //! their beginning and their end.
 
 use crate::liveness::beat::Beat;
+use crate::process::locks::lock;
 use std::fmt;
 use std::ops::Deref;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 
 /// Places that are made together: 8 KiB.
 const PART_LEN: usize = 64;
@@ -66,7 +67,7 @@ impl ClientBeats {
     /// there can be connections. Waits for other clients' threads for moments.
     pub fn take(&'static self, number: u64) -> Option<Place> {
         let index = {
-            let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut free = lock(&self.free);
             match free.places.pop() {
                 Some(index) => index,
                 None if free.untouched < self.room() => {
@@ -110,7 +111,7 @@ impl Deref for Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.beat.leave_place();
-        let mut free = self.beats.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = lock(&self.beats.free);
         free.places.push(self.index);
     }
 }

@@ -1,10 +1,11 @@
 //! A report that somebody asks for: where every thread is right now, made by the watchdog on its own thread.
 
+use crate::process::locks::{lock, try_lock};
 use crate::process::words::cut_at_line;
 use rustix::event::{EventfdFlags, eventfd};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Longest such report; what is longer is cut at a line.
@@ -71,7 +72,7 @@ impl Demand {
     /// See [`NoReport`].
     pub fn ask(&self, bound: Duration, over: impl Fn() -> bool) -> Result<Vec<u8>, NoReport> {
         let memory = Vec::with_capacity(REPORT_BYTES_MAX);
-        let mut state = self.lock();
+        let mut state = lock(&self.0.state);
         if !matches!(*state, State::Idle | State::Stale { .. }) {
             return Err(NoReport::Taken);
         }
@@ -104,7 +105,7 @@ impl Demand {
         if rustix::io::read(&self.0.wake, &mut [0; 8]).is_err() {
             return;
         }
-        let Some(mut state) = self.try_lock() else {
+        let Some(mut state) = try_lock(&self.0.state) else {
             // Somebody has it for moments; the next turn comes back to this.
             return self.wake();
         };
@@ -121,25 +122,13 @@ impl Demand {
         let (fits, _) = cut_at_line(&report, memory.capacity());
         memory.extend_from_slice(fits.as_bytes());
         // Whoever holds it does so for moments, and takes no memory meanwhile.
-        let mut state = self.lock();
+        let mut state = lock(&self.0.state);
         *state = match *state {
             State::Making { wanted: true } => State::Answered(memory),
             _ => State::Stale { _memory: memory },
         };
         drop(state);
         self.0.answered.notify_all();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn try_lock(&self) -> Option<MutexGuard<'_, State>> {
-        match self.0.state.try_lock() {
-            Ok(state) => Some(state),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
     }
 
     fn wake(&self) {
@@ -187,7 +176,7 @@ mod tests {
         let demand = Demand::new().unwrap();
         let asking = demand.clone();
         let first = threads::spawn("asks", 256 * 1024, None, move || asking.ask(LONG, || false)).unwrap();
-        while matches!(*demand.lock(), State::Idle) {}
+        while matches!(*lock(&demand.0.state), State::Idle) {}
         assert_eq!(demand.ask(LONG, || false), Err(NoReport::Taken));
         demand.answer(|| "for the first\n".to_owned());
         assert_eq!(first.join_within(LONG).unwrap().unwrap(), b"for the first\n");
@@ -200,7 +189,7 @@ mod tests {
         let seen = Arc::clone(&over);
         let give_up = move || seen.load(std::sync::atomic::Ordering::Relaxed);
         let first = threads::spawn("asks", 256 * 1024, None, move || asking.ask(LONG, give_up)).unwrap();
-        while matches!(*demand.lock(), State::Idle) {}
+        while matches!(*lock(&demand.0.state), State::Idle) {}
         demand.answer(|| {
             over.store(true, std::sync::atomic::Ordering::Relaxed);
             assert_eq!(first.join_within(LONG).unwrap(), Err(NoReport::Late));

@@ -13,6 +13,7 @@ use crate::liveness::drill;
 use crate::liveness::emergency_file::EmergencyFile;
 use crate::liveness::operation::Operation;
 use crate::process::clock::{pause, timespec};
+use crate::process::locks::{lock, try_lock};
 use crate::process::stop::Stop;
 use crate::process::waits;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
@@ -20,7 +21,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Longest wait for a report.
@@ -130,14 +131,6 @@ impl Reports {
     }
 }
 
-fn try_lock<T>(lock: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
-    match lock.try_lock() {
-        Ok(held) => Some(held),
-        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-        Err(TryLockError::WouldBlock) => None,
-    }
-}
-
 /// The thread's own things.
 #[derive(Debug)]
 pub struct ReportWriter {
@@ -194,7 +187,7 @@ impl ReportWriter {
     /// Writes what was left.
     fn write(&mut self) {
         let inner = Arc::clone(&self.reports.0);
-        let mut left = inner.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut left = lock(&inner.left);
         let asked = inner.asked.load(Ordering::Acquire);
         std::mem::swap(&mut *left, &mut self.taken);
         drop(left);
@@ -206,7 +199,7 @@ impl ReportWriter {
         drop(doing);
         self.taken.clear();
         if let Some(failure) = failure {
-            let mut known = inner.failure.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut known = lock(&inner.failure);
             // Freed behind the lock: the allocator may be what hangs.
             let before = known.replace(failure);
             drop(known);

@@ -169,7 +169,7 @@ fn last_line(summary: &DumpSummary) -> String {
 #[cfg(test)]
 pub(crate) fn one_at_a_time() -> std::sync::MutexGuard<'static, ()> {
     static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    crate::process::locks::lock(&ALONE)
 }
 
 #[cfg(test)]

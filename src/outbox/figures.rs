@@ -4,11 +4,12 @@
 //! Relaxed throughout, because they order nothing: a reader may see one figure a moment before another.
 
 use crate::process::clock::{epoch_seconds, monotonic_us};
+use crate::process::locks::lock;
 use crate::stream::chunk::Chunk;
 use crate::stream::event::Seq;
 use crate::stream::view::View;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// The delivery times of events, counted by powers of two: the first bucket takes what is under 64 µs, the last what
 /// takes a second and more.
@@ -198,7 +199,7 @@ impl Figures {
 
     /// Writer: from now on it sees the stream like that.
     pub fn set_view(&self, view: Arc<View>) {
-        *self.view.lock().unwrap_or_else(PoisonError::into_inner) = view;
+        *lock(&self.view) = view;
     }
 
     /// All of them now; the last number given is `newest`.
@@ -217,7 +218,7 @@ impl Figures {
         Seen {
             since: self.since,
             connected_s: seconds(now_us.saturating_sub(self.since_us)),
-            view: Arc::clone(&self.view.lock().unwrap_or_else(PoisonError::into_inner)),
+            view: Arc::clone(&lock(&self.view)),
             queued_events,
             lag_events,
             lag_us,

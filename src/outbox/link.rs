@@ -3,6 +3,7 @@
 use crate::outbox::figures::Figures;
 use crate::outbox::handover::Handover;
 use crate::process::clock::monotonic_ms;
+use crate::process::locks::lock;
 use crate::process::tcp_path::TcpPath;
 use crate::stream::chunk::Chunk;
 use crate::stream::event::Seq;
@@ -18,7 +19,7 @@ use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Parcels that the queue between fan-out and writer takes. The slots are there from the beginning, 16 bytes each, so
@@ -228,13 +229,13 @@ impl Link {
 
     /// Inbox: the client wants another filter, and the state as it sees it then; whether that is a new wish.
     pub fn want_filter(&self, filter: Filter) -> bool {
-        *self.subscription.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(filter));
+        *lock(&self.subscription) = Some(Box::new(filter));
         self.want_refresh()
     }
 
     /// Fan-out: the filter that it wants, once.
     fn take_filter(&self) -> Option<Filter> {
-        let mut wanted = self.subscription.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut wanted = lock(&self.subscription);
         wanted.take().map(|filter| *filter)
     }
 

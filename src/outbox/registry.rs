@@ -4,8 +4,9 @@
 //! client's thread in between, so that a page is answered while these stand still, and cannot hold them up.
 
 use crate::outbox::link::Link;
+use crate::process::locks::lock;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 /// All of them, by number.
 #[derive(Debug, Default)]
@@ -23,7 +24,7 @@ pub struct Registered {
 impl Registry {
     /// Enters a client until the entry is dropped. Waits for others that come and go for moments.
     pub fn enter(self: &Arc<Registry>, link: &Arc<Link>) -> Registered {
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clients = lock(&self.clients);
         // Weak: a page must not keep a connection open, nor the list one whose thread is gone.
         clients.insert(link.id(), Arc::downgrade(link));
         Registered {
@@ -35,7 +36,7 @@ impl Registry {
     /// What `look` makes of each client, by their numbers. Waits as [`Registry::enter`]; nothing is locked while it looks.
     pub fn map<T>(&self, mut look: impl FnMut(&Link) -> T) -> Vec<T> {
         let clients: Vec<Weak<Link>> = {
-            let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+            let clients = lock(&self.clients);
             clients.values().cloned().collect()
         };
         // One at a time, so that a client which leaves meanwhile is held for a moment only.
@@ -46,7 +47,7 @@ impl Registry {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        let mut clients = self.registry.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clients = lock(&self.registry.clients);
         clients.remove(&self.id);
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::process::clock::{pause, timespec};
 use crate::process::files::is_absence;
+use crate::process::locks::lock;
 use crate::process::safe_open;
 use crate::process::words::{count, pick};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -52,14 +53,11 @@ impl SinkLosses {
 
     /// What has to be said since the last call. Called by thread `log` only, as are all others here.
     pub fn take_messages(&self) -> Vec<String> {
-        std::mem::take(&mut *self.messages.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+        std::mem::take(&mut *lock(&self.messages))
     }
 
     fn say(&self, message: String) {
-        self.messages
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-            .push(message);
+        lock(&self.messages).push(message);
     }
 
     fn lost_by(&self, counter: &AtomicU64) {

@@ -15,6 +15,7 @@
 use crate::process::bell::Bell;
 use crate::process::clock::{self, timespec};
 use crate::process::files::Phase;
+use crate::process::locks::try_lock;
 use crate::process::log_sinks::{RotatingFile, SinkLosses, Terminal};
 use crate::process::pile::{Pile, Taken};
 use crate::process::stop::Stop;
@@ -29,7 +30,7 @@ use std::fmt::{self, Write as _};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use time::OffsetDateTime;
 
@@ -115,15 +116,6 @@ static RUNNING: OnceLock<Arc<Shared>> = OnceLock::new();
 pub fn with_lock_held(body: impl FnOnce()) {
     let _held = RUNNING.get().and_then(|shared| try_lock(&shared.sites));
     body();
-}
-
-/// Takes a lock of this file, if nobody has it.
-fn try_lock<T>(lock: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
-    match lock.try_lock() {
-        Ok(held) => Some(held),
-        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-        Err(TryLockError::WouldBlock) => None,
-    }
 }
 
 impl Queue {

@@ -1,5 +1,6 @@
 //! The only place that starts a thread: it gives the name, catches a panic, and makes joining bounded.
 
+use crate::process::locks::lock;
 use crossbeam_channel::Sender;
 use std::fmt;
 use std::io;
@@ -80,7 +81,7 @@ where
     let run = move || {
         let result = catch_unwind(AssertUnwindSafe(body)).map_err(|panic| panic_text(&*panic));
         // Held for moments by us and by whoever joins.
-        *own_outcome.slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+        *lock(&own_outcome.slot) = Some(result);
         own_outcome.filled.notify_all();
         if let Some(obituaries) = obituaries {
             let _ = obituaries.try_send(own_name);
@@ -114,7 +115,7 @@ impl<T> ThreadHandle<T> {
     /// # Errors
     /// It runs on, or it panicked.
     pub fn join_within(self, bound: Duration) -> Result<T, JoinError> {
-        let slot = self.outcome.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = lock(&self.outcome.slot);
         let (mut slot, _) = self
             .outcome
             .filled

@@ -6,6 +6,7 @@
 pub mod merge;
 
 use crate::process::clock::json_seconds;
+use crate::process::locks::lock;
 use crate::stream::batch::Item;
 use crate::stream::chunk::Chunk;
 use crate::stream::event::{Event, Seq, check};
@@ -14,7 +15,7 @@ use crate::stream::machines::merge::{Ends, Origin, Process, RecoveredTo};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Rows of a snapshot together: 1 MiB less the frame around them.
@@ -95,7 +96,7 @@ impl Snapshot {
     /// It with the number of the last event in it, as `make` makes it; made once for all who ask in a row. Called by
     /// clients' threads, which may wait for each other for the milliseconds that it takes to make 1 MiB.
     pub fn numbered(&self, as_of: Seq, make: impl FnOnce(&[u8]) -> Chunk) -> Arc<Chunk> {
-        let mut last = self.numbered.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = lock(&self.numbered);
         match &*last {
             Some((seq, chunk)) if *seq == as_of => Arc::clone(chunk),
             _ => {

@@ -4,10 +4,11 @@
 //! from (RFC 6455 section 10.2). A page can also make its own name resolve to 127.0.0.1 (DNS rebinding); then the
 //! `Host` it sends gives it away.
 
+use crate::process::locks::lock;
 use crate::process::web_origin::WebOrigin;
 use crate::web::http::{Answer, Head};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// Most characters of a header that a refusal shows.
 const SHOWN_MAX: usize = 200;
@@ -37,11 +38,11 @@ impl AllowedOrigins {
 
     /// From the next request on these.
     pub fn replace(&self, origins: &[String]) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(origins.to_vec());
+        *lock(&self.0) = Arc::new(origins.to_vec());
     }
 
     fn get(&self) -> Arc<Vec<String>> {
-        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&lock(&self.0))
     }
 }
 

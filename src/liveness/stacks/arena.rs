@@ -15,11 +15,12 @@
 #![allow(unsafe_code, reason = "an allocator cannot be written without")]
 
 use crate::process::limits;
+use crate::process::locks::lock;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 /// Sizes of the arena that are tried, in bytes. Pages cost memory once they are touched, a dump touches 10 to 60 MiB;
 /// the smaller ones are for hosts that limit the address space.
@@ -58,7 +59,7 @@ pub fn prepare() -> io::Result<()> {
         return Ok(());
     }
     static PREPARING: Mutex<()> = Mutex::new(());
-    let _preparing = PREPARING.lock().unwrap_or_else(PoisonError::into_inner);
+    let _preparing = lock(&PREPARING);
     if SIZE.load(Ordering::Acquire) != 0 {
         return Ok(());
     }
