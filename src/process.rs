@@ -31,5 +31,6 @@ pub mod threads;
 pub mod values;
 pub mod visible;
 pub mod waits;
+pub mod wake;
 pub mod web_origin;
 pub mod words;

@@ -1,10 +1,10 @@
 //! A report that somebody asks for: where every thread is right now, made by the watchdog on its own thread.
 
 use crate::process::locks::{lock, try_lock};
+use crate::process::wake::{Found, Wake};
 use crate::process::words::cut_at_line;
-use rustix::event::{EventfdFlags, eventfd};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ pub struct Demand(Arc<Inner>);
 struct Inner {
     state: Mutex<State>,
     answered: Condvar,
-    wake: OwnedFd,
+    wake: Wake,
 }
 
 /// One asker at a time: from its question until it has its answer or has given up.
@@ -56,9 +56,9 @@ impl Demand {
     /// Nothing is asked yet.
     ///
     /// # Errors
-    /// Out of descriptors.
+    /// The process or the host is out of descriptors.
     pub fn new() -> io::Result<Demand> {
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let wake = Wake::new()?;
         Ok(Demand(Arc::new(Inner {
             state: Mutex::default(),
             answered: Condvar::new(),
@@ -78,7 +78,7 @@ impl Demand {
         }
         // Nothing is freed with the lock in hand: the watchdog takes it, and must not wait for the allocator.
         let stale = std::mem::replace(&mut *state, State::Asked(memory));
-        self.wake();
+        self.0.wake.wake();
         let deadline = Instant::now() + bound;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -102,12 +102,12 @@ impl Demand {
 
     /// Watchdog: makes the report if one is wanted. Waits for nobody, takes and gives back no memory outside of `make`.
     pub(super) fn answer(&self, make: impl FnOnce() -> String) {
-        if rustix::io::read(&self.0.wake, &mut [0; 8]).is_err() {
+        if self.0.wake.quieten() == Found::Quiet {
             return;
         }
         let Some(mut state) = try_lock(&self.0.state) else {
             // Somebody has it for moments; the next turn comes back to this.
-            return self.wake();
+            return self.0.wake.wake();
         };
         let mut memory = match std::mem::replace(&mut *state, State::Making { wanted: true }) {
             State::Asked(memory) => memory,
@@ -129,11 +129,6 @@ impl Demand {
         };
         drop(state);
         self.0.answered.notify_all();
-    }
-
-    fn wake(&self) {
-        // A full counter means that a wake-up is under way already.
-        let _ = rustix::io::write(&self.0.wake, &1u64.to_ne_bytes());
     }
 }
 

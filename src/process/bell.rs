@@ -1,8 +1,8 @@
 //! Wakes one thread that sleeps on descriptors, and costs next to nothing while that thread is awake.
 
-use rustix::event::{EventfdFlags, eventfd};
+use crate::process::wake::Wake;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
@@ -13,7 +13,7 @@ pub struct Bell(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     asleep: AtomicBool,
-    wake: OwnedFd,
+    wake: Wake,
 }
 
 // The sleeper says that it sleeps and then looks for work; whoever leaves work does so and then looks whether it sleeps.
@@ -24,7 +24,7 @@ impl Bell {
     /// # Errors
     /// The process or the host is out of descriptors.
     pub fn new() -> io::Result<Bell> {
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let wake = Wake::new()?;
         let asleep = AtomicBool::new(false);
         Ok(Bell(Arc::new(Inner { asleep, wake })))
     }
@@ -34,8 +34,7 @@ impl Bell {
         fence(Ordering::SeqCst);
         // Most often it is awake, and then this is a look at a word that nobody writes.
         if self.0.asleep.load(Ordering::Relaxed) && self.0.asleep.swap(false, Ordering::Relaxed) {
-            // It cannot fail in a way that matters: a full counter keeps the sleeper awake as well.
-            let _ = rustix::io::write(&self.0.wake, &1u64.to_ne_bytes());
+            self.0.wake.wake();
         }
     }
 
@@ -52,8 +51,8 @@ impl Bell {
 
     /// The sleeper, when it finds the bell readable: makes it quiet.
     pub fn quieten(&self) {
-        // It fails when somebody else's ring is still on its way; that costs one more look for work.
-        let _ = rustix::io::read(&self.0.wake, &mut [0; 8]);
+        // A ring that is still on its way costs one more look for work.
+        let _ = self.0.wake.quieten();
     }
 }
 

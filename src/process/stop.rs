@@ -1,8 +1,8 @@
 //! Asks one thread to end, whatever it waits for: a flag to look at and a descriptor to poll.
 
-use rustix::event::{EventfdFlags, eventfd};
+use crate::process::wake::Wake;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,7 +13,7 @@ pub struct Stop(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     requested: AtomicBool,
-    wake: OwnedFd,
+    wake: Wake,
 }
 
 impl Stop {
@@ -22,7 +22,7 @@ impl Stop {
     /// # Errors
     /// The process or the host is out of descriptors.
     pub fn new() -> io::Result<Stop> {
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let wake = Wake::new()?;
         Ok(Stop(Arc::new(Inner {
             requested: AtomicBool::new(false),
             wake,
@@ -33,9 +33,7 @@ impl Stop {
     pub fn request(&self) {
         // Release: whoever sees the flag also sees what was written before the request.
         self.0.requested.store(true, Ordering::Release);
-        // Cannot fail in a way that matters: the counter of an eventfd is full only after 2^64 - 1 requests,
-        // and a poller that misses the wake still looks at the flag within its own bound.
-        let _ = rustix::io::write(&self.0.wake, &1u64.to_ne_bytes());
+        self.0.wake.wake();
     }
 
     /// Whether the request was made.
