@@ -67,15 +67,41 @@ impl SinkLosses {
     }
 }
 
-/// Collects what simplelog writes piecemeal and hands out whole lines.
-#[derive(Debug, Default)]
-struct LineBuffer(Vec<u8>);
+/// Where whole lines end.
+pub trait LineSink {
+    /// Writes one line with its end, or counts it as lost in [`SinkLosses`].
+    fn write_line(&mut self, line: &[u8]);
+}
 
-impl LineBuffer {
-    /// Adds `piece`; gives the line if it is whole now.
-    fn add(&mut self, piece: &[u8]) -> Option<Vec<u8>> {
-        self.0.extend_from_slice(piece);
-        self.0.ends_with(b"\n").then(|| std::mem::take(&mut self.0))
+/// Collects what simplelog writes piecemeal, and hands whole lines to a sink.
+#[derive(Debug)]
+pub struct WholeLines<S> {
+    sink: S,
+    begun: Vec<u8>,
+}
+
+impl<S: LineSink> WholeLines<S> {
+    /// The way to `sink`, with no line begun.
+    pub fn to(sink: S) -> WholeLines<S> {
+        WholeLines {
+            sink,
+            begun: Vec::new(),
+        }
+    }
+}
+
+impl<S: LineSink> Write for WholeLines<S> {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        self.begun.extend_from_slice(piece);
+        if self.begun.ends_with(b"\n") {
+            let line = std::mem::take(&mut self.begun);
+            self.sink.write_line(&line);
+        }
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -88,7 +114,6 @@ pub struct RotatingFile {
     not_rotated_at: Option<Instant>,
     /// A pipe in the file's place did not take the last line in time.
     is_stuck: bool,
-    line: LineBuffer,
     losses: Arc<SinkLosses>,
 }
 
@@ -101,27 +126,7 @@ impl RotatingFile {
             failed_at: None,
             not_rotated_at: None,
             is_stuck: false,
-            line: LineBuffer::default(),
             losses,
-        }
-    }
-
-    fn write_line(&mut self, line: &[u8]) {
-        if self.failed_at.is_some_and(|at| at.elapsed() < RETRY_AFTER) {
-            self.losses.lost_by(&self.losses.file);
-            return;
-        }
-        match self.try_write(line) {
-            Ok(()) => {
-                self.is_stuck = false;
-                self.recovered();
-            }
-            // It stays open: only what has no room now is lost.
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                self.is_stuck = true;
-                self.losses.lost_by(&self.losses.file);
-            }
-            Err(error) => self.failed(&error),
         }
     }
 
@@ -276,25 +281,33 @@ impl RotatingFile {
     }
 }
 
+impl LineSink for RotatingFile {
+    fn write_line(&mut self, line: &[u8]) {
+        if self.failed_at.is_some_and(|at| at.elapsed() < RETRY_AFTER) {
+            self.losses.lost_by(&self.losses.file);
+            return;
+        }
+        match self.try_write(line) {
+            Ok(()) => {
+                self.is_stuck = false;
+                self.recovered();
+            }
+            // It stays open: only what has no room now is lost.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.is_stuck = true;
+                self.losses.lost_by(&self.losses.file);
+            }
+            Err(error) => self.failed(&error),
+        }
+    }
+}
+
 /// rename(2) with an error that names both paths.
 fn rename(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to).map_err(|error| {
         let text = format!("{} cannot be renamed to {}: {error}", from.display(), to.display());
         io::Error::new(error.kind(), text)
     })
-}
-
-impl Write for RotatingFile {
-    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
-        if let Some(line) = self.line.add(piece) {
-            self.write_line(&line);
-        }
-        Ok(piece.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 /// How standard error is written to without waiting for whoever reads it.
@@ -379,7 +392,6 @@ fn reopen(fd: BorrowedFd<'_>) -> io::Result<File> {
 #[derive(Debug)]
 pub struct Terminal {
     outlet: Outlet,
-    line: LineBuffer,
     stuck: bool,
     /// What it took last was the beginning of a line.
     cut: bool,
@@ -395,13 +407,20 @@ impl Terminal {
     fn to(outlet: Outlet, losses: Arc<SinkLosses>) -> Terminal {
         Terminal {
             outlet,
-            line: LineBuffer::default(),
             stuck: false,
             cut: false,
             losses,
         }
     }
 
+    /// How many of `bytes` were taken. Blocks for [`TERMINAL_PATIENCE`] at most, and not at all while it is stuck.
+    fn write_in_time(&self, bytes: &[u8]) -> usize {
+        let patience = if self.stuck { Duration::ZERO } else { TERMINAL_PATIENCE };
+        self.outlet.write_within(bytes, patience)
+    }
+}
+
+impl LineSink for Terminal {
     /// Writes the line if it is taken within the patience; else it is lost, although its beginning may be there.
     fn write_line(&mut self, line: &[u8]) {
         let end_of_cut: &[u8] = if self.cut { b"\n" } else { b"" };
@@ -422,25 +441,6 @@ impl Terminal {
             ));
         }
     }
-
-    /// How many of `bytes` were taken. Blocks for [`TERMINAL_PATIENCE`] at most, and not at all while it is stuck.
-    fn write_in_time(&self, bytes: &[u8]) -> usize {
-        let patience = if self.stuck { Duration::ZERO } else { TERMINAL_PATIENCE };
-        self.outlet.write_within(bytes, patience)
-    }
-}
-
-impl Write for Terminal {
-    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
-        if let Some(line) = self.line.add(piece) {
-            self.write_line(&line);
-        }
-        Ok(piece.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -456,11 +456,12 @@ mod tests {
     #[test]
     fn pieces_become_lines_and_the_folder_is_made() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut log, losses) = log_in(folder.path());
+        let (log, losses) = log_in(folder.path());
+        let mut lines = WholeLines::to(log);
         for piece in ["one ", "line", "\n", "two\n"] {
-            log.write_all(piece.as_bytes()).unwrap();
+            lines.write_all(piece.as_bytes()).unwrap();
         }
-        assert_eq!(fs::read_to_string(&log.path).unwrap(), "one line\ntwo\n");
+        assert_eq!(fs::read_to_string(&lines.sink.path).unwrap(), "one line\ntwo\n");
         assert_eq!(losses.total(), 0);
     }
 

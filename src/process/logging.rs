@@ -16,7 +16,7 @@ use crate::process::bell::Bell;
 use crate::process::clock::{self, timespec};
 use crate::process::files::Phase;
 use crate::process::locks::try_lock;
-use crate::process::log_sinks::{RotatingFile, SinkLosses, Terminal};
+use crate::process::log_sinks::{RotatingFile, SinkLosses, Terminal, WholeLines};
 use crate::process::pile::{Pile, Taken};
 use crate::process::stop::Stop;
 use crate::process::visible::judged;
@@ -328,13 +328,13 @@ pub fn start(level: LevelFilter, file: Option<&Path>) -> io::Result<(LogThread, 
     log::set_max_level(level);
     // There is one logger per process, so this is the first.
     let _ = RUNNING.set(Arc::clone(&shared));
-    let terminal = Terminal::new(Arc::clone(&losses));
+    let terminal = WholeLines::to(Terminal::new(Arc::clone(&losses)));
     let mut not_file_only = plain_lines();
     not_file_only.add_filter_ignore_str(FILE_ONLY);
     let mut sinks: Vec<Box<dyn SharedLogger>> =
         vec![WriteLogger::new(LevelFilter::Trace, not_file_only.build(), terminal)];
     if let Some(path) = file {
-        let file = RotatingFile::new(path.to_owned(), Arc::clone(&losses));
+        let file = WholeLines::to(RotatingFile::new(path.to_owned(), Arc::clone(&losses)));
         sinks.push(WriteLogger::new(LevelFilter::Trace, plain_lines().build(), file));
     }
     let thread = LogThread {
