@@ -10,11 +10,9 @@ use log::Level;
 use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 
-/// How long a line waits for a terminal that took the last one.
-const PATIENCE: Duration = Duration::from_millis(50);
-
-/// How long, and how finely looked, last words may take to the log's file.
+/// How long last words may take to the log's file: 500 ms, because a disk that does not answer must not keep the process.
 const LINGER: Duration = Duration::from_millis(500);
+/// How long between two looks for them: 20 ms, which is also the time to write them once thread `log` has taken them.
 const LINGER_LOOK: Duration = Duration::from_millis(20);
 
 /// One thread's ways to people.
@@ -23,10 +21,6 @@ pub struct Voice {
     /// What its lines are labelled with, as the log's are: the name of the thread.
     thread: &'static str,
     terminal: Outlet,
-    /// The terminal did not take the last piece: the next one is tried without patience.
-    stuck: bool,
-    /// What it took last was the beginning of a line.
-    cut: bool,
     log: Option<LogControl>,
 }
 
@@ -36,8 +30,6 @@ impl Voice {
         Voice {
             thread,
             terminal: Outlet::stderr(),
-            stuck: false,
-            cut: false,
             log,
         }
     }
@@ -51,15 +43,10 @@ impl Voice {
         }
     }
 
-    /// Finished lines. Blocks at most 50 ms, unless standard error is a file: then as long as its disk does.
+    /// Writes finished lines. Blocks as [`Outlet::write_lines`] does.
     pub fn put(&mut self, lines: &str) {
-        let patience = if self.stuck { Duration::ZERO } else { PATIENCE };
-        if self.cut {
-            self.cut = self.terminal.write_within(b"\n", patience) == 0;
-        }
-        let taken = self.terminal.write_within(lines.as_bytes(), patience);
-        self.stuck = taken < lines.len();
-        self.cut |= taken > 0 && !lines.as_bytes()[..taken].ends_with(b"\n");
+        // What the terminal does not take is in the log's file.
+        let _ = self.terminal.write_lines(lines.as_bytes());
         if let Some(log) = &self.log {
             log.leave(lines);
         }

@@ -28,11 +28,11 @@ const OLD_FILES_MAX: u32 = 5;
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// A file that could not be set aside goes on growing; setting it aside is tried again after this long.
 const ROTATE_AGAIN_AFTER: Duration = Duration::from_secs(60);
-/// How long a line waits for a terminal that was fast so far.
-const TERMINAL_PATIENCE: Duration = Duration::from_millis(50);
-/// How long between two tries within the patience. Not poll(2): a terminal polls writable with room for one byte, and
-/// refuses the two bytes that it makes of a line end.
-const TERMINAL_TRY_AGAIN_AFTER: Duration = Duration::from_millis(1);
+/// How long a line waits for a reader that took the last one: 50 ms, because the lines behind it wait as long.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// How long between two tries within the patience, 1 ms. Not poll(2): a terminal polls writable with room for one byte,
+/// and refuses the two bytes that it makes of a line end.
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(1);
 /// A pipe takes this much whole or not at all, and one that polls writable has room for it (PIPE_BUF, pipe(7)).
 const PIPE_BUF: usize = 4096;
 
@@ -105,6 +105,35 @@ impl<S: LineSink> Write for WholeLines<S> {
     }
 }
 
+/// How long to wait for a reader: not at all once it has not taken what came last.
+fn patience(is_stuck: bool) -> Duration {
+    if is_stuck { Duration::ZERO } else { PATIENCE }
+}
+
+/// Writes `bytes` by calls of `try_write`, which must not wait, and tries again while there is no room. Returns how many
+/// bytes were taken, and the error that stopped it before the last; after `patience` that is `WouldBlock`. Blocks for
+/// `patience` at most. Takes no lock and no memory.
+fn write_patiently(
+    bytes: &[u8],
+    patience: Duration,
+    mut try_write: impl FnMut(&[u8]) -> io::Result<usize>,
+) -> (usize, io::Result<()>) {
+    let begun = Instant::now();
+    let mut taken = 0;
+    while taken < bytes.len() {
+        match try_write(&bytes[taken..]) {
+            Ok(0) => return (taken, Err(ErrorKind::WriteZero.into())),
+            Ok(count) => taken += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock && begun.elapsed() < patience => {
+                pause(TRY_AGAIN_AFTER);
+            }
+            Err(error) => return (taken, Err(error)),
+        }
+    }
+    (taken, Ok(()))
+}
+
 /// The log file.
 #[derive(Debug)]
 pub struct RotatingFile {
@@ -141,32 +170,9 @@ impl RotatingFile {
         if full && self.set_aside(&file, size) {
             file = self.open_file()?;
         }
-        let written = self.put(&mut file, line);
+        let (_, written) = write_patiently(line, patience(self.is_stuck), |rest| file.write(rest));
         self.open = Some(file);
         written
-    }
-
-    /// Writes the line; to a pipe whose reader is slow, as [`Terminal`] does.
-    fn put(&self, file: &mut File, line: &[u8]) -> io::Result<()> {
-        let patience = if self.is_stuck {
-            Duration::ZERO
-        } else {
-            TERMINAL_PATIENCE
-        };
-        let begun = Instant::now();
-        let mut rest = line;
-        while !rest.is_empty() {
-            match file.write(rest) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(count) => rest = &rest[count..],
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock && begun.elapsed() < patience => {
-                    pause(TERMINAL_TRY_AGAIN_AFTER);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
     }
 
     /// Returns whether somebody has removed or renamed the file under us (a person, logrotate, or another server).
@@ -310,9 +316,24 @@ fn rename(from: &Path, to: &Path) -> io::Result<()> {
     })
 }
 
-/// How standard error is written to without waiting for whoever reads it.
+/// Writes lines to standard error without waiting for its reader for longer than [`PATIENCE`].
 #[derive(Debug)]
-pub struct Outlet(Way);
+pub struct Outlet {
+    way: Way,
+    /// The reader did not take all of what came last: what comes next is tried without patience.
+    is_stuck: bool,
+    /// What the reader took last was the beginning of a line.
+    is_cut: bool,
+}
+
+/// What became of lines at an [`Outlet`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// The reader took all of them.
+    Whole,
+    /// There was no room for all of them in time. Their beginning may be there.
+    Cut,
+}
 
 #[derive(Debug)]
 enum Way {
@@ -330,25 +351,37 @@ enum Way {
 impl Outlet {
     /// The process's standard error.
     pub fn stderr() -> Outlet {
-        Outlet(Way::of(io::stderr()))
+        Outlet::to(Way::of(io::stderr()))
     }
 
-    /// Writes `bytes`; gives how many were taken within `patience`, which is also how long it blocks at most. Takes no lock,
-    /// not even that of the standard library, and no memory.
-    pub fn write_within(&self, bytes: &[u8], patience: Duration) -> usize {
-        let begun = Instant::now();
-        let mut taken = 0;
-        while taken < bytes.len() {
-            let piece = &bytes[taken..bytes.len().min(taken + PIPE_BUF)];
-            match self.0.try_write(piece) {
-                Ok(count @ 1..) => taken += count,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock && begun.elapsed() < patience => {
-                    pause(TERMINAL_TRY_AGAIN_AFTER);
-                }
-                _ => break,
-            }
+    fn to(way: Way) -> Outlet {
+        Outlet {
+            way,
+            is_stuck: false,
+            is_cut: false,
         }
+    }
+
+    /// Writes `lines`, each with its end, on a line of their own: first ends a line that was cut. Blocks for 50 ms at most,
+    /// and not at all while the reader is stuck; where standard error is a file, as long as its disk does. Takes no lock,
+    /// not even that of the standard library, and no memory.
+    pub fn write_lines(&mut self, lines: &[u8]) -> Written {
+        // A line is cut only if the reader is stuck, so these two do not wait twice.
+        if self.is_cut {
+            self.is_cut = self.write(b"\n") == 0;
+        }
+        let taken = if self.is_cut { 0 } else { self.write(lines) };
+        if taken > 0 {
+            self.is_cut = !lines[..taken].ends_with(b"\n");
+        }
+        self.is_stuck = taken < lines.len();
+        if self.is_stuck { Written::Cut } else { Written::Whole }
+    }
+
+    /// Returns how many of `bytes` were taken.
+    fn write(&self, bytes: &[u8]) -> usize {
+        let try_write = |rest: &[u8]| self.way.try_write(&rest[..rest.len().min(PIPE_BUF)]);
+        let (taken, _) = write_patiently(bytes, patience(self.is_stuck), try_write);
         taken
     }
 }
@@ -392,48 +425,26 @@ fn reopen(fd: BorrowedFd<'_>) -> io::Result<File> {
 #[derive(Debug)]
 pub struct Terminal {
     outlet: Outlet,
-    stuck: bool,
-    /// What it took last was the beginning of a line.
-    cut: bool,
     losses: Arc<SinkLosses>,
 }
 
 impl Terminal {
     /// The process's standard error.
     pub fn new(losses: Arc<SinkLosses>) -> Terminal {
-        Terminal::to(Outlet::stderr(), losses)
-    }
-
-    fn to(outlet: Outlet, losses: Arc<SinkLosses>) -> Terminal {
-        Terminal {
-            outlet,
-            stuck: false,
-            cut: false,
-            losses,
-        }
-    }
-
-    /// How many of `bytes` were taken. Blocks for [`TERMINAL_PATIENCE`] at most, and not at all while it is stuck.
-    fn write_in_time(&self, bytes: &[u8]) -> usize {
-        let patience = if self.stuck { Duration::ZERO } else { TERMINAL_PATIENCE };
-        self.outlet.write_within(bytes, patience)
+        let outlet = Outlet::stderr();
+        Terminal { outlet, losses }
     }
 }
 
 impl LineSink for Terminal {
     /// Writes the line if it is taken within the patience; else it is lost, although its beginning may be there.
     fn write_line(&mut self, line: &[u8]) {
-        let end_of_cut: &[u8] = if self.cut { b"\n" } else { b"" };
-        let bytes = [end_of_cut, line].concat();
-        let taken = self.write_in_time(&bytes);
-        if taken > 0 {
-            self.cut = !bytes[..taken].ends_with(b"\n");
-        }
-        if taken < bytes.len() {
-            self.stuck = true;
+        if self.outlet.write_lines(line) == Written::Cut {
             self.losses.lost_by(&self.losses.terminal);
-        } else if std::mem::take(&mut self.stuck) {
-            let lost = self.losses.terminal.swap(0, Ordering::Relaxed);
+            return;
+        }
+        let lost = self.losses.terminal.swap(0, Ordering::Relaxed);
+        if lost > 0 {
             self.losses.say(format!(
                 "⚠️ the terminal did not take {}; {} in the log file only",
                 count(lost, "log line"),
@@ -617,7 +628,10 @@ mod tests {
         let own = reopen(writer.as_fd()).unwrap();
         drop(writer);
         let losses = Arc::new(SinkLosses::default());
-        let mut terminal = Terminal::to(Outlet(Way::Reopened(own)), Arc::clone(&losses));
+        let mut terminal = Terminal {
+            outlet: Outlet::to(Way::Reopened(own)),
+            losses: Arc::clone(&losses),
+        };
         // No pipe has room for all of it (pipe(7)), and every one for its beginning.
         terminal.write_line(&[vec![b'c'; 2 * 1024 * 1024], b"ut\n".to_vec()].concat());
         terminal.write_line(b"lost\n");
