@@ -4,7 +4,7 @@
 //! Not by the `log` macros: a line of theirs takes memory from the allocator, which may be what hangs.
 
 use crate::process::clock::pause;
-use crate::process::log_sinks::Outlet;
+use crate::process::log_sinks::terminal::Outlet;
 use crate::process::logging::{self, LogControl};
 use log::Level;
 use std::time::{Duration, Instant};
