@@ -22,12 +22,15 @@ pub mod recover;
 
 pub mod segments;
 
+pub mod store;
+
 use crate::journal::displaced::Displaced;
 use crate::journal::flush::{Flusher, flusher};
 use crate::journal::line::{FAILED, QUEUE_FULL, REMOVED};
 use crate::journal::queue::{JournalGauges, JournalRx, JournalTx};
 use crate::journal::recover::{Recovered, recover};
-use crate::journal::segments::{Limits, Store, WriteError};
+use crate::journal::segments::Limits;
+use crate::journal::store::{Store, WriteError};
 use crate::liveness::beat::Beat;
 use crate::liveness::drill;
 use crate::liveness::operation::Operation;
