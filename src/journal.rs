@@ -10,9 +10,15 @@
 
 pub mod displaced;
 
+mod failing;
+
 pub mod flush;
 
+mod folder;
+
 pub mod line;
+
+mod lines;
 
 pub mod queue;
 
@@ -24,9 +30,10 @@ pub mod segments;
 
 pub mod store;
 
-use crate::journal::displaced::Displaced;
+use crate::journal::failing::Failing;
 use crate::journal::flush::{Flusher, flusher};
-use crate::journal::line::{FAILED, QUEUE_FULL, REMOVED};
+use crate::journal::line::QUEUE_FULL;
+use crate::journal::lines::Lines;
 use crate::journal::queue::{JournalGauges, JournalRx, JournalTx};
 use crate::journal::recover::{Recovered, recover};
 use crate::journal::segments::Limits;
@@ -37,7 +44,7 @@ use crate::liveness::operation::Operation;
 use crate::process::clock::{epoch_seconds, json_seconds};
 use crate::process::files::{LockError, LockFile};
 use crate::process::stop::Stop;
-use crate::process::words::{count, pick};
+use crate::process::words::count;
 use crate::stream::batch::{Batch, Item, Loss};
 use crate::stream::event::Seq;
 use crate::stream::history::History;
@@ -60,11 +67,6 @@ const SYNC_AFTER: Duration = Duration::from_millis(DURABLE_WITHIN.as_millis() as
 const WRITE_BYTES_MAX: usize = 1024 * 1024;
 /// How often it is looked whether a flush is done that takes longer than that.
 const FLUSH_LOOK: Duration = Duration::from_millis(5);
-/// How often a disk that takes nothing is tried again, and how often that is said.
-const RETRY_EVERY: Duration = Duration::from_secs(1);
-/// How often thread `journal` looks whether somebody has taken the folder, or something out of it.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-const SAY_EVERY: Duration = Duration::from_secs(60);
 
 /// What the fan-out goes on from, and where it leaves what it publishes.
 #[derive(Debug)]
@@ -131,19 +133,6 @@ impl JournalError {
     }
 }
 
-/// What a person can do about a journal that cannot be written.
-fn remedy(error: &io::Error) -> &'static str {
-    match error.get_ref().and_then(|why| why.downcast_ref()) {
-        Some(Displaced::Locked(_)) => "Stop that server, then restart this one",
-        Some(Displaced::Foreign) => "Restart this server to go on there, or give it a folder of its own",
-        None => match error.raw_os_error() {
-            Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => "Make room on its disk",
-            Some(libc::EACCES | libc::EPERM | libc::EROFS) => "Make its folder writable",
-            _ => "Look after its disk and its folder",
-        },
-    }
-}
-
 /// A journal that is ready.
 #[derive(Debug)]
 pub struct Opened {
@@ -180,61 +169,8 @@ pub struct Journal {
     taken_to: Option<Seq>,
 }
 
-/// Lines on their way to the disk.
-#[derive(Debug, Default)]
-struct Lines {
-    bytes: Vec<u8>,
-    ends: Vec<LineEnd>,
-}
-
-/// Where a line ends, and its last number.
-#[derive(Clone, Copy, Debug)]
-struct LineEnd {
-    at: usize,
-    last: Seq,
-    is_event: bool,
-}
-
-impl Lines {
-    fn end(&mut self, last: Seq, is_event: bool) {
-        let at = self.bytes.len();
-        self.ends.push(LineEnd { at, last, is_event });
-    }
-
-    fn put_loss(&mut self, loss: &Loss, time: f64) {
-        line::put_loss(&mut self.bytes, loss, time);
-        self.end(loss.to, false);
-    }
-
-    fn put_end(&mut self, seq: Seq) {
-        line::put_end(&mut self.bytes, seq, epoch_seconds());
-        self.end(seq, false);
-    }
-
-    /// Where line `index` begins; the end of the last one for the index behind it.
-    fn start(&self, index: usize) -> usize {
-        index.checked_sub(1).map_or(0, |before| self.ends[before].at)
-    }
-
-    /// The index behind the lines from `from` on that have `bytes_max` bytes together; at least one line.
-    fn piece(&self, from: usize, bytes_max: usize) -> usize {
-        let end = self.start(from) + bytes_max;
-        self.ends.partition_point(|line| line.at <= end).max(from + 1)
-    }
-}
-
 fn lock_path_in(folder: &Path) -> PathBuf {
     folder.join("journal.lock")
-}
-
-/// Nothing can be written.
-#[derive(Debug)]
-struct Failing {
-    since: Instant,
-    tried: Instant,
-    said: Instant,
-    /// Events that are missing.
-    events: u64,
 }
 
 impl Journal {
@@ -486,185 +422,6 @@ impl Journal {
         if let Err(error) = flushed {
             self.fail(&error);
         }
-    }
-
-    /// From here on nothing is written until the disk takes something again.
-    fn fail(&mut self, error: &io::Error) {
-        let now = Instant::now();
-        self.gauges.show_error(Some(error));
-        log::error!(
-            "🚨 the journal cannot be written: {error}; clients get their events, but those from number {} on are not kept. \
-             {}; trying again every second",
-            self.written + 1,
-            remedy(error)
-        );
-        self.failing = Some(Failing {
-            since: now,
-            tried: now,
-            said: now,
-            events: 0,
-        });
-    }
-
-    /// Looks once a second whether the folder is still ours, and still has what was written. Blocks on the disk.
-    fn look_after_folder(&mut self) {
-        if self.failing.is_some() || self.looked.elapsed() < LOOK_EVERY {
-            return;
-        }
-        self.looked = Instant::now();
-        let _doing = self.beat.begin(Operation::Journaling);
-        // What the file system does not say now, it says at the next look, or when it is written to.
-        let held = match self.lock.is_at_its_path() {
-            Ok(false) => self.hold_folder(),
-            Ok(true) | Err(_) => Ok(()),
-        };
-        self.look_for_taken();
-        if let Err(error) = held {
-            self.store.leave();
-            self.fail(&error);
-        } else if let Some(to) = self.taken_to
-            && let Err(error) = self.begin_anew(&[(to, REMOVED)])
-        {
-            self.fail(&error);
-        }
-    }
-
-    /// Removes what is too old or too much, while the folder is ours.
-    fn retire(&mut self) {
-        if self.store.is_retiring_due() && matches!(self.lock.is_at_its_path(), Ok(true)) {
-            self.store.retire();
-            self.show();
-        }
-    }
-
-    /// Sees to it that the folder is there and that we hold its lock.
-    ///
-    /// # Errors
-    /// [`Displaced`], or the folder cannot be made or looked at.
-    fn hold_folder(&mut self) -> io::Result<()> {
-        if self.lock.is_at_its_path()? {
-            return Ok(());
-        }
-        // Not even its lock, which its rightful server may want to take at this moment.
-        if self.is_foreign {
-            return Err(io::Error::other(Displaced::Foreign));
-        }
-        fs::create_dir_all(&self.folder)?;
-        let lock = LockFile::acquire(&lock_path_in(&self.folder)).map_err(|error| match error {
-            LockError::Io { error, .. } => error,
-            held => io::Error::other(Displaced::Locked(Some(held.to_string()))),
-        })?;
-        if !self.store.is_untouched()? {
-            self.is_foreign = true;
-            return Err(io::Error::other(Displaced::Foreign));
-        }
-        self.lock = lock;
-        Ok(())
-    }
-
-    /// Looks whether somebody has taken segments away: what was in them counts as dropped, and the next segment says which
-    /// numbers that was.
-    fn look_for_taken(&mut self) {
-        let Ok(Some(taken)) = self.store.forget_taken() else {
-            return;
-        };
-        self.gauges.lose(taken.events);
-        let what = format!(
-            "🚨 {} of the journal {} taken out of {} by somebody else: {} of this run that {} kept there {} gone",
-            count(taken.segments as u64, "segment"),
-            pick(taken.segments as u64, "was", "were"),
-            self.folder.display(),
-            count(taken.events, "event"),
-            pick(taken.events, "was", "were"),
-            pick(taken.events, "is", "are")
-        );
-        let Some(from) = taken.from else {
-            log::warn!("{what}. A restart and `threadcast replay` go without them");
-            return;
-        };
-        log::error!("{what}. A new segment begins. Stop the server before you remove or move its journal");
-        self.taken_to = self.taken_to.max(Some(self.written));
-        self.written = from - 1;
-    }
-
-    /// While nothing can be written: tries again, and says so again, when it is time.
-    fn look_after_failure(&mut self) {
-        let Some(failing) = &mut self.failing else {
-            return;
-        };
-        if failing.tried.elapsed() >= RETRY_EVERY {
-            failing.tried = Instant::now();
-            let tried = self.try_again();
-            self.learn(tried);
-        }
-    }
-
-    fn learn(&mut self, tried: io::Result<()>) {
-        let Some(failing) = &mut self.failing else {
-            return;
-        };
-        let (seconds, events) = (failing.since.elapsed().as_secs(), failing.events);
-        match tried {
-            Ok(()) => {
-                self.failing = None;
-                self.gauges.show_error(None);
-                log::warn!(
-                    "✅ the journal can be written again; {} of {seconds} s {} missing in it",
-                    count(events, "event"),
-                    pick(events, "is", "are")
-                );
-            }
-            Err(error) => {
-                self.gauges.show_error(Some(&error));
-                if failing.said.elapsed() >= SAY_EVERY {
-                    failing.said = Instant::now();
-                    log::error!(
-                        "🚨 the journal still cannot be written: {error}; {} of the last {seconds} s {} not kept. {}",
-                        count(events, "event"),
-                        pick(events, "is", "are"),
-                        remedy(&error)
-                    );
-                }
-            }
-        }
-    }
-
-    /// Takes the folder back if it is not ours, and goes on there.
-    fn try_again(&mut self) -> io::Result<()> {
-        let _doing = self.beat.begin(Operation::Journaling);
-        self.hold_folder()?;
-        self.look_for_taken();
-        let failed = (self.next - 1, FAILED);
-        match self.taken_to {
-            Some(to) => self.begin_anew(&[(to, REMOVED), failed]),
-            None => self.begin_anew(&[failed]),
-        }
-    }
-
-    /// Begins a new segment, with a line for each loss: the numbers up to that one, and the cause.
-    fn begin_anew(&mut self, losses: &[(Seq, &'static str)]) -> io::Result<()> {
-        let mut from = self.written + 1;
-        self.store.begin_run(from).map_err(|fault| fault.error)?;
-        for &(to, cause) in losses {
-            if to < from {
-                continue;
-            }
-            let loss = Loss {
-                from,
-                to,
-                // Of what was removed nobody knows how many numbers had an event.
-                count: (cause == FAILED).then_some(to + 1 - from),
-                cause,
-            };
-            let mut line = Vec::new();
-            line::put_loss(&mut line, &loss, epoch_seconds());
-            self.store.append(from, &line).map_err(|fault| fault.error)?;
-            from = to + 1;
-        }
-        self.store.sync_new()?;
-        self.taken_to = None;
-        self.wrote(0, from - 1);
-        Ok(())
     }
 
     /// Nothing more comes. `is_over`: because the fan-out has ended, so that no number is given any more.
