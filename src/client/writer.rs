@@ -125,7 +125,7 @@ enum Source {
 /// The state of a running writer.
 #[derive(Debug)]
 struct Running {
-    w: Writer,
+    writer: Writer,
     /// Chunks in hand, not written to the last byte.
     backlog: VecDeque<Pending>,
     /// Parcels taken from the queue that still count as queued.
@@ -166,7 +166,7 @@ impl Writer {
             next_ping: now + self.timing.ping_interval,
             ping_due: false,
             notices: Notices::new(self.beats),
-            w: self,
+            writer: self,
             backlog: VecDeque::new(),
             in_hand: 0,
             catch_up: None,
@@ -185,8 +185,8 @@ impl Writer {
         let reason = running.begin(begun, joined, slow_snapshot).err();
         let reason = reason.unwrap_or_else(|| running.serve());
         // Whoever set a reason first was right.
-        running.w.link.end(reason);
-        let reason = running.w.link.end_reason().unwrap_or(reason);
+        running.writer.link.end(reason);
+        let reason = running.writer.link.end_reason().unwrap_or(reason);
         running.finish(reason);
         reason
     }
@@ -199,15 +199,15 @@ impl Writer {
 impl Running {
     /// Sends what comes first, and says so.
     fn begin(&mut self, begun: Instant, joined: &Joined, slow_snapshot: Duration) -> Result<(), EndReason> {
-        if self.w.is_v1() {
+        if self.writer.is_v1() {
             let hello = v1::Hello {
                 epoch: joined.epoch,
                 newest: joined.newest,
                 after: joined.after,
-                client: self.w.link.id(),
-                limits: self.w.limits,
+                client: self.writer.link.id(),
+                limits: self.writer.limits,
             };
-            self.put_own(&v1::hello(&hello, &self.w.view.filter));
+            self.put_own(&v1::hello(&hello, &self.writer.view.filter));
             for notice in self.notices.news() {
                 self.put_own(&notice);
             }
@@ -218,10 +218,10 @@ impl Running {
             self.write_chunks()?;
         }
         self.write_all_there_is()?;
-        if let Some(reason) = self.w.link.end_reason() {
+        if let Some(reason) = self.writer.link.end_reason() {
             return Err(reason);
         }
-        let (id, took) = (self.w.link.id(), begun.elapsed());
+        let (id, took) = (self.writer.link.id(), begun.elapsed());
         if let Some(after) = joined.after {
             log::info!("✅ client {id} goes on after event {after}");
             return Ok(());
@@ -246,7 +246,7 @@ impl Running {
             self.keep_alive();
             self.tell_hangs();
             // Before every wait: the wake-up that told of the end may have been taken while frames were written.
-            if let Some(reason) = self.w.link.end_reason() {
+            if let Some(reason) = self.writer.link.end_reason() {
                 return reason;
             }
             if !self.has_work() {
@@ -261,9 +261,9 @@ impl Running {
     /// Stands still if that was asked of it, with its socket in its hand if it can be had: to the fan-out that is a
     /// client whose socket is stuck.
     fn obey_drill(&mut self) {
-        if self.w.beat.is_held() {
+        if self.writer.beat.is_held() {
             let _ = self.acquire();
-            drill::obey(self.w.beat);
+            drill::obey(self.writer.beat);
         }
     }
 
@@ -275,7 +275,7 @@ impl Running {
     /// Gives the socket back while there is nothing to write; the fan-out sends by itself then.
     fn rest(&mut self) {
         if std::mem::take(&mut self.owner) {
-            self.w.link.handover().release();
+            self.writer.link.handover().release();
         }
     }
 
@@ -283,7 +283,7 @@ impl Running {
     fn wait(&mut self) {
         let asked = self.time_to_wait();
         let begun = Instant::now();
-        let _doing = self.w.beat.begin(Operation::Waiting);
+        let _doing = self.writer.beat.begin(Operation::Waiting);
         // What is in the queue comes after what it misses.
         let never_answered = never();
         let answer = self.catch_up.as_ref().and_then(|catch_up| catch_up.asked.as_ref());
@@ -292,7 +292,7 @@ impl Running {
         let queue = if self.catch_up.is_some() {
             &never_queued
         } else {
-            &self.w.queue
+            &self.writer.queue
         };
         select! {
             recv(answer) -> missed => match missed {
@@ -302,12 +302,12 @@ impl Running {
             },
             recv(queue) -> parcel => match parcel {
                 Ok(parcel) => self.take_parcel(parcel),
-                Err(_) => { self.w.link.end(EndReason::Stopping); }
+                Err(_) => { self.writer.link.end(EndReason::Stopping); }
             },
-            recv(self.w.control) -> control => match control {
+            recv(self.writer.control) -> control => match control {
                 Ok(control) => self.take_control(control),
                 // The inbox has let go of this client, and has said why unless it is itself at its end.
-                Err(_) => { self.w.link.end(EndReason::Internal); }
+                Err(_) => { self.writer.link.end(EndReason::Internal); }
             },
             default(asked) => {}
         }
@@ -317,12 +317,12 @@ impl Running {
     fn time_to_wait(&self) -> Duration {
         let to_ping = self.next_ping.saturating_duration_since(Instant::now());
         let silent = self.silence();
-        let to_judge = self.w.timing.pong_timeout.saturating_sub(silent).max(LOOK);
+        let to_judge = self.writer.timing.pong_timeout.saturating_sub(silent).max(LOOK);
         // A fan-out that lets go of a client which catches up cannot say so through its queue.
-        let looks = self.w.timing.allow_drill || self.catch_up.is_some();
+        let looks = self.writer.timing.allow_drill || self.catch_up.is_some();
         let most = if looks {
             LOOK
-        } else if self.w.is_v1() {
+        } else if self.writer.is_v1() {
             NOTICES_EVERY
         } else {
             Duration::MAX
@@ -341,7 +341,7 @@ impl Running {
     /// For how long there was no sign of the client while we were listening. Taking bytes is one: our ping lies behind
     /// what it has still to read.
     fn silence(&self) -> Duration {
-        let since = self.w.link.heard_ms().max(self.resumed_ms).max(self.reads_ms);
+        let since = self.writer.link.heard_ms().max(self.resumed_ms).max(self.reads_ms);
         Duration::from_millis(monotonic_ms().saturating_sub(since))
     }
 
@@ -350,19 +350,19 @@ impl Running {
         let now = Instant::now();
         if now >= self.next_ping {
             // Never two at once for what a ping was late.
-            self.next_ping = now + self.w.timing.ping_interval;
+            self.next_ping = now + self.writer.timing.ping_interval;
             self.ping_due = true;
         }
         let silence = self.silence();
-        if silence < self.w.timing.pong_timeout {
+        if silence < self.writer.timing.pong_timeout {
             return;
         }
-        if self.w.inbox_beat.sight().age >= INBOX_STILL {
+        if self.writer.inbox_beat.sight().age >= INBOX_STILL {
             self.resumed_ms = monotonic_ms();
         } else if self.way(silence) != Way::Dead {
-            self.w.link.end(EndReason::NoPong);
-        } else if silence >= self.w.timing.dead_path_timeout {
-            self.w.link.end(EndReason::DeadPath);
+            self.writer.link.end(EndReason::NoPong);
+        } else if silence >= self.writer.timing.dead_path_timeout {
+            self.writer.link.end(EndReason::DeadPath);
         }
     }
 
@@ -372,14 +372,14 @@ impl Running {
         if !std::mem::take(&mut self.ping_due) {
             return;
         }
-        let mut frames = text_frame(&if self.w.is_v1() {
+        let mut frames = text_frame(&if self.writer.is_v1() {
             v1::ping(epoch_seconds(), self.has_all_up_to())
         } else {
             protocol::ping(epoch_seconds())
         });
         frames.extend_from_slice(&ping_frame());
         self.frames.push_back(frames);
-        log::debug!("🏓 ping to client {}", self.w.link.id());
+        log::debug!("🏓 ping to client {}", self.writer.link.id());
     }
 
     /// The number up to which the client was sent all that it wants; `None` while something waits for it. For the
@@ -387,8 +387,8 @@ impl Running {
     fn has_all_up_to(&self) -> Option<Seq> {
         // Acquire, and first: of all that was offered up to there, what was queued is seen below, and so is that the
         // client was left out because it catches up (which counts as queued) or has ended.
-        let offered = self.w.numbers.offered.load(Ordering::Acquire);
-        let link = &self.w.link;
+        let offered = self.writer.numbers.offered.load(Ordering::Acquire);
+        let link = &self.writer.link;
         let waits = !self.backlog.is_empty() || self.catch_up.is_some() || link.handover().queued() > 0;
         if waits || link.end_reason().is_some() {
             return None;
@@ -399,8 +399,8 @@ impl Running {
 
     /// Writes backlog and frames until there are none, or gives up this turn because the fan-out owns the socket.
     fn write_all_there_is(&mut self) -> Result<(), EndReason> {
-        let about = (0, self.w.link.queued_bytes() as u64);
-        let _doing = self.w.beat.begin_about(Operation::Sending, about);
+        let about = (0, self.writer.link.queued_bytes() as u64);
+        let _doing = self.writer.beat.begin_about(Operation::Sending, about);
         if !self.acquire() {
             pause(BUSY);
             return Ok(());
@@ -411,7 +411,7 @@ impl Running {
                 self.keep_alive();
                 self.tell_hangs();
                 // A client that never stops asking must not keep its own end waiting.
-                if self.w.link.end_reason().is_some() {
+                if self.writer.link.end_reason().is_some() {
                     return Ok(());
                 }
             }
@@ -442,7 +442,7 @@ impl Running {
         if self.owner {
             return true;
         }
-        let Some(tail) = self.w.link.handover().try_acquire() else {
+        let Some(tail) = self.writer.link.handover().try_acquire() else {
             return false;
         };
         self.owner = true;
@@ -459,17 +459,17 @@ impl Running {
     /// waits there comes later.
     fn take_parcels(&mut self) -> bool {
         while self.backlog.len() < GATHER_CHUNKS_MAX && self.catch_up.is_none() {
-            match self.w.queue.try_recv() {
+            match self.writer.queue.try_recv() {
                 Ok(parcel) => self.take_parcel(parcel),
                 Err(TryRecvError::Empty) => {
-                    if self.w.link.handover().queued() > self.in_hand {
+                    if self.writer.link.handover().queued() > self.in_hand {
                         // The rest waits on the fan-out's side for the slots that are free now.
-                        self.w.fanout.nudge();
+                        self.writer.fanout.nudge();
                     }
                     break;
                 }
                 Err(TryRecvError::Disconnected) => {
-                    self.w.link.end(EndReason::Stopping);
+                    self.writer.link.end(EndReason::Stopping);
                     break;
                 }
             }
@@ -482,14 +482,14 @@ impl Running {
         match parcel {
             Parcel::Events(chunk) => {
                 if self.backlog.is_empty() {
-                    self.w.link.figures().next(chunk.published_us());
+                    self.writer.link.figures().next(chunk.published_us());
                 }
                 self.put(chunk, Source::Events);
             }
             Parcel::Initial(chunk) => self.put(chunk, Source::Initial),
             Parcel::Snapshot(state) => self.put_state(*state, Source::Initial),
             Parcel::Behind(after) => {
-                if self.w.is_v1() {
+                if self.writer.is_v1() {
                     self.put_own(&v1::behind(after));
                 }
                 self.catch_up = Some(CatchUp {
@@ -514,22 +514,22 @@ impl Running {
     /// The state as this client sees it, with what is to be said before it.
     fn put_state(&mut self, state: StateAsOf, source: Source) {
         if let Some(view) = state.view {
-            self.w.link.figures().set_view(Arc::clone(&view));
-            self.w.view = view;
-            if self.w.is_v1() {
-                self.put_own(&v1::subscribed(state.as_of, &self.w.view.filter));
+            self.writer.link.figures().set_view(Arc::clone(&view));
+            self.writer.view = view;
+            if self.writer.is_v1() {
+                self.put_own(&v1::subscribed(state.as_of, &self.writer.view.filter));
             }
         }
         if let Some(gap) = state.gap {
-            self.w.link.figures().skip(gap.count);
-            if self.w.is_v1() {
+            self.writer.link.figures().skip(gap.count);
+            if self.writer.is_v1() {
                 self.put_own(&v1::gap(&gap));
             }
         }
         if self.lacks_room(SNAPSHOT_COPIES * state.snapshot.json.len() + KEPT_FOR_EVENTS) {
             return;
         }
-        let initial = self.w.view.initial(&state.snapshot, state.as_of);
+        let initial = self.writer.view.initial(&state.snapshot, state.as_of);
         self.put(initial, source);
     }
 
@@ -544,11 +544,11 @@ impl Running {
     }
 
     fn end_without_room(&self) {
-        if self.w.link.end(EndReason::Internal) {
+        if self.writer.link.end(EndReason::Internal) {
             log::error!(
                 "🚨 client {} ends, because there is no room for what it is to get: the limit of the address space is all \
                  but reached. Raise it (ulimit -v, LimitAS=), or lower --max-clients",
-                self.w.link.id()
+                self.writer.link.id()
             );
         }
     }
@@ -556,7 +556,7 @@ impl Running {
     /// Tells a client how far behind what it gets now is.
     fn tell_lag(&mut self) {
         let now = Instant::now();
-        if !self.w.is_v1() || now < self.next_lag {
+        if !self.writer.is_v1() || now < self.next_lag {
             return;
         }
         let Some(first) = self.backlog.iter().find(|pending| !pending.chunk.is_message()) else {
@@ -567,7 +567,7 @@ impl Running {
             return;
         }
         self.next_lag = now + LAG_EVERY;
-        let newest = self.w.numbers.newest.load(Ordering::Relaxed);
+        let newest = self.writer.numbers.newest.load(Ordering::Relaxed);
         let events = newest.saturating_sub(first.chunk.last());
         self.frames
             .push_back(text_frame(&v1::lag(age.as_millis() as u64, events)));
@@ -575,7 +575,7 @@ impl Running {
 
     /// Tells which components hang, and which do no more. Asks nobody, so it works whoever hangs.
     fn tell_hangs(&mut self) {
-        if self.w.is_v1() {
+        if self.writer.is_v1() {
             let news = self.notices.news();
             self.frames.extend(news.iter().map(|notice| text_frame(notice)));
         }
@@ -584,7 +584,7 @@ impl Running {
     fn take_frames(&mut self) {
         // Bounded: the inbox queues at most so many, and waits for us before it queues more.
         for _ in 0..CONTROL_QUEUE_LEN_MAX {
-            match self.w.control.try_recv() {
+            match self.writer.control.try_recv() {
                 Ok(control) => self.take_control(control),
                 Err(_) => return,
             }
@@ -597,7 +597,7 @@ impl Running {
             Control::Close(frames) => {
                 self.frames.push_back(frames);
                 self.peer_closed = true;
-                self.w.link.end(EndReason::PeerClosed);
+                self.writer.link.end(EndReason::PeerClosed);
             }
             Control::Wake => {}
         }

@@ -35,23 +35,23 @@ impl Running {
         let Some(catch_up) = &mut self.catch_up else {
             return false;
         };
-        let _doing = self.w.beat.begin(Operation::Replaying);
+        let _doing = self.writer.beat.begin(Operation::Replaying);
         let mut bytes = 0;
         while self.backlog.len() < GATHER_CHUNKS_MAX
             && bytes < GATHER_BYTES_MAX
             && let Some(batch) = catch_up.batches.pop_front()
         {
-            self.w.beat.step();
+            self.writer.beat.step();
             if limits::is_short_of(batch.memory_bytes() as u64) {
                 self.end_without_room();
                 return false;
             }
-            if let Some(chunk) = self.w.view.encode(&batch, catch_up.after) {
+            if let Some(chunk) = self.writer.view.encode(&batch, catch_up.after) {
                 bytes += chunk.bytes().len();
                 catch_up.events += chunk.events() as u64;
                 let source = Source::Own;
                 if self.backlog.is_empty() {
-                    self.w.link.figures().next(chunk.published_us());
+                    self.writer.link.figures().next(chunk.published_us());
                 }
                 self.backlog.push_back(Pending { chunk, source });
             }
@@ -60,27 +60,27 @@ impl Running {
         if !self.backlog.is_empty() {
             return true;
         }
-        self.w.link.figures().reached(catch_up.after);
+        self.writer.link.figures().reached(catch_up.after);
         if catch_up.complete {
             let (after, events) = (catch_up.after, catch_up.events);
             let live = v1::live(after, events);
             self.catch_up = None;
             self.queue_item_done();
-            if let Some(seconds) = self.w.link.figures().caught_up() {
+            if let Some(seconds) = self.writer.link.figures().caught_up() {
                 log::info!(
                     "🐇 client {} from {} is live again with event {after}, after {seconds:.1} s; {} came from the history",
-                    self.w.link.id(),
-                    self.w.link.peer(),
+                    self.writer.link.id(),
+                    self.writer.link.peer(),
                     count(events, "event")
                 );
             }
-            if self.w.is_v1() {
+            if self.writer.is_v1() {
                 self.put_own(&live);
             }
             return !self.backlog.is_empty();
         }
         if catch_up.asked.is_none() {
-            match self.w.fanout.ask_missed(self.w.link.id()) {
+            match self.writer.fanout.ask_missed(self.writer.link.id()) {
                 Ok(answer) => catch_up.asked = Some(answer),
                 // Later; whatever else there is to do is done first.
                 Err(Unanswered::Late) => pause(BUSY),
@@ -118,7 +118,7 @@ impl Running {
                 complete,
             } => {
                 if let Some(first) = batches.first() {
-                    self.w.link.figures().next(first.published_us());
+                    self.writer.link.figures().next(first.published_us());
                 }
                 catch_up.batches = batches.into();
                 catch_up.after = after;
@@ -130,7 +130,7 @@ impl Running {
                 log::warn!(
                     "⚠️ client {} was behind further than the history reaches (--history-bytes); it gets the \
                      state as of event {} instead",
-                    self.w.link.id(),
+                    self.writer.link.id(),
                     state.as_of
                 );
                 self.put_state(state, Source::Own);
@@ -141,12 +141,12 @@ impl Running {
     /// The fan-out does not have this client any more: it has ended, or the server stops while it misses something.
     pub(super) fn end_without_fanout(&mut self) {
         self.catch_up = None;
-        self.w.link.end(EndReason::StoppingBehind);
+        self.writer.link.end(EndReason::StoppingBehind);
     }
 
     /// What was first in the queue is done with.
     pub(super) fn queue_item_done(&mut self) {
         self.in_hand -= 1;
-        self.w.link.handover().written();
+        self.writer.link.handover().written();
     }
 }

@@ -13,9 +13,9 @@ use std::time::Instant;
 impl Running {
     /// Ends the connection: tells the client why if it can still be told, else cuts it.
     pub(super) fn finish(&mut self, reason: EndReason) {
-        let _doing = self.w.beat.begin(Operation::Closing);
+        let _doing = self.writer.beat.begin(Operation::Closing);
         if reason == EndReason::PeerGone || !self.acquire_at_last() {
-            self.w.link.cut();
+            self.writer.link.cut();
             return;
         }
         // What the inbox answers from now on is not waited for.
@@ -27,13 +27,13 @@ impl Running {
             _ => self.finish_frame_at_once() && self.send_at_once(&close_bytes(reason)),
         };
         if !told {
-            self.w.link.cut();
+            self.writer.link.cut();
             return;
         }
-        self.w.link.shut_down_writing();
+        self.writer.link.shut_down_writing();
         // When the server stops, what a late reader has not taken yet is the kernel's to deliver, even past our end.
         if !self.peer_ended() && reason != EndReason::Stopping {
-            self.w.link.cut();
+            self.writer.link.cut();
         }
     }
 
@@ -84,22 +84,22 @@ impl Running {
     }
 
     pub(super) fn send_at_once(&self, bytes: &[u8]) -> bool {
-        send_slices(&self.w.link, &[IoSlice::new(bytes)]) == Ok(bytes.len())
+        send_slices(&self.writer.link, &[IoSlice::new(bytes)]) == Ok(bytes.len())
     }
 
     /// Blocks until the peer has ended its direction too, at most [`CLOSE_DEADLINE`]; whether it has.
     pub(super) fn peer_ended(&self) -> bool {
         let deadline = Instant::now() + CLOSE_DEADLINE;
         loop {
-            if self.w.link.peer_ended() {
+            if self.writer.link.peer_ended() {
                 return true;
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            match self.w.control.recv_timeout(left) {
+            match self.writer.control.recv_timeout(left) {
                 Ok(_) => {}
-                Err(RecvTimeoutError::Timeout) => return self.w.link.peer_ended(),
+                Err(RecvTimeoutError::Timeout) => return self.writer.link.peer_ended(),
                 // The inbox has let go of the client: it has read its end, or the server is past reading.
-                Err(RecvTimeoutError::Disconnected) => return self.w.link.peer_ended(),
+                Err(RecvTimeoutError::Disconnected) => return self.writer.link.peer_ended(),
             }
         }
     }

@@ -39,7 +39,7 @@ impl Running {
                     IoSlice::new(&pending.chunk.bytes()[sent..])
                 })
                 .collect();
-            let sent = send_slices(&self.w.link, &slices);
+            let sent = send_slices(&self.writer.link, &slices);
             let sent = self.progress(sent)?;
             self.account(sent);
         }
@@ -56,9 +56,9 @@ impl Running {
                 return;
             }
             self.sent_of_first -= len;
-            self.w.link.set_sent(&first.chunk);
+            self.writer.link.set_sent(&first.chunk);
             if !first.chunk.is_message() {
-                let figures = self.w.link.figures();
+                let figures = self.writer.link.figures();
                 figures.delivered(&first.chunk, *now_us.get_or_insert_with(monotonic_us));
                 figures.reached(first.chunk.last());
             }
@@ -66,19 +66,19 @@ impl Running {
                 Source::Own => {}
                 Source::Events => {
                     self.in_hand -= 1;
-                    self.w.link.events_written(&first.chunk);
+                    self.writer.link.events_written(&first.chunk);
                 }
                 Source::Initial => {
                     self.in_hand -= 1;
-                    if self.w.link.initial_written() {
-                        self.w.fanout.nudge();
+                    if self.writer.link.initial_written() {
+                        self.writer.fanout.nudge();
                     }
                 }
             }
             self.backlog.pop_front();
             let next = self.backlog.iter().find(|pending| !pending.chunk.is_message());
             if let Some(next) = next {
-                self.w.link.figures().next(next.chunk.published_us());
+                self.writer.link.figures().next(next.chunk.published_us());
             }
         }
     }
@@ -91,7 +91,7 @@ impl Running {
                 self.frames.pop_front();
                 return Ok(());
             }
-            let sent = send_slices(&self.w.link, &[IoSlice::new(&frame[self.sent_of_frame..])]);
+            let sent = send_slices(&self.writer.link, &[IoSlice::new(&frame[self.sent_of_frame..])]);
             self.sent_of_frame += self.progress(sent)?;
         }
         Ok(())
@@ -104,7 +104,7 @@ impl Running {
         }
         match sent {
             Ok(sent) => {
-                self.w.beat.step();
+                self.writer.beat.step();
                 if self.blocked_since.take().is_some() {
                     self.reads_ms = monotonic_ms();
                     self.path_is_dead = false;
@@ -122,13 +122,13 @@ impl Running {
     pub(super) fn wait_for_room(&mut self) -> Result<(), EndReason> {
         let left = self.patience_left()?;
         let (asked, begun) = (left.min(LOOK), Instant::now());
-        let about = (0, self.w.link.queued_bytes() as u64);
-        let _doing = self.w.beat.begin_about(Operation::WaitingForSocket, about);
-        let mut fds = [PollFd::from_borrowed_fd(self.w.link.as_fd(), PollFlags::OUT)];
+        let about = (0, self.writer.link.queued_bytes() as u64);
+        let _doing = self.writer.beat.begin_about(Operation::WaitingForSocket, about);
+        let mut fds = [PollFd::from_borrowed_fd(self.writer.link.as_fd(), PollFlags::OUT)];
         // Interrupted or not, the next send tells.
         let _ = waits::CLIENTS.judge(poll(&mut fds, Some(&timespec(asked))));
         self.notice_oversleep(asked, begun);
-        match self.w.link.end_reason() {
+        match self.writer.link.end_reason() {
             None => Ok(()),
             // The backlog of a stopping server is still written, within its own bound however long the send timeout is.
             Some(EndReason::Stopping) => {
@@ -147,7 +147,7 @@ impl Running {
     /// It was full for too long: the reader is slow, or the path to it is dead.
     fn patience_left(&mut self) -> Result<Duration, EndReason> {
         let since = *self.blocked_since.get_or_insert_with(Instant::now);
-        let (blocked, timing) = (since.elapsed(), &self.w.timing);
+        let (blocked, timing) = (since.elapsed(), &self.writer.timing);
         let left = timing.send_timeout.saturating_sub(blocked);
         if !left.is_zero() {
             return Ok(left);
@@ -175,7 +175,7 @@ impl Running {
     /// Asks the kernel about the path to a client that has been silent, or has taken nothing, for `silent`.
     /// Where it says nothing, the client is to blame.
     pub(super) fn way(&self, silent: Duration) -> Way {
-        TcpPath::of(&*self.w.link).map_or(Way::Open, |path| path.way(silent))
+        TcpPath::of(&*self.writer.link).map_or(Way::Open, |path| path.way(silent))
     }
 }
 
