@@ -106,7 +106,8 @@ impl From<lexopt::Error> for UsageError {
 /// Reads the arguments after the program's name.
 ///
 /// # Errors
-/// They cannot be followed; the text says which one and what would be right.
+/// The arguments cannot be followed. The text names the one and what would be right; the caller prints it with
+/// [`WrongUsage::hint`] and ends with status 2.
 pub fn parse<I>(arguments: I) -> Result<Command, WrongUsage>
 where
     I: IntoIterator,
@@ -263,8 +264,9 @@ fn event_path(parser: &mut Parser) -> Result<PathBuf, UsageError> {
         .map_err(|wanted| wrong("event-socket-path", value.to_string_lossy().into_owned(), wanted))
 }
 
-/// Shortest and longest time that a command's flag takes.
+/// Shortest time that a command's flag takes, if 0 is none.
 const TIME_MIN: Duration = Duration::from_millis(1);
+/// Longest time that a command's flag takes: a year.
 const TIME_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 /// How long `emit` waits for room in the server's queue.
 const EMIT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -418,8 +420,9 @@ fn format(parser: &mut Parser) -> Result<Format, UsageError> {
 
 /// How long `replay` waits for a server that is away or takes nothing.
 const REPLAY_TIMEOUT: Duration = Duration::from_secs(10);
-/// How much faster or slower a recording may be played.
+/// The slowest that a recording may be played, as a factor: a second of it then takes 17 minutes.
 const SPEED_MIN: f64 = 0.001;
+/// The fastest that a recording may be played, as a factor: a day of it then takes a tenth of a second.
 const SPEED_MAX: f64 = 1_000_000.0;
 
 fn replay(parser: &mut Parser) -> Result<Command, UsageError> {
@@ -474,8 +477,9 @@ fn speed_value(parser: &mut Parser) -> Result<f64, UsageError> {
     }
 }
 
-/// How often `clients --watch` looks.
+/// How often `clients --watch` looks, if no time is given.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
+/// Shortest time between two looks of `clients --watch`: nobody reads faster, and each look is a request.
 const WATCH_MIN: Duration = Duration::from_millis(100);
 
 fn clients(parser: &mut Parser) -> Result<Command, UsageError> {

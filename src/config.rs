@@ -137,10 +137,11 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Looks at settings that must fit each other.
+    /// Checks the settings that must fit each other.
     ///
     /// # Errors
-    /// They do not.
+    /// The ping interval is not shorter than the pong timeout, or the status file is the state file. The text names the
+    /// setting to change and the bound that it breaks; the server must not start with it.
     pub fn check(&self) -> Result<(), SettingError> {
         if self.pong_timeout <= self.ping_interval {
             return Err(SettingError {
@@ -226,7 +227,7 @@ impl Setting {
     /// Puts `value` into `config`.
     ///
     /// # Errors
-    /// The value cannot be read or is out of bounds; the text says what would be right.
+    /// The value cannot be read or is out of bounds; `config` is unchanged, and the text says what would be right.
     pub fn set(&self, config: &mut Config, value: &str) -> Result<(), SettingError> {
         (self.set)(config, value).map_err(|wanted| SettingError {
             name: self.name.to_owned(),

@@ -5,7 +5,7 @@
 //! from the socket itself (`receiver`), which saves the wake of `ingest`.
 //! Blocks on: an event or a request (250 ms), the rest of a burst (4 ms); never on a client, a log or a disk.
 //! Can be stalled by: nothing but its own work; a turn is bounded by 512 events and one chunk.
-//! Full queue means: of a client: that client catches up from the history; of requests: whoever asks waits up to 2 s.
+//! Full queue means: of a client: that client catches up from the history; of requests: the asking thread waits up to 2 s.
 //! Ends when: `ingest` has ended and the queue is empty; the clients' queues then end too.
 //! Watched as: `fanout`, a core thread.
 
@@ -49,23 +49,28 @@ use std::time::{Duration, Instant};
 const TURN: Duration = Duration::from_millis(250);
 /// Most events of one turn, so that requests are answered soon; more of them would not make sends any cheaper.
 const TURN_EVENTS_MAX: usize = 512;
-/// Who sends in bursts is waited for before a turn, as long as more comes within this time per client: a send costs some
-/// 3 µs per client, so that a fiftieth of the turn's own work is risked to do that work once instead of twice.
+/// If senders send in bursts, the fan-out waits for the rest before a turn, as long as more comes within this time per
+/// client: a send costs some 3 µs per client, so it risks a fiftieth of the turn's own work to do that work once instead of
+/// twice.
 const LINGER_PER_CLIENT: Duration = Duration::from_nanos(50);
-/// With fewer clients a wait of a time would cost more than it saves. It is enough to let others run, so often in a turn.
+/// With fewer clients a timed wait would cost more than it saves: 500 clients are worth 25 µs, and the kernel may end a wait
+/// 50 µs late (PR_SET_TIMERSLACK, prctl(2)).
 const LINGER_CLIENTS_MIN: usize = 500;
+/// With fewer clients than that, how many times in a turn the fan-out lets other threads run instead.
 const YIELDS_MAX: u32 = 2;
-/// Longest of these waits, and how many of them there are in a turn at most.
+/// Longest of these waits: that for 10,000 clients.
 const LINGER_MAX: Duration = Duration::from_micros(500);
+/// Most of these waits in a turn, so that a turn waits 4 ms at most.
 const LINGERS_MAX: u32 = 8;
-/// It was a burst if the event that ended a wait was followed by so many times more before all clients had it.
+/// A wait ended with a burst if, before all clients had what ended it, this many times as many events were there.
 const BURST: usize = 4;
 /// Most requests of one turn.
 const TURN_REQUESTS_MAX: usize = 64;
 /// The table is saved at most this often, so that a saved one is at most a second old.
 const SAVE_EVERY: Duration = Duration::from_millis(500);
-/// When the server stops: how long, and how finely, it is waited for slots in the queues of clients with a backlog.
+/// When the server stops: how long the fan-out waits for slots in the queues of clients with a backlog.
 const LAST_HAND_OVER: Duration = Duration::from_millis(400);
+/// When the server stops: how long it pauses between two looks for such slots, so that it looks 200 times at most.
 const LAST_LOOK: Duration = Duration::from_millis(2);
 /// Wishes for a new `initial` are answered together, at most this often: however fast clients ask, the making of
 /// snapshots of 1 MiB leaves the fan-out to its work.
@@ -73,9 +78,9 @@ const REFRESH_EVERY: Duration = Duration::from_millis(10);
 /// When the server stops: how long the events that wait are still handed on; the rest is counted and said.
 /// Together with [`LAST_HAND_OVER`] it stays below what the stop gives this thread, 1.25 s.
 const LAST_EVENTS: Duration = Duration::from_millis(750);
-/// How often the backlogs are added up for whoever looks; of a client that keeps up this reads one byte.
+/// How often the backlogs are added up for pages and the heartbeat; of a client that keeps up this reads one byte.
 const BACKLOG_EVERY: Duration = Duration::from_millis(100);
-/// The clock is read once for so many sends: a delivery time is wrong by what seven of them take, some 40 µs.
+/// Sends for which the clock is read once: a delivery time is wrong by what seven of them take, some 40 µs.
 const SENDS_PER_LOOK: usize = 8;
 /// How often silent machines are looked for.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
@@ -86,7 +91,7 @@ pub struct FanoutConfig {
     pub limits: OfferLimits,
     /// Half of what a client's socket takes, so that one chunk never fills it.
     pub chunk_bytes_max: usize,
-    /// A client that has not caught up for so long is ended.
+    /// A client that has not caught up for this long is ended.
     pub max_behind: Duration,
     pub machine_ttl: Option<Duration>,
     /// There is a limit of the address space: the history must not run into it.
@@ -253,14 +258,14 @@ impl Fanout {
             );
             lost.push(Entry::Lost(waited, DropCause::QueueFull));
         }
-        // They take their numbers, so that whoever comes back to the journal's next server is told.
+        // They take their numbers, so that clients that come back to the journal's next server learn of the loss.
         if !lost.is_empty() {
             self.publish(&lost);
         }
     }
 
-    /// When the server stops: what waits for clients on our side goes to their writers, which flush it; who catches up
-    /// goes on doing so.
+    /// When the server stops: what waits for clients on our side goes to their writers, which flush it; clients that catch
+    /// up go on doing so.
     fn hand_over_the_rest(&mut self) {
         let deadline = Instant::now() + LAST_HAND_OVER;
         let _doing = self.beat.begin(Operation::Broadcasting);
@@ -466,8 +471,8 @@ impl Fanout {
         }
     }
 
-    /// Hands `batch` to every client as it sees it, beginning with another one each time. Who sees nothing of it, or
-    /// catches up, costs nothing.
+    /// Hands `batch` to every client as it sees it, beginning with another one each time. A client that sees nothing of it,
+    /// or catches up, costs nothing.
     fn broadcast(&mut self, batch: &Batch) {
         let clients = self.clients.len();
         let about = (clients as u64, batch.chunk().bytes().len() as u64);
@@ -478,7 +483,7 @@ impl Fanout {
         self.first = if clients == 0 { 0 } else { (self.first + 1) % clients };
         let (before, from) = self.clients.split_at_mut(self.first);
         for client in from.iter_mut().chain(before) {
-            // Also for who sees nothing of it: finding that out takes time too.
+            // Also for a client that sees nothing of it: finding that out takes time too.
             self.beat.step();
             if client.behind().is_some() {
                 continue;
@@ -556,7 +561,7 @@ impl Fanout {
     }
 }
 
-/// Names a slow client in the log, if it is time to.
+/// Logs an event as it is taken in.
 fn note(event: &Event<'_>, seq: Seq, len: usize) {
     log::debug!(
         "📥 event {seq}: {} of {}, {}",
@@ -566,6 +571,7 @@ fn note(event: &Event<'_>, seq: Seq, len: usize) {
     );
 }
 
+/// Logs what applying an event did, where a person may have to act.
 fn say_applied(applied: &Applied) {
     match applied {
         Applied::Nothing => {}
@@ -582,6 +588,7 @@ fn say_applied(applied: &Applied) {
     }
 }
 
+/// Names a slow client in the log, if it is time to.
 fn name_if_slow(client: &mut Subscriber) {
     let Some((after, unsaid)) = client.name_in_log() else {
         return;

@@ -7,6 +7,7 @@ use std::fmt;
 
 /// Opcodes from here on are those of control frames (RFC 6455 section 5.2).
 const CONTROL: u8 = 8;
+/// The opcode of a close frame (RFC 6455 section 5.2).
 const CLOSE: u8 = 8;
 /// A control frame has at most so many bytes (RFC 6455 section 5.5).
 const CONTROL_BYTES_MAX: u64 = 125;

@@ -252,8 +252,10 @@ enum Begin {
 }
 
 impl Wish {
+    /// Reads the query of a handshake.
+    ///
     /// # Errors
-    /// What is wrong with the query.
+    /// The refusal to answer with: 400, which names the key of the query and what is wrong with its value.
     fn of(head: &Head) -> Result<Wish, Answer> {
         let refused = |text: &str| Answer::detail(400, text);
         let value = |key: &str| match query::value(&head.query, key) {

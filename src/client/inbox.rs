@@ -44,8 +44,9 @@ const TURN: Duration = Duration::from_millis(250);
 const TURN_WITH_WAITING: Duration = Duration::from_millis(10);
 /// Clients looked at per turn; the rest stays ready.
 const EVENTS_PER_TURN: usize = 256;
-/// Bytes and messages read from one client per turn, so that a talkative one delays nobody.
+/// Bytes read from one client per turn, so that a talkative one delays nobody: as many as its largest message has.
 const BYTES_PER_TURN: usize = 64 * 1024;
+/// Messages read from one client per turn, because the bytes above could be 10,000 of the shortest.
 const MESSAGES_PER_TURN: usize = 64;
 /// Joining clients that wait. Full policy: who joins waits, at most [`JOIN_TIMEOUT`].
 const JOINING_QUEUE_LEN_MAX: usize = 1024;

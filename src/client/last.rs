@@ -18,7 +18,7 @@ const SEARCH_MAX: Duration = Duration::from_secs(10);
 /// that after which the history begins. Blocks 10 s, and 4 s for the fan-out's last answer, at most.
 ///
 /// # Errors
-/// The fan-out gives no answer, or the search takes too long.
+/// The fan-out gives no answer, or the search takes over 10 s. The caller refuses the client, which may come again.
 pub fn start_of_last(
     fanout: &FanoutHandle,
     filter: &Filter,

@@ -36,10 +36,12 @@ use std::time::{Duration, Instant};
 
 /// Frames of the inbox that may wait. Full policy: the inbox stops reading from this client until there is room.
 pub const CONTROL_QUEUE_LEN_MAX: usize = 8;
-/// Chunks given to one system call, and roughly how many bytes; then pings and pongs have their turn.
+/// Most chunks given to one system call; then pings and pongs have their turn.
 const GATHER_CHUNKS_MAX: usize = 32;
+/// Bytes that the chunks of one system call have together, unless it is one chunk that has more; then pings and pongs have
+/// their turn.
 const GATHER_BYTES_MAX: usize = 128 * 1024;
-/// A snapshot as one client sees it is made in steps, each with a copy of it.
+/// Copies of a snapshot that are in memory at a time while it is made as one client sees it: each step makes one.
 const SNAPSHOT_COPIES: usize = 4;
 /// Addresses that snapshots of one's own leave to events, under a limit: 100 clients of a table of 1 MiB, each with another
 /// filter, have 100 MiB of them.
@@ -59,8 +61,9 @@ const OVERSLEPT: Duration = Duration::from_secs(1);
 /// A beat of the inbox older than this means that silence is not the client's fault.
 const INBOX_STILL: Duration = Duration::from_secs(1);
 
-/// A client that gets events older than this is told how far it is behind, at most this often.
+/// A client that gets events older than this is told how far it is behind.
 const LAG_MIN: Duration = Duration::from_millis(250);
+/// How often such a client is told so at most.
 const LAG_EVERY: Duration = Duration::from_secs(1);
 /// How often a client that is to be told of hangs looks for them. A hang is judged after 15 s, so a second more hardly
 /// matters, and 1,000 such clients cost a hundredth of a processor.

@@ -64,7 +64,8 @@ impl fmt::Display for NotThis {
 /// socket may be, and `patience` for each part of the answer.
 ///
 /// # Errors
-/// No socket of that server was found, or it gives no answer; that has been said.
+/// No socket of that server was found, or it gives no answer. The person has been told, so the caller only ends with this
+/// status.
 pub fn post(to: &Target, target: &str, patience: Duration) -> Result<Answer, ExitStatus> {
     let given = to.socket.is_some();
     let places = match &to.socket {

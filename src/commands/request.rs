@@ -34,7 +34,7 @@ impl ServerUrl {
     /// The addresses of its host, with its port. Blocks on the system's answer to a name.
     ///
     /// # Errors
-    /// The name has no address.
+    /// The system knows no address of the name, or could not ask for it; its error says which.
     pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
         Ok((self.0.host(), self.0.port()).to_socket_addrs()?.collect())
     }
@@ -94,7 +94,7 @@ impl Answer {
 /// addresses and `patience` for each part of the answer, at most.
 ///
 /// # Errors
-/// There is no server, or it does not answer; that has been said.
+/// There is no server, or it does not answer. The person has been told, so the caller only ends with this status.
 pub fn get(url: &ServerUrl, target: &str, patience: Duration) -> Result<Answer, ExitStatus> {
     quietly(url, target, patience).map_err(|error| {
         complain(&format!(
@@ -105,10 +105,10 @@ pub fn get(url: &ServerUrl, target: &str, patience: Duration) -> Result<Answer, 
     })
 }
 
-/// The same without a word.
+/// As [`get`], but leaves it to the caller to say what failed.
 ///
 /// # Errors
-/// As [`get`].
+/// There is no server at any of the host's addresses, or it does not answer; the error is the last address's.
 pub fn quietly(url: &ServerUrl, target: &str, patience: Duration) -> io::Result<Answer> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in url.addresses()? {
@@ -164,7 +164,7 @@ pub trait Timed {
     /// From now on each read and each write ends after `patience`.
     ///
     /// # Errors
-    /// The time is zero.
+    /// `patience` is zero, which the system takes for no limit at all.
     fn limit(&self, patience: Duration) -> io::Result<()>;
 }
 

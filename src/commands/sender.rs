@@ -90,7 +90,7 @@ impl EventSender {
     /// Sends one event. Blocks while the server's queue is full, at most `timeout`.
     ///
     /// # Errors
-    /// It was not taken; nothing of it was.
+    /// The [`Refusal`] says why the event was not taken; no part of it was, so the caller may send it again.
     pub fn send(&mut self, event: &[u8], timeout: Duration) -> Result<(), Refusal> {
         let deadline = Instant::now() + timeout;
         // A second try, because the first may only show that the server we knew is gone.

@@ -25,17 +25,20 @@ use std::time::{Duration, Instant};
 use tungstenite::{Error, Message};
 
 /// Longest silence on a connection; after it `tail` connects anew: two of the pings that come every 10 s by default are
-/// missing. Of a server that says that it pings less often, two and a half of its intervals.
+/// missing.
 const SILENCE_MAX: Duration = Duration::from_secs(25);
+/// The same in intervals of its pings, of a server that says how often it pings and does so less often.
 const SILENT_PINGS: f64 = 2.5;
-/// The first delay before connecting again, and the longest. With the 5 s that an attempt takes, `tail` is
-/// connected again within 20 s after a cut of any length.
+/// The first delay before connecting again; it doubles with each attempt that fails.
 const DELAY_FIRST: Duration = Duration::from_millis(500);
+/// The longest delay before connecting again. With the 5 s that an attempt takes, `tail` is connected again within 20 s
+/// after a cut of any length.
 const DELAY_MAX: Duration = Duration::from_secs(15);
 
-/// The original keeps no history, and servers before `?last=N` begin with the state.
+/// Said of a server such as the original, which keeps no history.
 const NO_HISTORY: &str =
     "this server keeps no history, so none of its last events can be shown; it begins with what comes";
+/// Said of a server of before `?last=N`, which begins with the state.
 const NO_LAST: &str =
     "this server is of an earlier version, which cannot begin with the last events; it begins with what comes";
 

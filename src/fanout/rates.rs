@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 /// More events than this in one second are worth a word: no person can follow them, and most are a loop gone wild.
 const EVENTS_PER_SECOND: u32 = 100;
+/// The time over which events are counted.
 const SECOND: Duration = Duration::from_secs(1);
 /// How often the same machine is warned about.
 const REMIND: Duration = Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! Everybody's way to ask the fan-out, and what it shows to whoever looks.
+//! Everybody's way to ask the fan-out, and what it shows to pages and the heartbeat.
 //!
 //! Client threads call this. Every call is bounded; a fan-out that does not answer is an error, not a wait.
 
@@ -18,12 +18,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-/// Requests that wait. Full policy: whoever asks waits, at most [`ANSWER_TIMEOUT`].
+/// Requests that wait. Full policy: the thread that asks waits, at most [`ANSWER_TIMEOUT`].
 const REQUESTS_QUEUE_LEN_MAX: usize = 1024;
 /// How long a client's thread waits for an answer; then it says so to its client instead of hanging.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What the fan-out shows to whoever asks.
+/// What the fan-out shows; any thread may read it.
 #[derive(Debug, Default)]
 pub struct FanoutGauges {
     /// Clients that receive events.
@@ -35,7 +35,7 @@ pub struct FanoutGauges {
     /// The last number given.
     pub newest: AtomicU64,
     /// The number up to which everything has been offered to every client that keeps up. Stored with Release after the
-    /// last of them: whoever loads it with Acquire sees what was queued for a client before.
+    /// last of them: a thread that loads it with Acquire sees what was queued for a client before.
     pub offered: AtomicU64,
     /// Memory of the history, in bytes, and the number after which everything is in it.
     pub history_bytes: AtomicUsize,
@@ -253,7 +253,8 @@ impl FanoutHandle {
     /// Blocks at most twice [`ANSWER_TIMEOUT`].
     ///
     /// # Errors
-    /// No answer; the client was not joined, or will be let go as soon as the fan-out looks at it.
+    /// The fan-out has not answered in time, or is over. The caller ends the client: it was not joined, or the fan-out lets
+    /// go of it at its next look.
     pub fn catch_up(&self, subscriber: Subscriber, start: Start) -> Result<Joined, Unanswered> {
         self.ask(|reply| Request::CatchUp {
             subscriber,
@@ -265,7 +266,7 @@ impl FanoutHandle {
     /// Asks for a part of the history that begins before number `before`. Blocks as [`FanoutHandle::catch_up`].
     ///
     /// # Errors
-    /// No answer.
+    /// The fan-out has not answered in time, or is over; the caller may ask again for the same part.
     pub fn past(&self, before: Seq) -> Result<PastPage, Unanswered> {
         self.ask(|reply| Request::Past { before, reply })
     }
@@ -274,7 +275,7 @@ impl FanoutHandle {
     /// does not have that client any more. Never blocks.
     ///
     /// # Errors
-    /// The fan-out has too much to do now, or is over.
+    /// [`Unanswered::Late`] if its queue is full: the caller asks again later. [`Unanswered::Over`] if the server stops.
     pub fn ask_missed(&self, client: u64) -> Result<Receiver<Missed>, Unanswered> {
         let (reply, answer) = bounded(1);
         match self.requests.try_send(Request::Missed { client, reply }) {
@@ -290,7 +291,7 @@ impl FanoutHandle {
     /// Asks for the state as of now. Blocks as [`FanoutHandle::catch_up`].
     ///
     /// # Errors
-    /// No answer.
+    /// The fan-out has not answered in time, or is over; the caller answers its own client with 503.
     pub fn snapshot(&self) -> Result<Arc<Snapshot>, Unanswered> {
         self.ask(|reply| Request::Snapshot { reply })
     }
@@ -298,7 +299,7 @@ impl FanoutHandle {
     /// Asks for a machine to be removed; whether there was one of that name. Blocks as [`FanoutHandle::catch_up`].
     ///
     /// # Errors
-    /// No answer.
+    /// The fan-out has not answered in time, or is over. A late fan-out may still remove the machine.
     pub fn forget(&self, machine: String) -> Result<bool, Unanswered> {
         self.ask(|reply| Request::Forget { machine, reply })
     }

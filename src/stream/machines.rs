@@ -20,7 +20,8 @@ use std::time::{Duration, Instant};
 
 /// Rows of a snapshot together: 1 MiB less the frame around them.
 const ROWS_BYTES_MAX: usize = 1024 * 1024 - 1024;
-/// When rows must give way, so many bytes are freed at once that it is not done for every event.
+/// Bytes of rows that are left when rows have given way: a sixteenth is freed at once, so that this is not done for every
+/// event.
 const ROWS_BYTES_AFTER_EVICTION: usize = ROWS_BYTES_MAX / 16 * 15;
 /// A longer machine name, state or configuration is no sensible row: such an event is forwarded but not tabled.
 const FIELD_BYTES_MAX: usize = 16 * 1024;
@@ -124,7 +125,7 @@ impl std::error::Error for RestoreError {}
 #[derive(Debug, PartialEq, Eq)]
 pub enum Applied {
     Nothing,
-    /// So many machines had to give way.
+    /// This many machines had to give way.
     Evicted(usize),
     /// The event names a machine, but the row would be too large.
     Untabled,
@@ -253,7 +254,7 @@ impl Machines {
         self.rows.get(machine).map(|row| row.config_type.as_deref())
     }
 
-    /// Removes machines that nothing was heard of for `ttl`, and whose process does not live. Gives how many.
+    /// Removes machines that nothing was heard of for `ttl`, and whose process does not live. Returns how many.
     pub fn expire(&mut self, ttl: Duration, now: Instant) -> usize {
         let silent = |row: &Row| row.process != Process::Lives && now.saturating_duration_since(row.heard) > ttl;
         let names: Vec<Box<str>> = self
@@ -265,7 +266,7 @@ impl Machines {
         names.iter().filter(|name| self.remove(name)).count()
     }
 
-    /// Makes room: whoever was silent longest leaves first.
+    /// Makes room: the machine that was silent longest leaves first.
     fn evict(&mut self) -> Applied {
         if self.rows_bytes <= ROWS_BYTES_MAX {
             return Applied::Nothing;
@@ -326,7 +327,7 @@ impl Machines {
     /// A table from what [`Machines::saved`] made.
     ///
     /// # Errors
-    /// It is not such a document, or was damaged.
+    /// It is not such a document, or was damaged; the text says where. The caller begins with an empty table.
     pub fn restore(saved: &[u8], now: Instant) -> Result<Machines, RestoreError> {
         let error = |what: &dyn fmt::Display| RestoreError(what.to_string());
         let top: BTreeMap<String, &RawValue> = serde_json::from_slice(saved).map_err(|e| error(&e))?;

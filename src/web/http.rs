@@ -70,7 +70,8 @@ pub enum HeadError {
 /// stops.
 ///
 /// # Errors
-/// What to answer, or that nobody is there to be answered.
+/// [`HeadError::Refused`] has the answer to send; with any other one nobody waits for an answer, and the caller only ends
+/// the connection.
 pub fn read_head(socket: BorrowedFd<'_>, stop: &Stop) -> Result<Head, HeadError> {
     let deadline = Instant::now() + HEAD_DEADLINE;
     let mut bytes = Vec::with_capacity(1024);

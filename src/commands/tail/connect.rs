@@ -138,7 +138,8 @@ impl Dialer {
     /// A connection that asks for `pairs` in its query. Blocks until it is there or it is time to end, at most 5 s.
     ///
     /// # Errors
-    /// There is none now, or never with these arguments.
+    /// [`Halt::Lost`] if there is none now: the caller tries again later. [`Halt::Hopeless`] ends the command, because no
+    /// further attempt with these arguments could succeed.
     pub fn connect(&mut self, pairs: &[(&str, String)], end: &End) -> Result<Connected, Halt> {
         let text = self.url.to_string();
         let lost = |why: &dyn fmt::Display| Halt::Lost(format!("cannot connect to {text}: {why}"));

@@ -70,8 +70,9 @@ pub(super) struct Automaton<const WORDS: usize> {
     end: States<WORDS>,
 }
 
-/// The row of bytes that no pattern has, and that of those in the middle of a character.
+/// The row of bytes that no pattern has and that begin a character.
 const OTHER: u8 = 0;
+/// The row of bytes that no pattern has and that stand in the middle of a character.
 const OTHER_CONTINUATION: u8 = 1;
 
 impl<const WORDS: usize> Automaton<WORDS> {

@@ -197,7 +197,7 @@ pub fn error(text: &str) -> String {
 /// The filter that a `subscribe` asks for.
 ///
 /// # Errors
-/// It is no filter.
+/// What is wrong with its lists, as a text for the client that sent them; its filter stays as it was.
 pub fn filter(object: &serde_json::Map<String, Value>) -> Result<Filter, FilterErrorText> {
     let list = |key: &str| match object.get(key) {
         None | Some(Value::Null) => Ok(None),

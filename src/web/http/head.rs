@@ -51,7 +51,7 @@ impl Head {
 /// [`HEAD_BYTES_MAX`](crate::web::http::HEAD_BYTES_MAX), but no length and no content make it panic.
 ///
 /// # Errors
-/// The refusal to answer with.
+/// The refusal to answer with: 400, 405, 431 or 505, with what is wrong with the head.
 pub fn parse(bytes: &[u8]) -> Result<Option<Head>, Answer> {
     // On the heap: a page of stack that is touched once stays with the client's thread for its life.
     let mut headers = vec![httparse::EMPTY_HEADER; HEADERS_MAX];
