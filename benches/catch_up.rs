@@ -4,12 +4,12 @@
 //! leaves them alone and lets 200 clients (every second one of them numbered) resume all at once, each 20,000 events
 //! back. One row per delivery shape and state, each figure the median of the rounds:
 //!
-//! - `p50`, `p99`, `most`: from before the sending of an event to after its reading by a live client, in milliseconds. The
-//!   readers of all clients and the sender share the host's processors with the server, so this has much of the bench
-//!   itself in it: read the row `times`, not the milliseconds.
-//! - `worked`, `waited`: what thread `fanout` has run, and what it has waited for a processor although it could have run
-//!   (schedstat of proc(5)), in milliseconds per second. Its turns are long when the first grows; the host is full when
-//!   the second does.
+//! - `p50`, `p99`, `most`: from before the sending of an event to after its reading by a live client, in milliseconds.
+//!   The readers of all clients and the sender share the host's processors with the server, so this has much of the
+//!   bench itself in it: read the row `times`, not the milliseconds.
+//! - `worked`, `waited`: what thread `fanout` has run, and what it has waited for a processor although it could have
+//!   run (schedstat of proc(5)), in milliseconds per second. Its turns are long when the first grows; the host is full
+//!   when the second does.
 //! - `slow`: broadcasts of over 50 ms that the server itself has counted, all rounds together.
 //!
 //! Every live client must get every event, in order; every resuming one all that it missed: else the bench fails.

@@ -1,14 +1,14 @@
 //! How long a dump of all threads takes, how many stacks are complete, and what the allocator costs everybody else.
 //!
-//! `cargo bench --bench dump` prints one line per number of threads: how many stacks reach the beginning of their thread,
-//! of how many; the median, the fastest and the slowest of the runs; the size of the text. The threads wait and work in
-//! thirteen different ways, as those of a server do; the larger numbers add threads that wait for a socket, as clients'
-//! threads do. A dump must name every thread and stay below 2 s for 1,013 of them on two processors. Most of the time of
-//! a small dump is the reading of the program's symbols, which depends on the size of the program.
+//! `cargo bench --bench dump` prints one line per number of threads: how many stacks reach the beginning of their
+//! thread, of how many; the median, the fastest and the slowest of the runs; the size of the text. The threads wait and
+//! work in thirteen different ways, as those of a server do; the larger numbers add threads that wait for a socket, as
+//! clients' threads do. A dump must name every thread and stay below 2 s for 1,013 of them on two processors. Most of
+//! the time of a small dump is the reading of the program's symbols, which depends on the size of the program.
 //!
 //! Then 300 dumps in a row, with what the process has before and after: the figures must stay as they are. Last, the
-//! price of an allocation and its freeing through our allocator and through the system's alone: the difference should be
-//! about a nanosecond.
+//! price of an allocation and its freeing through our allocator and through the system's alone: the difference should
+//! be about a nanosecond.
 
 #![allow(clippy::print_stdout, reason = "its output is what a bench is for")]
 

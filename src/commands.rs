@@ -49,8 +49,8 @@ fn end_signals() -> Option<Arc<EndSignals>> {
     }
 }
 
-/// How long after a signal a command may take to end well. Standard input or output can hold it in a system call that nothing
-/// else ends.
+/// How long after a signal a command may take to end well. Standard input or output can hold it in a system call that
+/// nothing else ends.
 const GRACE: Duration = Duration::from_secs(1);
 /// A thread that only waits must have a bound too.
 const SIGNAL_LOOK: Duration = Duration::from_secs(60);

@@ -1,11 +1,12 @@
 //! Takes what waits in the queue, makes one chunk of it, and hands that to every client.
 //!
 //! Runs on: `fanout`, one.
-//! Owns: the list of clients, the machine table, the numbering of events, the history. While it has nothing to do it receives
-//! from the socket itself (`receiver`), which saves the wake of `ingest`.
+//! Owns: the list of clients, the machine table, the numbering of events, the history. While it has nothing to do it
+//! receives from the socket itself (`receiver`), which saves the wake of `ingest`.
 //! Blocks on: an event or a request (250 ms), the rest of a burst (4 ms); never on a client, a log or a disk.
 //! Can be stalled by: nothing but its own work; a turn is bounded by 512 events and one chunk.
-//! Full queue means: of a client: that client catches up from the history; of requests: the asking thread waits up to 2 s.
+//! Full queue means: of a client: that client catches up from the history; of requests: the asking thread waits up to 2
+//! s.
 //! Ends when: `ingest` has ended and the queue is empty; the clients' queues then end too.
 //! Watched as: `fanout`, a core thread.
 
@@ -50,11 +51,11 @@ const TURN: Duration = Duration::from_millis(250);
 /// Most events of one turn, so that requests are answered soon; more of them would not make sends any cheaper.
 const TURN_EVENTS_MAX: usize = 512;
 /// If senders send in bursts, the fan-out waits for the rest before a turn, as long as more comes within this time per
-/// client: a send costs some 3 µs per client, so it risks a fiftieth of the turn's own work to do that work once instead of
-/// twice.
+/// client: a send costs some 3 µs per client, so it risks a fiftieth of the turn's own work to do that work once
+/// instead of twice.
 const LINGER_PER_CLIENT: Duration = Duration::from_nanos(50);
-/// With fewer clients a timed wait would cost more than it saves: 500 clients are worth 25 µs, and the kernel may end a wait
-/// 50 µs late (PR_SET_TIMERSLACK, prctl(2)).
+/// With fewer clients a timed wait would cost more than it saves: 500 clients are worth 25 µs, and the kernel may end a
+/// wait 50 µs late (PR_SET_TIMERSLACK, prctl(2)).
 const LINGER_CLIENTS_MIN: usize = 500;
 /// With fewer clients than that, how many times in a turn the fan-out lets other threads run instead.
 const YIELDS_MAX: u32 = 2;
@@ -221,8 +222,8 @@ impl Fanout {
         self.beat.turn_to(Operation::Ended);
     }
 
-    /// One turn: what waits in the queue goes to everybody, then requests are answered. Waits at most 250 ms for something
-    /// to do. Whether nothing more will come. Public for `benches/micro`, which has no thread for it.
+    /// One turn: what waits in the queue goes to everybody, then requests are answered. Waits at most 250 ms for
+    /// something to do. Whether nothing more will come. Public for `benches/micro`, which has no thread for it.
     pub fn turn(&mut self) -> bool {
         let (entries, first, over) = self.gather();
         if !entries.is_empty() {
@@ -264,8 +265,8 @@ impl Fanout {
         }
     }
 
-    /// When the server stops: what waits for clients on our side goes to their writers, which flush it; clients that catch
-    /// up go on doing so.
+    /// When the server stops: what waits for clients on our side goes to their writers, which flush it; clients that
+    /// catch up go on doing so.
     fn hand_over_the_rest(&mut self) {
         let deadline = Instant::now() + LAST_HAND_OVER;
         let _doing = self.beat.begin(Operation::Broadcasting);
@@ -290,8 +291,8 @@ impl Fanout {
         }
     }
 
-    /// Takes one turn's entries from the queue; waits for the first. Also how many there were when the wait ended, if there
-    /// was one, and whether there will be no more.
+    /// Takes one turn's entries from the queue; waits for the first. Also how many there were when the wait ended, if
+    /// there was one, and whether there will be no more.
     fn gather(&mut self) -> (Vec<Entry>, Option<usize>, bool) {
         let mut entries = Vec::new();
         let mut bytes = 0;
@@ -471,8 +472,8 @@ impl Fanout {
         }
     }
 
-    /// Hands `batch` to every client as it sees it, beginning with another one each time. A client that sees nothing of it,
-    /// or catches up, costs nothing.
+    /// Hands `batch` to every client as it sees it, beginning with another one each time. A client that sees nothing of
+    /// it, or catches up, costs nothing.
     fn broadcast(&mut self, batch: &Batch) {
         let clients = self.clients.len();
         let about = (clients as u64, batch.chunk().bytes().len() as u64);

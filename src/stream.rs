@@ -1,5 +1,5 @@
-//! What travels, and what is known of it: events with their numbers, the batches that carry them, the history, the table
-//! of machines, and how each client sees them. Owns no thread.
+//! What travels, and what is known of it: events with their numbers, the batches that carry them, the history, the
+//! table of machines, and how each client sees them. Owns no thread.
 
 pub mod event;
 

@@ -61,7 +61,8 @@ impl Site {
         answer.with("allow", methods.to_owned())
     }
 
-    /// 503 while the data path or the watchdog hangs, because monitors look at nothing else. Blocks as [`Vitals::page`] does.
+    /// 503 while the data path or the watchdog hangs, because monitors look at nothing else. Blocks as [`Vitals::page`]
+    /// does.
     fn health(&self) -> Answer {
         let (status, page) = self.vitals.page();
         let code = if status == health::Status::Hung { 503 } else { 200 };

@@ -6,8 +6,8 @@ use threadcast::stream::event::{Seq, check};
 use tungstenite::WebSocket;
 use tungstenite::protocol::Role;
 
-/// A change of state as the engines that are shipped tell it, with `bytes` bytes in all (at least 200). What is over 250
-/// bytes is mostly small objects, as in real payloads.
+/// A change of state as the engines that are shipped tell it, with `bytes` bytes in all (at least 200). What is over
+/// 250 bytes is mostly small objects, as in real payloads.
 pub(crate) fn change(machine: usize, bytes: usize) -> String {
     let start = format!(
         r#"{{"machine_name": "worker-{machine:04}", "type": "state_change", "payload": {{"from_state": "idle", "to_state": "working", "event_trigger": "start", "timestamp": 1795393481.6886814, "#

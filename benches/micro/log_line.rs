@@ -1,5 +1,5 @@
-//! What a line of the log costs the thread that says it: to make it, to leave it for thread `log`, and to wake that thread if
-//! it sleeps. What thread `log` does with it is another thread's time, and here next to nothing.
+//! What a line of the log costs the thread that says it: to make it, to leave it for thread `log`, and to wake that
+//! thread if it sleeps. What thread `log` does with it is another thread's time, and here next to nothing.
 
 use divan::Bencher;
 use log::LevelFilter;

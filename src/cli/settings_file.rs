@@ -29,8 +29,8 @@ impl std::error::Error for FileError {}
 /// Reads the TOML file at `path` into `config`.
 ///
 /// # Errors
-/// It cannot be read, is not TOML, or has a key or a value that we do not know. The text names the file, the line and what
-/// would be right, for the person who wrote it.
+/// It cannot be read, is not TOML, or has a key or a value that we do not know. The text names the file, the line and
+/// what would be right, for the person who wrote it.
 #[cfg(feature = "config-file")]
 pub(super) fn read(path: &Path, config: &mut Config) -> Result<(), FileError> {
     let error = |line, message| FileError {

@@ -254,8 +254,8 @@ impl Inbox {
         }
     }
 
-    /// Looks at every client that may be read, once in a turn's time, because thousands may be there. Without an epoll that
-    /// works nothing else tells of them.
+    /// Looks at every client that may be read, once in a turn's time, because thousands may be there. Without an epoll
+    /// that works nothing else tells of them.
     fn read_all(&mut self) {
         if self.read_all_at.elapsed() < TURN {
             return;

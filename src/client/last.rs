@@ -1,7 +1,7 @@
 //! Where the stream of a client begins that asks for the last events (`?last=N`).
 //!
-//! Called by the client's own thread, which holds the filter against the history, a part at a time; the fan-out only hands
-//! out its batches. So a search through a large history delays nobody else.
+//! Called by the client's own thread, which holds the filter against the history, a part at a time; the fan-out only
+//! hands out its batches. So a search through a large history delays nobody else.
 
 use crate::fanout::requests::{FanoutHandle, Unanswered};
 use crate::liveness::beat::Beat;

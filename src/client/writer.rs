@@ -38,13 +38,13 @@ use std::time::{Duration, Instant};
 pub const CONTROL_QUEUE_LEN_MAX: usize = 8;
 /// Most chunks given to one system call; then pings and pongs have their turn.
 const GATHER_CHUNKS_MAX: usize = 32;
-/// Bytes that the chunks of one system call have together, unless it is one chunk that has more; then pings and pongs have
-/// their turn.
+/// Bytes that the chunks of one system call have together, unless it is one chunk that has more; then pings and pongs
+/// have their turn.
 const GATHER_BYTES_MAX: usize = 128 * 1024;
 /// Copies of a snapshot that are in memory at a time while it is made as one client sees it: each step makes one.
 const SNAPSHOT_COPIES: usize = 4;
-/// Addresses that snapshots of one's own leave to events, under a limit: 100 clients of a table of 1 MiB, each with another
-/// filter, have 100 MiB of them.
+/// Addresses that snapshots of one's own leave to events, under a limit: 100 clients of a table of 1 MiB, each with
+/// another filter, have 100 MiB of them.
 const KEPT_FOR_EVENTS: usize = 12 * 1024 * 1024;
 /// Longest single wait for the socket, so that the end of the client is noticed in time.
 const LOOK: Duration = Duration::from_millis(250);
@@ -369,8 +369,8 @@ impl Running {
         }
     }
 
-    /// Makes the ping that is due. The socket is ours and at a frame boundary, and no event goes out before the ping, so
-    /// what it says of the stream is so when it goes out.
+    /// Makes the ping that is due. The socket is ours and at a frame boundary, and no event goes out before the ping,
+    /// so what it says of the stream is so when it goes out.
     fn put_ping(&mut self) {
         if !std::mem::take(&mut self.ping_due) {
             return;
@@ -536,8 +536,8 @@ impl Running {
         self.put(initial, source);
     }
 
-    /// Ends this client if a limit of the address space has no room for `bytes` more: the allocation would end the process.
-    /// Returns whether it did.
+    /// Ends this client if a limit of the address space has no room for `bytes` more: the allocation would end the
+    /// process. Returns whether it did.
     fn lacks_room(&self, bytes: usize) -> bool {
         let lacks = limits::is_short_of(bytes as u64);
         if lacks {

@@ -1,4 +1,5 @@
-//! How commands act on a server of this host: they find its admin socket, and speak only to a peer that can be that server.
+//! How commands act on a server of this host: they find its admin socket, and speak only to a peer that can be that
+//! server.
 
 use crate::admin::place::Address;
 use crate::commands::complain;
@@ -60,12 +61,12 @@ impl fmt::Display for NotThis {
     }
 }
 
-/// Sends `POST target` to the server's admin socket; if it cannot, says so with a hint. Blocks 2 s for each place at which the
-/// socket may be, and `patience` for each part of the answer.
+/// Sends `POST target` to the server's admin socket; if it cannot, says so with a hint. Blocks 2 s for each place at
+/// which the socket may be, and `patience` for each part of the answer.
 ///
 /// # Errors
-/// No socket of that server was found, or it gives no answer. The person has been told, so the caller only ends with this
-/// status.
+/// No socket of that server was found, or it gives no answer. The person has been told, so the caller only ends with
+/// this status.
 pub fn post(to: &Target, target: &str, patience: Duration) -> Result<Answer, ExitStatus> {
     let given = to.socket.is_some();
     let places = match &to.socket {
@@ -125,8 +126,8 @@ fn open(path: &Path, server: Option<&ServerUrl>) -> Result<UnixStream, NotThis> 
     connect_to_trusted(path)
 }
 
-/// Whether a server that listens at `theirs` is the one that `server` names: the port, and either the address itself or, for
-/// one that listens at every address, an address of this host.
+/// Whether a server that listens at `theirs` is the one that `server` names: the port, and either the address itself
+/// or, for one that listens at every address, an address of this host.
 fn is_at(server: &ServerUrl, theirs: SocketAddr) -> bool {
     let Ok(addresses) = server.addresses() else {
         return false;

@@ -1,5 +1,5 @@
-//! `threadcast demo`: five machines that live beside a running server until Ctrl-C or SIGTERM, so that there is something
-//! to see.
+//! `threadcast demo`: five machines that live beside a running server until Ctrl-C or SIGTERM, so that there is
+//! something to see.
 
 use crate::commands::emit::envelope;
 use crate::commands::sender::{EventSender, Refusal};

@@ -126,7 +126,8 @@ fn check(event: &[u8]) -> Result<(), Refusal> {
 const LINE_BYTES_MAX: usize = MAX_EVENT_BYTES_MAX;
 /// What is read at a time.
 const READ_BYTES: usize = 64 * 1024;
-/// Longest wait for standard input or for room before the next look for a signal; one that comes ends the former at once.
+/// Longest wait for standard input or for room before the next look for a signal; one that comes ends the former at
+/// once.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// How standard input came to its end.
@@ -210,8 +211,8 @@ fn send_lines(
     }
 }
 
-/// Sends one event. Blocks while the server's queue is full, at most `timeout`, and not longer than 250 ms once it is asked
-/// to end.
+/// Sends one event. Blocks while the server's queue is full, at most `timeout`, and not longer than 250 ms once it is
+/// asked to end.
 fn send_within(
     sender: &mut EventSender,
     event: &[u8],

@@ -1,4 +1,5 @@
-//! `threadcast replay`: sends what a journal has recorded into a server's socket again, in its order and with its timing.
+//! `threadcast replay`: sends what a journal has recorded into a server's socket again, in its order and with its
+//! timing.
 
 use crate::commands::sender::{EventSender, Refusal};
 use crate::commands::{complain, end_signals};

@@ -136,8 +136,8 @@ impl EventSender {
     }
 }
 
-/// Lets `socket` send datagrams of `bytes` bytes. Without it a datagram has at most `net.core.wmem_default` less 32 bytes
-/// (212,960 on most hosts), which is less than the default `--max-event-bytes`.
+/// Lets `socket` send datagrams of `bytes` bytes. Without it a datagram has at most `net.core.wmem_default` less 32
+/// bytes (212,960 on most hosts), which is less than the default `--max-event-bytes`.
 fn make_room(socket: &UnixDatagram, bytes: usize) -> Result<(), Refusal> {
     let other = |errno: Errno| refusal(&errno.into());
     let before = sockopt::socket_send_buffer_size(socket).map_err(other)?;

@@ -156,7 +156,8 @@ pub struct Found {
     pub rows: Vec<EngineRow>,
     /// Machines whose rows are gone.
     pub vanished: Vec<Box<str>>,
-    /// All rows of a database that could not be read when the server started are in: who has come since has not seen them.
+    /// All rows of a database that could not be read when the server started are in: who has come since has not seen
+    /// them.
     pub came_late: bool,
 }
 
@@ -253,8 +254,8 @@ impl FanoutHandle {
     /// Blocks at most twice [`ANSWER_TIMEOUT`].
     ///
     /// # Errors
-    /// The fan-out has not answered in time, or is over. The caller ends the client: it was not joined, or the fan-out lets
-    /// go of it at its next look.
+    /// The fan-out has not answered in time, or is over. The caller ends the client: it was not joined, or the fan-out
+    /// lets go of it at its next look.
     pub fn catch_up(&self, subscriber: Subscriber, start: Start) -> Result<Joined, Unanswered> {
         self.ask(|reply| Request::CatchUp {
             subscriber,
@@ -275,7 +276,8 @@ impl FanoutHandle {
     /// does not have that client any more. Never blocks.
     ///
     /// # Errors
-    /// [`Unanswered::Late`] if its queue is full: the caller asks again later. [`Unanswered::Over`] if the server stops.
+    /// [`Unanswered::Late`] if its queue is full: the caller asks again later. [`Unanswered::Over`] if the server
+    /// stops.
     pub fn ask_missed(&self, client: u64) -> Result<Receiver<Missed>, Unanswered> {
         let (reply, answer) = bounded(1);
         match self.requests.try_send(Request::Missed { client, reply }) {

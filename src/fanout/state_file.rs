@@ -19,8 +19,8 @@ pub type Kept = (Machines, Option<LockFile>, Option<PathBuf>);
 /// Reads the machine table that was kept at `path`. Blocks on the disk.
 ///
 /// # Errors
-/// What stands at `path`, or at its lock, is no file (a FIFO, a socket, a device): it may never answer. A file that this
-/// user may not read or write is no error; the server then remembers nothing, and says so.
+/// What stands at `path`, or at its lock, is no file (a FIFO, a socket, a device): it may never answer. A file that
+/// this user may not read or write is no error; the server then remembers nothing, and says so.
 pub fn restore(path: Option<PathBuf>) -> Result<Kept, (PathBuf, io::Error)> {
     let Some(path) = path else {
         return Ok((Machines::default(), None, None));

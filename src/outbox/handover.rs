@@ -147,8 +147,8 @@ mod model {
         }
 
         fn write(&self, bytes: &[Byte]) {
-            // SAFETY: loom's cell panics before it gives a pointer that is not the only one, which is what this model is
-            // for; it also demands that our access comes after the other thread's, by the orderings alone.
+            // SAFETY: loom's cell panics before it gives a pointer that is not the only one, which is what this model
+            // is for; it also demands that our access comes after the other thread's, by the orderings alone.
             self.wire.with_mut(|wire| unsafe { (*wire).extend_from_slice(bytes) });
         }
 

@@ -23,7 +23,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Parcels that the queue between fan-out and writer takes. The slots are there from the beginning, 16 bytes each, so
-/// that this is 256 bytes per client. Full policy: what follows waits on the fan-out's side, within the client's bounds.
+/// that this is 256 bytes per client. Full policy: what follows waits on the fan-out's side, within the client's
+/// bounds.
 const CLIENT_QUEUE_LEN_MAX: usize = 16;
 /// Chunks that may wait for one client, whatever their size; with events of 100 bytes the bytes are full sooner. Full
 /// policy: the client is behind, and catches up from the history.
@@ -32,8 +33,9 @@ const CLIENT_CHUNKS_MAX: usize = 16_384;
 /// A client that falls behind again and again is named in the log at most this often.
 const NAME_EVERY: Duration = Duration::from_secs(10);
 
-/// For how long after its last sign of life the kernel tries to tell a client of its end. It sends again after twice the
-/// time of before, for the last time after 204 s, so that every client learns of its end after a cut of up to three minutes.
+/// For how long after its last sign of life the kernel tries to tell a client of its end. It sends again after twice
+/// the time of before, for the last time after 204 s, so that every client learns of its end after a cut of up to three
+/// minutes.
 const KERNEL_TELLS: Duration = Duration::from_secs(300);
 
 /// A client wants a new `initial`. It may come while the last one is still in work: a client that has it in hand is
@@ -95,7 +97,8 @@ pub struct Link {
     peer_ended: AtomicBool,
     /// [`REFRESH_WANTED`] and [`REFRESH_IN_WORK`].
     refresh: AtomicU8,
-    /// The filter that the client has asked for last and does not have yet; few ever do. Held for the time of a move only.
+    /// The filter that the client has asked for last and does not have yet; few ever do. Held for the time of a move
+    /// only.
     subscription: Mutex<Option<Box<Filter>>>,
     heard_ms: AtomicU64,
     figures: Figures,
@@ -405,8 +408,8 @@ impl Subscriber {
         }
     }
 
-    /// Whether it is to be said now that it is behind, and with that its return: after which number, and how often it was
-    /// so since the last time that was said, this one not counted.
+    /// Whether it is to be said now that it is behind, and with that its return: after which number, and how often it
+    /// was so since the last time that was said, this one not counted.
     pub fn name_in_log(&mut self) -> Option<(Seq, u32)> {
         let (after, _) = self.behind?;
         let soon = self.naming.last.is_some_and(|last| last.elapsed() < NAME_EVERY);
@@ -551,21 +554,22 @@ impl Subscriber {
         Offered::Ended
     }
 
-    /// Whether the client waits for a new `initial`, and none is on its way. One that catches up waits until it is live,
-    /// because the state of now has no place before events of then.
+    /// Whether the client waits for a new `initial`, and none is on its way. One that catches up waits until it is
+    /// live, because the state of now has no place before events of then.
     pub fn wants_refresh(&self) -> bool {
         self.behind.is_none() && self.link.refresh.load(Ordering::Relaxed) == REFRESH_WANTED
     }
 
-    /// From here on the client's wish is in work, and any other is a new one. Gives the filter that it wants, if it is to
-    /// be another one.
+    /// From here on the client's wish is in work, and any other is a new one. Gives the filter that it wants, if it is
+    /// to be another one.
     pub fn begin_refresh(&mut self) -> Option<Filter> {
         // Acquire: a filter comes with the wish.
         self.link.refresh.swap(REFRESH_IN_WORK, Ordering::Acquire);
         self.link.take_filter()
     }
 
-    /// Hands over the `initial` that the client asked for; whether it has asked for another one meanwhile. Never blocks.
+    /// Hands over the `initial` that the client asked for; whether it has asked for another one meanwhile. Never
+    /// blocks.
     pub fn offer_refresh(&mut self, state: StateAsOf, delivery: Delivery) -> bool {
         self.offer_state(state, delivery) == Offered::Sent && self.link.refreshed()
     }

@@ -33,7 +33,8 @@ impl Registry {
         }
     }
 
-    /// What `look` makes of each client, by their numbers. Waits as [`Registry::enter`]; nothing is locked while it looks.
+    /// What `look` makes of each client, by their numbers. Waits as [`Registry::enter`]; nothing is locked while it
+    /// looks.
     pub fn map<T>(&self, mut look: impl FnMut(&Link) -> T) -> Vec<T> {
         let clients: Vec<Weak<Link>> = {
             let clients = lock(&self.clients);

@@ -1,6 +1,7 @@
 //! Counts apart by cause, each under a name of its own.
 //!
-//! Plain counters: any thread adds to them, pages read them, nobody waits. Relaxed throughout, because they order nothing.
+//! Plain counters: any thread adds to them, pages read them, nobody waits. Relaxed throughout, because they order
+//! nothing.
 
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -98,8 +98,8 @@ pub struct Event<'a> {
 /// Checks a datagram and reads what we use of it.
 ///
 /// Duplicate keys: the last one counts, as for every browser. Strings are judged as decoded, however they are spelled.
-/// A lone surrogate escape is valid JSON text and passes, but not in a name that we use: no UTF-8 text can hold it, so the
-/// machine would be missing in every snapshot.
+/// A lone surrogate escape is valid JSON text and passes, but not in a name that we use: no UTF-8 text can hold it, so
+/// the machine would be missing in every snapshot.
 ///
 /// # Errors
 /// The cause for which the datagram must not be forwarded.
@@ -190,7 +190,8 @@ fn number(raw: Raw<'_>) -> Option<&str> {
     (numeric && fits()).then_some(text)
 }
 
-/// What is used of the event, read in one pass; `None` unless every `payload` in it is an object, as those of engines are.
+/// What is used of the event, read in one pass; `None` unless every `payload` in it is an object, as those of engines
+/// are.
 fn read_at_once(text: &str) -> Option<(Top<'_>, Inner<'_>)> {
     let mut reader = serde_json::Deserializer::from_str(text);
     let read = reader.deserialize_map(EventVisitor).ok()?;

@@ -12,9 +12,9 @@ const PATTERNS_MAX: usize = 64;
 /// Bytes of one pattern.
 const PATTERN_BYTES_MAX: usize = 256;
 
-/// What a client wants; a list that is missing wants everything. Asking about one event takes at most some 2 µs (5 µs in a
-/// crowd whose filters do not fit the processor's caches), as much as sending it to that client would. Clones share their
-/// lists.
+/// What a client wants; a list that is missing wants everything. Asking about one event takes at most some 2 µs (5 µs
+/// in a crowd whose filters do not fit the processor's caches), as much as sending it to that client would. Clones
+/// share their lists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     machines: Option<Arc<Globs>>,
@@ -37,8 +37,8 @@ impl Filter {
     /// With these patterns; `None` wants everything.
     ///
     /// # Errors
-    /// A list is empty, has over 64 patterns, over 8 that are more than a name or a beginning or over 256 bytes of these, or
-    /// one that is empty or over 256 bytes.
+    /// A list is empty, has over 64 patterns, over 8 that are more than a name or a beginning or over 256 bytes of
+    /// these, or one that is empty or over 256 bytes.
     pub fn new(machines: Option<Vec<String>>, kinds: Option<Vec<String>>) -> Result<Filter, FilterError> {
         Ok(Filter {
             machines: globs("machine", machines)?,

@@ -98,8 +98,8 @@ impl History {
         &self.batches
     }
 
-    /// Batches that begin before number `before`, the oldest first and the newest of them last: at most 256. None when the
-    /// history has nothing before it.
+    /// Batches that begin before number `before`, the oldest first and the newest of them last: at most 256. None when
+    /// the history has nothing before it.
     pub fn before(&self, before: Seq) -> Vec<Arc<Batch>> {
         let end = self.batches.partition_point(|batch| batch.seqs().start < before);
         let start = end.saturating_sub(ANSWER_BATCHES_MAX);

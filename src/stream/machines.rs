@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 
 /// Rows of a snapshot together: 1 MiB less the frame around them.
 const ROWS_BYTES_MAX: usize = 1024 * 1024 - 1024;
-/// Bytes of rows that are left when rows have given way: a sixteenth is freed at once, so that this is not done for every
-/// event.
+/// Bytes of rows that are left when rows have given way: a sixteenth is freed at once, so that this is not done for
+/// every event.
 const ROWS_BYTES_AFTER_EVICTION: usize = ROWS_BYTES_MAX / 16 * 15;
 /// A longer machine name, state or configuration is no sensible row: such an event is forwarded but not tabled.
 const FIELD_BYTES_MAX: usize = 16 * 1024;
@@ -368,8 +368,8 @@ impl Machines {
 
 impl Machines {
     /// Takes in what the recovered `history` has and the state file does not: what was published after the last save,
-    /// or everything when there was none. Silence counts up to the last event, `now`, so that machines that were gone by
-    /// `ttl` do not come back. Whether anything has changed.
+    /// or everything when there was none. Silence counts up to the last event, `now`, so that machines that were gone
+    /// by `ttl` do not come back. Whether anything has changed.
     pub fn catch_up(&mut self, history: &History, ttl: Option<Duration>, now: Instant) -> bool {
         let (before, saved) = (self.version(), self.saved);
         let batches = history.all();

@@ -5,8 +5,8 @@ use crate::stream::event::Seq;
 use std::fmt;
 use std::str::FromStr;
 
-/// One unbroken numbering of events. Numbers of different epochs cannot be compared. The journal keeps it over restarts;
-/// without a journal every start has a new one.
+/// One unbroken numbering of events. Numbers of different epochs cannot be compared. The journal keeps it over
+/// restarts; without a journal every start has a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Epoch(u64);
 

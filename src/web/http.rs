@@ -70,8 +70,8 @@ pub enum HeadError {
 /// stops.
 ///
 /// # Errors
-/// [`HeadError::Refused`] has the answer to send; with any other one nobody waits for an answer, and the caller only ends
-/// the connection.
+/// [`HeadError::Refused`] has the answer to send; with any other one nobody waits for an answer, and the caller only
+/// ends the connection.
 pub fn read_head(socket: BorrowedFd<'_>, stop: &Stop) -> Result<Head, HeadError> {
     let deadline = Instant::now() + HEAD_DEADLINE;
     let mut bytes = Vec::with_capacity(1024);
@@ -111,8 +111,8 @@ pub fn read_head(socket: BorrowedFd<'_>, stop: &Stop) -> Result<Head, HeadError>
     }
 }
 
-/// Sends an answer and ends the connection so that the peer can read it. Returns whether the peer's side took all of it.
-/// Blocks at most as long as `bounds` say, and 250 ms until it notices that the server stops.
+/// Sends an answer and ends the connection so that the peer can read it. Returns whether the peer's side took all of
+/// it. Blocks at most as long as `bounds` say, and 250 ms until it notices that the server stops.
 pub fn answer(socket: impl AsFd, method: &str, answer: &Answer, bounds: AnswerBounds, stop: &Stop) -> bool {
     let socket = socket.as_fd();
     let bytes = answer.encode(method);

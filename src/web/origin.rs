@@ -23,8 +23,8 @@ pub struct OriginRules {
     pub allowed: AllowedOrigins,
 }
 
-/// The origins of `--allow-origin` in their normal form, `*` for any. SIGHUP can change them while the server runs. The lock
-/// is held for a copy of a pointer.
+/// The origins of `--allow-origin` in their normal form, `*` for any. SIGHUP can change them while the server runs. The
+/// lock is held for a copy of a pointer.
 #[derive(Clone, Debug, Default)]
 pub struct AllowedOrigins(Arc<Mutex<Arc<Vec<String>>>>);
 
@@ -82,8 +82,8 @@ impl OriginRules {
         self.allowed.get().contains(&normal) || is_same(origin, host) || is_loopback(origin.host())
     }
 
-    /// Returns whether a `Host` is this machine, or one of `--allow-origin`. An address is no name that somebody could make
-    /// point here, so it passes wherever it can be ours.
+    /// Returns whether a `Host` is this machine, or one of `--allow-origin`. An address is no name that somebody could
+    /// make point here, so it passes wherever it can be ours.
     fn is_own(&self, host: &str) -> bool {
         let name = host_name(host).to_ascii_lowercase();
         let ours = || name.parse::<IpAddr>().is_ok() || self.own_names.contains(&name);
@@ -156,8 +156,8 @@ fn port(authority: &str) -> Option<&str> {
         .filter(|port| !port.is_empty())
 }
 
-/// Returns whether a page of `origin` was loaded from where it now connects to. A `Host` without a port leaves out the one of the
-/// page's scheme.
+/// Returns whether a page of `origin` was loaded from where it now connects to. A `Host` without a port leaves out the
+/// one of the page's scheme.
 fn is_same(origin: &WebOrigin, host: &str) -> bool {
     let same_port = port(host).map_or(origin.default_port(), |port| port.parse().ok()) == origin.port();
     let name = without_dot(origin.host());

@@ -30,7 +30,8 @@ pub fn run(path: &Path) -> io::Result<()> {
     }
     println!("ready");
     loop {
-        // SAFETY: every header points to one slice, every slice to its own part of `rooms`; all of them outlive the call.
+        // SAFETY: every header points to one slice, every slice to its own part of `rooms`; all of them outlive the
+        // call.
         let count = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),

@@ -1,7 +1,8 @@
 //! Runs one case: one thread sends, one receives as all of its clients with one epoll.
 //!
-//! A latency is from before the sending of an event to after the reading that brought it. One thread reads for everybody, so
-//! it has the generator's own turns in it: the same for every server, and the reason to look at ratios only.
+//! A latency is from before the sending of an event to after the reading that brought it. One thread reads for
+//! everybody, so it has the generator's own turns in it: the same for every server, and the reason to look at ratios
+//! only.
 
 use crate::case::{Case, Pace};
 use crate::client::{Client, Kind, State};

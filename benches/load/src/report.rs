@@ -1,7 +1,7 @@
 //! The page of the results: tables for people, plots, and the lines that all of it was made from.
 //!
-//! Every figure of a table is a median over rounds. A ratio is made within each round, of two runs that stood beside each
-//! other, and the median of those ratios is shown: what disturbs the host for minutes disturbs both sides.
+//! Every figure of a table is a median over rounds. A ratio is made within each round, of two runs that stood beside
+//! each other, and the median of those ratios is shown: what disturbs the host for minutes disturbs both sides.
 
 mod figure;
 mod goals;

@@ -1,5 +1,5 @@
-//! The engine of the generator: a thread of its own that sends, as engines are processes of their own, and blocks when the
-//! server's socket is full, as they do.
+//! The engine of the generator: a thread of its own that sends, as engines are processes of their own, and blocks when
+//! the server's socket is full, as they do.
 
 use crate::case::Pace;
 use crate::event::Events;

@@ -144,8 +144,8 @@ impl Running {
     /// How long the socket may still be full; never zero.
     ///
     /// # Errors
-    /// The reason to end the client for: [`EndReason::SendTimeout`] if its reader is slow, [`EndReason::DeadPath`] if the
-    /// path to it is dead.
+    /// The reason to end the client for: [`EndReason::SendTimeout`] if its reader is slow, [`EndReason::DeadPath`] if
+    /// the path to it is dead.
     fn patience_left(&mut self) -> Result<Duration, EndReason> {
         let since = *self.blocked_since.get_or_insert_with(Instant::now);
         let (blocked, timing) = (since.elapsed(), &self.writer.timing);

@@ -138,8 +138,8 @@ impl Dialer {
     /// A connection that asks for `pairs` in its query. Blocks until it is there or it is time to end, at most 5 s.
     ///
     /// # Errors
-    /// [`Halt::Lost`] if there is none now: the caller tries again later. [`Halt::Hopeless`] ends the command, because no
-    /// further attempt with these arguments could succeed.
+    /// [`Halt::Lost`] if there is none now: the caller tries again later. [`Halt::Hopeless`] ends the command, because
+    /// no further attempt with these arguments could succeed.
     pub fn connect(&mut self, pairs: &[(&str, String)], end: &End) -> Result<Connected, Halt> {
         let text = self.url.to_string();
         let lost = |why: &dyn fmt::Display| Halt::Lost(format!("cannot connect to {text}: {why}"));
@@ -166,8 +166,8 @@ impl Dialer {
 
     /// The addresses of the server's host. Blocks until they are known or it is time to end, at most until `deadline`.
     ///
-    /// Nothing ends a look-up that hangs, so another thread does it. One is under way at a time: if it takes longer, the
-    /// next call waits for its answer too.
+    /// Nothing ends a look-up that hangs, so another thread does it. One is under way at a time: if it takes longer,
+    /// the next call waits for its answer too.
     fn resolve(&mut self, deadline: Instant, end: &End) -> io::Result<Vec<SocketAddr>> {
         let url = &self.url;
         if let Ok(address) = url.authority.host().parse::<IpAddr>() {
@@ -234,7 +234,8 @@ fn open(addresses: &[SocketAddr], deadline: Instant) -> io::Result<TcpStream> {
     Err(last)
 }
 
-/// A connection whose look ends early when a signal comes: then it is asked whether it is time to end, and nothing is lost.
+/// A connection whose look ends early when a signal comes: then it is asked whether it is time to end, and nothing is
+/// lost.
 #[derive(Debug)]
 pub struct Looking(TcpStream);
 
@@ -264,8 +265,8 @@ fn early(error: io::Error) -> io::Error {
 
 /// The opening handshake (RFC 6455 section 4.1); `None` when it is not answered in time or it is time to end.
 ///
-/// The library's own takes a server that chooses none of the offered subprotocols for a broken one. To the standard such
-/// a server is fine, and the original is one.
+/// The library's own takes a server that chooses none of the offered subprotocols for a broken one. To the standard
+/// such a server is fine, and the original is one.
 fn shake_hands(stream: TcpStream, uri: Uri, deadline: Instant, end: &End) -> Result<Option<Connected>, Error> {
     let mut request = uri.into_client_request()?;
     request

@@ -150,7 +150,8 @@ fn happening(kind: &str, state: Option<&str>, event: &Value) -> (&'static str, S
     }
 }
 
-/// JSON text on a terminal: unsafe characters, which stand inside strings only, become escapes. It stays the same value.
+/// JSON text on a terminal: unsafe characters, which stand inside strings only, become escapes. It stays the same
+/// value.
 fn escaped(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for (character, is_treacherous) in judged(json) {

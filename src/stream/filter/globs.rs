@@ -22,8 +22,8 @@ impl PartialEq for Globs {
 impl Eq for Globs {}
 
 impl Globs {
-    /// Of `texts`, at least one, each of at most 256 bytes, of which the wild ones (see [`is_wild`]) are within the bounds
-    /// of `wild`.
+    /// Of `texts`, at least one, each of at most 256 bytes, of which the wild ones (see [`is_wild`]) are within the
+    /// bounds of `wild`.
     pub(super) fn new(texts: Vec<String>) -> Globs {
         let (wild, plain): (Vec<&str>, Vec<&str>) = texts.iter().map(String::as_str).partition(|text| is_wild(text));
         let plain = Plain::new(plain);
@@ -48,8 +48,8 @@ pub(super) fn is_wild(text: &str) -> bool {
     text.strip_suffix('*').unwrap_or(text).contains(['*', '?'])
 }
 
-/// Names and beginnings, sorted. Of each only that is kept which it does not share with the one before it, so that all of
-/// them are searched with one look at each byte of the name.
+/// Names and beginnings, sorted. Of each only that is kept which it does not share with the one before it, so that all
+/// of them are searched with one look at each byte of the name.
 #[derive(Clone, Debug, Default)]
 struct Plain {
     patterns: Vec<PlainPattern>,
@@ -103,7 +103,8 @@ impl Plain {
             (own, rest) = rest.split_at(usize::from(pattern.own));
             let already = usize::from(pattern.shared);
             if already < same {
-                // The name goes on like the pattern before, which stands before this one; so it stands before all that follow.
+                // The name goes on like the pattern before, which stands before this one; so it stands before all that
+                // follow.
                 return false;
             }
             if already > same {

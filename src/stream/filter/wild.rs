@@ -1,16 +1,16 @@
 //! Patterns with wildcards anywhere, all matched in one pass over the name.
 //!
 //! Trying one pattern after the other takes, at worst, a step for each byte of the patterns and each byte of the name:
-//! 100 us for one filter and one event, and a client can choose its filter. So the patterns are one automaton, whose states
-//! are the bits of a few words: state N of a pattern means that its first N bytes have matched, not counting `*`, and all
-//! states take a byte of the name together.
+//! 100 us for one filter and one event, and a client can choose its filter. So the patterns are one automaton, whose
+//! states are the bits of a few words: state N of a pattern means that its first N bytes have matched, not counting
+//! `*`, and all states take a byte of the name together.
 
 /// Patterns of one list.
 pub(super) const PATTERNS_MAX: usize = 8;
 /// Bytes of these patterns together.
 pub(super) const BYTES_MAX: usize = 256;
-/// Bytes of a name that such a pattern can match. The names of machines and types are far shorter; a longer one is matched
-/// by exact patterns and beginnings only.
+/// Bytes of a name that such a pattern can match. The names of machines and types are far shorter; a longer one is
+/// matched by exact patterns and beginnings only.
 pub(super) const NAME_BYTES_MAX: usize = 256;
 
 /// Each pattern has a state more than it has bytes.

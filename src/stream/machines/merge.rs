@@ -1,5 +1,5 @@
-//! What comes from the engine's database, brought together with what came by the socket: the newest state wins, and what
-//! clients were sent is never turned back.
+//! What comes from the engine's database, brought together with what came by the socket: the newest state wins, and
+//! what clients were sent is never turned back.
 
 use super::{Applied, FIELD_BYTES_MAX, Machines, Row};
 use crate::stream::event::Event;
@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// A row that is older than the last wire event by no more than this is of the same step: an engine sends its event first and
-/// writes its row then.
+/// A row that is older than the last wire event by no more than this is of the same step: an engine sends its event
+/// first and writes its row then.
 const SAME_STEP_S: f64 = 2.0;
 /// Ends that are remembered, so that an older row does not bring the machine back; the oldest goes.
 const ENDS_MAX: usize = 4096;
@@ -208,15 +208,15 @@ impl Machines {
         self.evict()
     }
 
-    /// Whether the table has something of `machine` that is newer than an event of `time` that comes as it happened: it was
-    /// on its way while its engine could not send the next one.
+    /// Whether the table has something of `machine` that is newer than an event of `time` that comes as it happened: it
+    /// was on its way while its engine could not send the next one.
     pub(super) fn is_overtaken(&self, machine: &str, time: f64) -> bool {
         let overtaken = |row: &Row| row.origin != Origin::Event && row.seconds() > time;
         self.rows.get(machine).is_some_and(overtaken)
     }
 
-    /// The engine's database has no row of `machine` any more. One that was heard of by an event stays: its end is an event
-    /// too.
+    /// The engine's database has no row of `machine` any more. One that was heard of by an event stays: its end is an
+    /// event too.
     pub fn vanish(&mut self, machine: &str, now: Instant) {
         match self.rows.get_mut(machine) {
             Some(row) if row.from_database => {
@@ -263,8 +263,8 @@ impl Machines {
         });
     }
 
-    /// As [`Machines::apply`], of an event that comes late, from the engine's database, into which it was written at `written`
-    /// (seconds since the epoch). The table is left alone if it has something newer.
+    /// As [`Machines::apply`], of an event that comes late, from the engine's database, into which it was written at
+    /// `written` (seconds since the epoch). The table is left alone if it has something newer.
     pub fn apply_late(&mut self, event: &Event<'_>, written: f64, now: Instant) -> Late {
         let nothing = |turns_back| Late {
             applied: Applied::Nothing,

@@ -183,7 +183,8 @@ fn tenths(duration: Duration) -> Value {
     Value::from((duration.as_secs_f64() * 10.0).round() / 10.0)
 }
 
-/// `ping`: at `epoch`, the client had been sent all that it wants up to number `seq`; `None` while something waits for it.
+/// `ping`: at `epoch`, the client had been sent all that it wants up to number `seq`; `None` while something waits for
+/// it.
 pub fn ping(epoch: f64, seq: Option<Seq>) -> String {
     let seq = seq.map_or("null".to_owned(), |seq| seq.to_string());
     format!(r#"{{"type":"ping","timestamp":{},"seq":{seq}}}"#, json_seconds(epoch))

@@ -41,7 +41,8 @@ pub struct Head {
 }
 
 impl Head {
-    /// Returns whether the request asks to become a WebSocket. An `Upgrade` in HTTP/1.0 does not count (RFC 9110 section 7.8).
+    /// Returns whether the request asks to become a WebSocket. An `Upgrade` in HTTP/1.0 does not count (RFC 9110
+    /// section 7.8).
     pub fn upgrade(&self) -> bool {
         self.asks_websocket && self.asks_upgrade && !self.old
     }
@@ -208,8 +209,8 @@ struct Framing {
 }
 
 impl Framing {
-    /// Returns whether there is a body. We read none, so that nothing of it is ever taken for a second request; a proxy before
-    /// us may read it, so it must be able to mean one thing only (RFC 9112 section 6.3).
+    /// Returns whether there is a body. We read none, so that nothing of it is ever taken for a second request; a proxy
+    /// before us may read it, so it must be able to mean one thing only (RFC 9112 section 6.3).
     fn has_body(&self, old: bool) -> Result<bool, Answer> {
         match (self.length.as_deref(), self.encoding.as_deref()) {
             (Some(_), Some(_)) => Err(refused("the request has both Content-Length and Transfer-Encoding")),

@@ -1,4 +1,5 @@
-//! The project's goals of speed, and whether they are met. Their source is the text of the issue that asked for the bench.
+//! The project's goals of speed, and whether they are met. Their source is the text of the issue that asked for the
+//! bench.
 
 use super::figure::{self, Figure, number};
 use super::statistics::{Side, Spread, cell, ratio};
@@ -60,8 +61,8 @@ const TUNED: Against = Server("tokio-tuned");
 const FLOOR: Against = Server("floor");
 const BARE: Against = Server("bare");
 
-/// Every goal, in the order of the issue. The issue asks for the recovery after a burst without a number, and for the spread
-/// without a percentile: those bounds are the bench's own, and the page says so.
+/// Every goal, in the order of the issue. The issue asks for the recovery after a burst without a number, and for the
+/// spread without a percentile: those bounds are the bench's own, and the page says so.
 pub const GOALS: &[Goal] = &[
     goal(LOOP, "loop-to-50", DELIVERIES, USUAL, AtLeast(15.0)),
     goal(LOOP, "loop-to-1000", DELIVERIES, USUAL, AtLeast(15.0)),

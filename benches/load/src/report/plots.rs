@@ -1,4 +1,5 @@
-//! The plots of the page, as SVG: white ground, dark words, colours that the colour-blind can tell apart, names at the lines.
+//! The plots of the page, as SVG: white ground, dark words, colours that the colour-blind can tell apart, names at the
+//! lines.
 
 use super::Results;
 use super::figure::{self, Figure};
@@ -123,8 +124,8 @@ fn lines(points: impl Fn(&str) -> Vec<(f64, f64)>) -> Vec<Line> {
     lines.filter(|line| !line.points.is_empty()).collect()
 }
 
-/// Where a percentile stands: 90 % at 10, 99 % at 100 and so on, so that a logarithm spreads the tail. The highest of all
-/// stands one step behind the last of them.
+/// Where a percentile stands: 90 % at 10, 99 % at 100 and so on, so that a logarithm spreads the tail. The highest of
+/// all stands one step behind the last of them.
 fn percentile_place(percentile: f64) -> f64 {
     100.0 / (100.0 - percentile).max(0.001)
 }

@@ -1,16 +1,16 @@
 //! The event server on tokio with a task per client, as fast as that honestly gets.
 //!
-//! - `ingest`: one task receives all datagrams that wait, checks each with threadcast's own code, and encodes them once,
-//!   into one buffer of frames.
-//! - `hub`: `sync::broadcast` hands that buffer, which all share, to the clients' tasks. One that is too far behind is cut
-//!   off.
+//! - `ingest`: one task receives all datagrams that wait, checks each with threadcast's own code, and encodes them
+//!   once, into one buffer of frames.
+//! - `hub`: `sync::broadcast` hands that buffer, which all share, to the clients' tasks. One that is too far behind is
+//!   cut off.
 //! - `client`: the task writes all that waits for it in one system call, and reads what the client sends.
 //!
 //! # What has been tried
 //!
-//! On two processors that the load generator shared, 200-byte events; deliveries per second with 256 events in flight to
-//! 50, 1,000 and 10,000 clients, and the server's processor time per delivery at 100 events a second to 50 clients. Two or
-//! three runs each, on a quiet machine:
+//! On two processors that the load generator shared, 200-byte events; deliveries per second with 256 events in flight
+//! to 50, 1,000 and 10,000 clients, and the server's processor time per delivery at 100 events a second to 50 clients.
+//! Two or three runs each, on a quiet machine:
 //!
 //! | runtime | receives | between the tasks | 50 | 1,000 | 10,000 | at 100/s |
 //! |---|---|---|---|---|---|---|
@@ -24,12 +24,12 @@
 //! | 2 workers | a thread | shared log and `watch` | 5.2-6.0 M | 11-13 M | 15 M | 6.6-7.1 µs |
 //!
 //! A second worker costs more in tasks that wander than it brings. A shared log keeps batches that everybody has read,
-//! and they fall out of the caches. Asking for I/O every 16 polls (tokio: 61) keeps the senders going while a thousand tasks
-//! wait for their turn: 17 against 13 M at 1,000 clients.
+//! and they fall out of the caches. Asking for I/O every 16 polls (tokio: 61) keeps the senders going while a thousand
+//! tasks wait for their turn: 17 against 13 M at 1,000 clients.
 //!
 //! Also tried, and not kept because it is threadcast's own way and no longer one task per client: the receiving task
-//! writes to every client that is not behind itself. It takes 3.2-4.1 µs at 100 events a second to 50 clients, but 4.6-5.2,
-//! 10-13 and 5 M deliveries, for its batches are smaller.
+//! writes to every client that is not behind itself. It takes 3.2-4.1 µs at 100 events a second to 50 clients, but
+//! 4.6-5.2, 10-13 and 5 M deliveries, for its batches are smaller.
 
 #[path = "../../../../src/stream/event.rs"]
 #[allow(dead_code, reason = "this uses its check only")]

@@ -1,7 +1,7 @@
 //! What a client sends, as far as something is to be done about it.
 //!
-//! Only messages of at most 125 bytes can ask for anything, so only those are kept until they are whole; longer ones are
-//! skipped as they come. A client's reader therefore never allocates.
+//! Only messages of at most 125 bytes can ask for anything, so only those are kept until they are whole; longer ones
+//! are skipped as they come. A client's reader therefore never allocates.
 
 /// Header, mask and payload of the longest frame that is kept.
 const KEPT_BYTES_MAX: usize = 2 + 4 + 125;
