@@ -20,9 +20,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-/// What thread `enginedb` begins with.
-#[derive(Debug)]
-pub struct ReaderConfig {
+/// Settings of thread `enginedb`.
+#[derive(Clone, Debug)]
+pub struct EngineDbSettings {
+    /// `--db`.
     pub path: PathBuf,
     /// The path was given, so that somebody expects a database there.
     pub is_given: bool,
@@ -30,6 +31,11 @@ pub struct ReaderConfig {
     pub interval: Duration,
     /// `--max-event-bytes`.
     pub event_bytes_max: usize,
+}
+
+/// What thread `enginedb` goes on from.
+#[derive(Debug)]
+pub struct EngineDbBeginning {
     /// Refused events count from here on, seconds since the epoch.
     pub since: f64,
     /// How far a former server has recovered them.

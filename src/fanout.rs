@@ -30,6 +30,7 @@ use crate::process::clock::{epoch_seconds, monotonic_us, pause};
 use crate::process::files::Slot;
 use crate::process::limits;
 use crate::process::stop::Stop;
+use crate::process::threads::{self, CORE_STACK_BYTES, Obituaries, ThreadHandle};
 use crate::process::words::{count, pick};
 use crate::stream::batch::{Batch, BatchBuilder};
 use crate::stream::event::Refused;
@@ -42,6 +43,7 @@ use crate::stream::protocol::EndReason;
 use crate::stream::view::Views;
 use crossbeam_channel::TryRecvError;
 use std::collections::BTreeSet;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -88,7 +90,7 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 
 /// Settings of the fan-out.
 #[derive(Clone, Copy, Debug)]
-pub struct FanoutConfig {
+pub struct FanoutSettings {
     pub limits: OfferLimits,
     /// Half of what a client's socket takes, so that one chunk never fills it.
     pub chunk_bytes_max: usize,
@@ -97,6 +99,15 @@ pub struct FanoutConfig {
     pub machine_ttl: Option<Duration>,
     /// There is a limit of the address space: the history must not run into it.
     pub addresses_are_limited: bool,
+}
+
+/// Where the fan-out's work comes from.
+#[derive(Debug)]
+pub struct Sources {
+    pub intake: IntakeRx,
+    pub requests: FanoutRequests,
+    /// Where it waits for both, and receives meanwhile.
+    pub sleep: FanoutSleep,
 }
 
 /// What the fan-out begins with.
@@ -115,7 +126,7 @@ pub struct Beginning {
 /// The thread's own things.
 #[derive(Debug)]
 pub struct Fanout {
-    config: FanoutConfig,
+    settings: FanoutSettings,
     intake: IntakeRx,
     requests: FanoutRequests,
     sleep: FanoutSleep,
@@ -148,14 +159,20 @@ pub struct Fanout {
 impl Fanout {
     /// Ready to run.
     pub fn new(
-        config: FanoutConfig,
-        (intake, requests, sleep): (IntakeRx, FanoutRequests, FanoutSleep),
+        settings: FanoutSettings,
+        sources: Sources,
         beginning: Beginning,
         gauges: Arc<FanoutGauges>,
         ingest: Arc<IngestGauges>,
-        (beat, stop): (&'static Beat, Stop),
+        beat: &'static Beat,
+        stop: Stop,
     ) -> Fanout {
         let now = Instant::now();
+        let Sources {
+            intake,
+            requests,
+            sleep,
+        } = sources;
         let Beginning {
             machines,
             epoch,
@@ -165,7 +182,7 @@ impl Fanout {
         } = beginning;
         let version = machines.version();
         let fanout = Fanout {
-            config,
+            settings,
             intake,
             requests,
             sleep,
@@ -198,8 +215,16 @@ impl Fanout {
         fanout
     }
 
+    /// Starts the thread. `obituaries` gets its name when it ends.
+    ///
+    /// # Errors
+    /// The host refuses another thread.
+    pub fn start(self, obituaries: Obituaries) -> io::Result<ThreadHandle<()>> {
+        threads::spawn("fanout", CORE_STACK_BYTES, Some(obituaries), move || self.run())
+    }
+
     /// The thread's body.
-    pub fn run(mut self) {
+    fn run(mut self) {
         self.beat.adopt();
         let mut deadline = None;
         loop {
@@ -314,7 +339,7 @@ impl Fanout {
                     if self.linger(&mut lingers) { continue } else { break }
                 }
             };
-            if !entries.is_empty() && bytes + entry.bytes() > self.config.chunk_bytes_max {
+            if !entries.is_empty() && bytes + entry.bytes() > self.settings.chunk_bytes_max {
                 self.carried = Some(entry);
                 break;
             }
@@ -364,7 +389,7 @@ impl Fanout {
         };
         self.show_machines();
         let batch = Arc::new(batch);
-        if self.config.addresses_are_limited && limits::is_short_of(batch.memory_bytes() as u64) {
+        if self.settings.addresses_are_limited && limits::is_short_of(batch.memory_bytes() as u64) {
             self.history.push_in_exchange(Arc::clone(&batch));
         } else {
             self.history.push(Arc::clone(&batch));
@@ -494,7 +519,7 @@ impl Fanout {
             };
             let link = client.link();
             self.beat.show(at_client(link.id(), link.queued_bytes()));
-            match client.offer(chunk, before_it, self.config.limits) {
+            match client.offer(chunk, before_it, self.settings.limits) {
                 Offered::Sent => {
                     if sends % SENDS_PER_LOOK == 0 {
                         now_us = monotonic_us();
@@ -532,7 +557,7 @@ impl Fanout {
         if now.saturating_duration_since(self.backlog_shown) >= BACKLOG_EVERY {
             self.show_backlog();
         }
-        if let Some(ttl) = self.config.machine_ttl
+        if let Some(ttl) = self.settings.machine_ttl
             && now.saturating_duration_since(self.expired) >= EXPIRE_EVERY
         {
             self.expired = now;
@@ -623,6 +648,7 @@ fn lose(builder: &mut BatchBuilder, lost: u64, cause: DropCause) {
 mod tests {
     use super::*;
     use crate::fanout::requests::FanoutHandle;
+    use crate::intake::IntakeSettings;
     use crate::intake::queue::{INTAKE_BYTES_MAX, IntakeTx, intake};
     use crate::liveness::beats::Beats;
     use crate::liveness::operation::SlowLimits;
@@ -637,8 +663,14 @@ mod tests {
         let beat = Beats::new(limits, 1).fanout;
         let stop = Stop::new().unwrap();
         let bell = Bell::new().unwrap();
-        let (tx, rx, _) = intake(INTAKE_BYTES_MAX, (beat, bell.clone()), Duration::ZERO, stop.clone());
-        let config = FanoutConfig {
+        let intake_settings = IntakeSettings {
+            queue_bytes_max: INTAKE_BYTES_MAX,
+            patience: Duration::ZERO,
+            event_bytes_max: 1024,
+            socket_mode: 0o600,
+        };
+        let (tx, rx, _) = intake(intake_settings, beat, bell.clone(), stop.clone());
+        let settings = FanoutSettings {
             limits: OfferLimits {
                 delivery: Delivery::Direct,
                 queue_bytes_max: 1,
@@ -657,15 +689,12 @@ mod tests {
         };
         let (_, requests) = FanoutHandle::new(bell.clone());
         let sleep = FanoutSleep::new(bell).unwrap();
-        let gauges = (Arc::default(), Arc::default());
-        let fanout = Fanout::new(
-            config,
-            (rx, requests, sleep),
-            beginning,
-            gauges.0,
-            gauges.1,
-            (beat, stop),
-        );
+        let sources = Sources {
+            intake: rx,
+            requests,
+            sleep,
+        };
+        let fanout = Fanout::new(settings, sources, beginning, Arc::default(), Arc::default(), beat, stop);
         (fanout, tx)
     }
 

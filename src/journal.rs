@@ -44,6 +44,7 @@ use crate::liveness::operation::Operation;
 use crate::process::clock::{epoch_seconds, json_seconds};
 use crate::process::files::{LockError, LockFile};
 use crate::process::stop::Stop;
+use crate::process::threads::{self, CORE_STACK_BYTES, ThreadHandle};
 use crate::process::words::count;
 use crate::stream::batch::{Batch, Item, Loss};
 use crate::stream::event::Seq;
@@ -173,17 +174,34 @@ fn lock_path_in(folder: &Path) -> PathBuf {
     folder.join("journal.lock")
 }
 
+/// Settings of the journal.
+#[derive(Clone, Debug)]
+pub struct JournalSettings {
+    /// `--journal`.
+    pub folder: PathBuf,
+    pub limits: Limits,
+    /// How much of what the journal has goes back into the history, in bytes: `--history-bytes`.
+    pub history_bytes: usize,
+}
+
 impl Journal {
-    /// Recovers what is in `folder` and begins to write there, with a beat for each of the two threads. Blocks on the disk, for about a second per 64 MiB of history.
+    /// Recovers what is in the folder and begins to write there, with a beat for each of the two threads. Blocks on the
+    /// disk, for about a second per 64 MiB of history.
     ///
     /// # Errors
     /// The folder cannot be made, locked or read. A full disk is no error.
     pub fn open(
-        folder: &Path,
-        limits: Limits,
-        history_bytes: usize,
-        (beat, sync_beat, stop): (&'static Beat, &'static Beat, Stop),
+        settings: &JournalSettings,
+        beat: &'static Beat,
+        sync_beat: &'static Beat,
+        stop: Stop,
     ) -> Result<Opened, JournalError> {
+        let JournalSettings {
+            folder,
+            limits,
+            history_bytes,
+        } = settings;
+        let history_bytes = *history_bytes;
         fs::create_dir_all(folder).map_err(|error| JournalError::Folder {
             path: folder.to_owned(),
             error,
@@ -200,11 +218,11 @@ impl Journal {
             segments,
             resumes,
         } = recovered;
-        let (flush, flusher) = flusher((sync_beat, stop.clone()));
+        let (flush, flusher) = flusher(sync_beat, stop.clone());
         let first = restart.map_or(history.newest() + 1, |(loss, _)| loss.from);
         let mut journal = Journal {
             rx,
-            store: Store::new(folder.to_owned(), limits, (epoch, segments), flush),
+            store: Store::new(folder.to_owned(), *limits, epoch, segments, flush),
             gauges: Arc::clone(&gauges),
             beat,
             stop,
@@ -264,8 +282,16 @@ impl Journal {
         Ok(())
     }
 
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The host refuses another thread.
+    pub fn start(self) -> io::Result<ThreadHandle<()>> {
+        threads::spawn("journal", CORE_STACK_BYTES, None, move || self.run())
+    }
+
     /// The thread's body.
-    pub fn run(mut self) {
+    fn run(mut self) {
         self.beat.adopt();
         let is_over = loop {
             drill::obey(self.beat);

@@ -10,7 +10,8 @@ use std::thread;
 use std::time::Duration;
 use threadcast::config::Config;
 use threadcast::fanout::requests::{FanoutGauges, FanoutHandle, Start};
-use threadcast::fanout::{Beginning, Fanout, FanoutConfig};
+use threadcast::fanout::{Beginning, Fanout, FanoutSettings, Sources};
+use threadcast::intake::IntakeSettings;
 use threadcast::intake::queue::{INTAKE_BYTES_MAX, IntakeTx, Pushed, intake};
 use threadcast::intake::receiver::FanoutSleep;
 use threadcast::liveness::beats::Beats;
@@ -216,23 +217,24 @@ fn fanout(state: State) -> (IntakeTx, Fanout, FanoutHandle, Arc<FanoutGauges>) {
     };
     let beat = Beats::new(never, 1).fanout;
     let stop = Stop::new().expect("a descriptor");
-    let settings = Config::default();
+    let config = Config::default();
     let bell = Bell::new().expect("a descriptor");
-    let (intake, events, _) = intake(
-        INTAKE_BYTES_MAX,
-        (beat, bell.clone()),
-        settings.ingest_patience,
-        stop.clone(),
-    );
-    let config = FanoutConfig {
+    let intake_settings = IntakeSettings {
+        queue_bytes_max: INTAKE_BYTES_MAX,
+        patience: config.ingest_patience,
+        event_bytes_max: config.max_event_bytes,
+        socket_mode: config.socket_mode,
+    };
+    let (intake, events, _) = intake(intake_settings, beat, bell.clone(), stop.clone());
+    let settings = FanoutSettings {
         limits: OfferLimits {
             delivery: Delivery::Direct,
             queue_bytes_max: match state {
                 State::Behind => 1,
-                _ => settings.client_queue_bytes,
+                _ => config.client_queue_bytes,
             },
         },
-        chunk_bytes_max: settings.send_buffer_bytes / 2,
+        chunk_bytes_max: config.send_buffer_bytes / 2,
         max_behind: Duration::MAX,
         machine_ttl: None,
         addresses_are_limited: false,
@@ -240,21 +242,26 @@ fn fanout(state: State) -> (IntakeTx, Fanout, FanoutHandle, Arc<FanoutGauges>) {
     let beginning = Beginning {
         machines: Machines::default(),
         epoch: Epoch::new(),
-        history: History::new(settings.history_bytes, 0),
+        history: History::new(config.history_bytes, 0),
         journal: None,
         state_slot: None,
     };
     let (handle, requests) = FanoutHandle::new(bell.clone());
     let sleep = FanoutSleep::new(bell).expect("a descriptor");
     let gauges = Arc::new(FanoutGauges::default());
-    let shown = (Arc::clone(&gauges), Arc::default());
+    let sources = Sources {
+        intake: events,
+        requests,
+        sleep,
+    };
     let fanout = Fanout::new(
-        config,
-        (events, requests, sleep),
+        settings,
+        sources,
         beginning,
-        shown.0,
-        shown.1,
-        (beat, stop),
+        Arc::clone(&gauges),
+        Arc::default(),
+        beat,
+        stop,
     );
     (intake, fanout, handle, gauges)
 }

@@ -111,9 +111,11 @@ impl Admin {
     pub fn new(
         bound: Bound,
         rule: Rule,
-        (acting, site): (Acting, Arc<Site>),
+        acting: Acting,
+        site: Arc<Site>,
         gauges: Arc<AdminGauges>,
-        (beat, stop): (&'static Beat, Stop),
+        beat: &'static Beat,
+        stop: Stop,
     ) -> Admin {
         let desk = Desk {
             acting,
@@ -138,8 +140,16 @@ impl Admin {
         }
     }
 
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The host refuses another thread.
+    pub fn start(self) -> io::Result<ThreadHandle<Vec<ThreadHandle<()>>>> {
+        threads::spawn("admin", CORE_STACK_BYTES, None, move || self.run())
+    }
+
     /// The thread's body; gives the threads of requests that still run.
-    pub fn run(mut self) -> Vec<ThreadHandle<()>> {
+    fn run(mut self) -> Vec<ThreadHandle<()>> {
         self.beat.adopt();
         while !self.stop.requested() {
             drill::obey(self.beat);

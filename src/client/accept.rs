@@ -8,7 +8,7 @@
 //! Ends when: asked to; the handles then go to whoever joins the threads.
 //! Watched as: `accept`, a core thread.
 
-use crate::client::handshake::{Connection, Reception, serve};
+use crate::client::handshake::{Connection, Reception, STACK_BYTES};
 use crate::liveness::beat::Beat;
 use crate::liveness::drill;
 use crate::liveness::operation::Operation;
@@ -17,7 +17,7 @@ use crate::process::clock::{pause, timespec};
 use crate::process::limits;
 use crate::process::refusal::Refusal;
 use crate::process::stop::Stop;
-use crate::process::threads::{self, ThreadHandle};
+use crate::process::threads::{self, CORE_STACK_BYTES, Obituaries, ThreadHandle};
 use crate::process::waits;
 use crate::web::http::Answer;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -38,10 +38,6 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 const ACCEPTS_PER_TURN: usize = 64;
 /// How often ended threads are looked for.
 const REAP_EVERY: Duration = Duration::from_millis(250);
-/// Stack of a connection's thread. Only touched pages count; debug builds touch more.
-pub const CLIENT_STACK_BYTES: usize = 256 * 1024;
-/// Thread names have room for this many connections before they repeat.
-const NAMES: u64 = 100_000_000;
 
 /// The thread's own things.
 #[derive(Debug)]
@@ -67,7 +63,7 @@ impl Accept {
             // Linux gives twice what was asked for (socket(7)).
             send_buffer_bytes: sockopt::socket_send_buffer_size(&listener).ok().map(|size| size / 2),
             listener,
-            connections_max: reception.connections_max,
+            connections_max: reception.settings.connections_max,
             reception,
             threads: Vec::new(),
             next_id: 1,
@@ -78,8 +74,16 @@ impl Accept {
         }
     }
 
+    /// Starts the thread. `obituaries` gets its name when it ends.
+    ///
+    /// # Errors
+    /// The host refuses another thread.
+    pub fn start(self, obituaries: Obituaries) -> io::Result<ThreadHandle<Vec<ThreadHandle<()>>>> {
+        threads::spawn("accept", CORE_STACK_BYTES, Some(obituaries), move || self.run())
+    }
+
     /// The thread's body; gives the threads that still run.
-    pub fn run(mut self) -> Vec<ThreadHandle<()>> {
+    fn run(mut self) -> Vec<ThreadHandle<()>> {
         self.beat.adopt();
         while !self.stop.requested() {
             drill::obey(self.beat);
@@ -163,7 +167,7 @@ impl Accept {
         if self.threads.len() >= self.connections_max {
             return self.refuse(&socket, peer, ConnectionFault::TooMany, "too many connections");
         }
-        if limits::is_short_of(CLIENT_STACK_BYTES as u64) {
+        if limits::is_short_of(STACK_BYTES as u64) {
             let why = io::Error::other("the limit of the address space is all but reached");
             return self.refuse_thread(&socket, peer, &why, Refusal::Threads { addresses: true });
         }
@@ -177,11 +181,7 @@ impl Accept {
             socket: Arc::clone(&socket),
         };
         let reception = Arc::clone(&self.reception);
-        let name = format!("client-{}", id % NAMES);
-        let started = threads::spawn(&name, CLIENT_STACK_BYTES, None, move || {
-            serve(connection, &reception);
-        });
-        match started {
+        match connection.start(reception) {
             Ok(handle) => self.threads.push(handle),
             Err(error) => self.refuse_thread(&socket, peer, &error, Refusal::of(&error)),
         }

@@ -20,6 +20,7 @@ use crate::outbox::gauges::{ClientGauges, ConnectionFault, RefusalStatus};
 use crate::outbox::link::{Link, outbox};
 use crate::outbox::registry::Registry;
 use crate::process::stop::Stop;
+use crate::process::threads::{self, ThreadHandle};
 use crate::process::words::count;
 use crate::stream::filter::Filter;
 use crate::stream::position::Position;
@@ -31,6 +32,7 @@ use crate::web::http::{self, Answer, AnswerBounds, HEAD_DEADLINE, Head, HeadErro
 use crate::web::origin::{OriginRules, with_cors};
 use crate::web::{Site, query};
 use crossbeam_channel::bounded;
+use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -43,6 +45,24 @@ const ACCEPT_DEADLINE: Duration = Duration::from_secs(2);
 /// Length of a Sec-WebSocket-Key without its padding: 16 bytes in base64 (RFC 6455 section 4.1).
 const KEY_DIGITS: usize = 22;
 
+/// Stack of a connection's thread. Only touched pages count; debug builds touch more.
+pub const STACK_BYTES: usize = 256 * 1024;
+/// Thread names have room for this many connections before they repeat.
+const NAMES: u64 = 100_000_000;
+
+/// Settings of the clients' threads.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientSettings {
+    pub timing: Timing,
+    /// What clients are told of the settings that concern them.
+    pub limits: v1::Limits,
+    /// A snapshot that takes longer to send is worth a line.
+    pub slow_snapshot: Duration,
+    pub clients_max: usize,
+    /// Clients, pages, and handshakes under way, silent ones included.
+    pub connections_max: usize,
+}
+
 /// What every connection's thread works with.
 #[derive(Debug)]
 pub struct Reception {
@@ -51,12 +71,7 @@ pub struct Reception {
     pub numbers: Arc<FanoutGauges>,
     pub inbox: InboxHandle,
     pub inbox_beat: &'static Beat,
-    pub timing: Timing,
-    pub limits: v1::Limits,
-    pub slow_snapshot: Duration,
-    pub clients_max: usize,
-    /// Clients, pages, and handshakes under way, silent ones included.
-    pub connections_max: usize,
+    pub settings: ClientSettings,
     pub gauges: Arc<ClientGauges>,
     pub registry: Arc<Registry>,
     pub site: Arc<Site>,
@@ -73,8 +88,19 @@ pub struct Connection {
     pub socket: Arc<TcpStream>,
 }
 
+impl Connection {
+    /// Starts its thread, `client-N`.
+    ///
+    /// # Errors
+    /// The host refuses another thread.
+    pub fn start(self, reception: Arc<Reception>) -> io::Result<ThreadHandle<()>> {
+        let name = format!("client-{}", self.id % NAMES);
+        threads::spawn(&name, STACK_BYTES, None, move || serve(self, &reception))
+    }
+}
+
 /// The thread's body.
-pub fn serve(connection: Connection, reception: &Reception) {
+fn serve(connection: Connection, reception: &Reception) {
     match reception.beats.clients.take(connection.id) {
         Some(place) => receive(connection, reception, *place),
         // `accept` lets in no more connections than there are places; should it ever, this one is told to come back.
@@ -364,9 +390,9 @@ fn join(
 ) -> Result<Joined, Answer> {
     let _doing = beat.begin(Operation::Joining);
     let place = Place(Arc::clone(&reception.gauges));
-    if reception.gauges.open.fetch_add(1, Ordering::Relaxed) >= reception.clients_max {
+    if reception.gauges.open.fetch_add(1, Ordering::Relaxed) >= reception.settings.clients_max {
         reception.gauges.refused.fetch_add(1, Ordering::Relaxed);
-        let text = match reception.clients_max {
+        let text = match reception.settings.clients_max {
             1 => "the only place for a client is taken (--max-clients)".to_owned(),
             places => format!("all {places} places for clients are taken (--max-clients)"),
         };
@@ -414,8 +440,8 @@ fn join(
         fanout: reception.fanout.clone(),
         numbers: Arc::clone(&reception.numbers),
         beats: reception.beats,
-        timing: reception.timing,
-        limits: reception.limits,
+        timing: reception.settings.timing,
+        limits: reception.settings.limits,
     };
     Ok(Joined {
         _place: place,
@@ -464,7 +490,9 @@ fn welcome(connection: Connection, accept_key: &str, joined: Joined, reception: 
     }
     drop(doing);
     drop(connection);
-    let reason = joined.writer.run(joined.at, &joined.by, reception.slow_snapshot);
+    let reason = joined
+        .writer
+        .run(joined.at, &joined.by, reception.settings.slow_snapshot);
     let facts = reason.facts();
     reception.gauges.ends.add(reason);
     log::log!(

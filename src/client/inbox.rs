@@ -19,6 +19,7 @@ use crate::outbox::gauges::ClientGauges;
 use crate::outbox::link::Link;
 use crate::process::clock::timespec;
 use crate::process::stop::Stop;
+use crate::process::threads::{self, CORE_STACK_BYTES, Obituaries, ThreadHandle};
 use crate::process::waits;
 use crate::process::words::count;
 use crate::stream::chunk::{close_frame, text_frame};
@@ -174,8 +175,16 @@ impl Inbox {
         Ok((inbox, handle))
     }
 
+    /// Starts the thread. `obituaries` gets its name when it ends.
+    ///
+    /// # Errors
+    /// The host refuses another thread.
+    pub fn start(self, obituaries: Obituaries) -> io::Result<ThreadHandle<()>> {
+        threads::spawn("inbox", CORE_STACK_BYTES, Some(obituaries), move || self.run())
+    }
+
     /// The thread's body.
-    pub fn run(mut self) {
+    fn run(mut self) {
         self.beat.adopt();
         let mut events = Vec::with_capacity(EVENTS_PER_TURN);
         while !self.stop.requested() {

@@ -10,7 +10,9 @@
 
 use crate::engine_db::fault::Fault;
 use crate::engine_db::source::{Change, FileId, Source, Written};
-use crate::engine_db::{Condition, EngineDbGauges, ReaderConfig, STALE_LISTED_MAX, StaleMachine};
+use crate::engine_db::{
+    Condition, EngineDbBeginning, EngineDbGauges, EngineDbSettings, STALE_LISTED_MAX, StaleMachine,
+};
 use crate::fanout::requests::{FanoutHandle, Found};
 use crate::liveness::beat::Beat;
 use crate::liveness::drill;
@@ -18,6 +20,7 @@ use crate::liveness::operation::Operation;
 use crate::process::clock::{pause, rfc3339, timespec};
 use crate::process::procfs::{HostBegun, Processes};
 use crate::process::stop::Stop;
+use crate::process::threads::{self, CORE_STACK_BYTES, ThreadHandle};
 use crate::process::values::show_duration;
 use crate::process::waits;
 use crate::process::words::{count, pick};
@@ -26,6 +29,7 @@ use crate::stream::machines::merge::{EngineRow, Process, RecoveredTo, mark};
 use crossbeam_channel::{Receiver, Select, Sender};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -75,7 +79,7 @@ impl Told {
 /// The thread's own things.
 #[derive(Debug)]
 pub struct Reader {
-    config: ReaderConfig,
+    settings: EngineDbSettings,
     source: Source,
     fanout: FanoutHandle,
     gauges: Arc<EngineDbGauges>,
@@ -89,6 +93,10 @@ pub struct Reader {
     /// Rows of a former server that were not read yet.
     known: BTreeSet<Box<str>>,
     position: Option<RecoveredTo>,
+    /// Refused events count from here on, seconds since the epoch.
+    since: f64,
+    /// Those that came while no server ran count too.
+    resumes: bool,
     /// It is a former server's.
     is_former: bool,
     /// Looks in a row that found a fault, and those that were said.
@@ -120,18 +128,22 @@ impl From<Fault> for Interrupted {
 impl Reader {
     /// Ready to run. `looked` gets word of the first look.
     pub fn new(
-        mut config: ReaderConfig,
+        settings: EngineDbSettings,
+        beginning: EngineDbBeginning,
         fanout: FanoutHandle,
         gauges: Arc<EngineDbGauges>,
-        (beat, stop): (&'static Beat, Stop),
         looked: Sender<()>,
+        beat: &'static Beat,
+        stop: Stop,
     ) -> Reader {
         Reader {
-            source: Source::new(config.path.clone(), config.event_bytes_max, beat),
-            known: std::mem::take(&mut config.known).into_iter().collect(),
-            position: config.recovered_to.take(),
+            source: Source::new(settings.path.clone(), settings.event_bytes_max, beat),
+            known: beginning.known.into_iter().collect(),
+            position: beginning.recovered_to,
             is_former: true,
-            config,
+            settings,
+            since: beginning.since,
+            resumes: beginning.resumes,
             fanout,
             gauges,
             beat,
@@ -148,8 +160,16 @@ impl Reader {
         }
     }
 
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The host refuses another thread.
+    pub fn start(self) -> io::Result<ThreadHandle<()>> {
+        threads::spawn("enginedb", CORE_STACK_BYTES, None, move || self.run())
+    }
+
     /// The thread's body.
-    pub fn run(mut self) {
+    fn run(mut self) {
         self.beat.adopt();
         loop {
             let begun = Instant::now();
@@ -191,7 +211,7 @@ impl Reader {
         match self.look() {
             Ok(()) => {
                 self.judge_good();
-                Ok(self.config.interval)
+                Ok(self.settings.interval)
             }
             Err(Interrupted::Ending) => Err(()),
             Err(Interrupted::By(fault)) => {
@@ -233,7 +253,7 @@ impl Reader {
     /// Nothing is there. Engines make the default path when they start, so that is no fault; a path that somebody gave may
     /// be a wrong one, which is said once.
     fn judge_nothing(&mut self, change: Change) -> Condition {
-        if !self.config.is_given {
+        if !self.settings.is_given {
             return Condition::Absent;
         }
         let path = self.source.path();
@@ -244,7 +264,7 @@ impl Reader {
             }
             _ => "there is no such file",
         };
-        let every = show_duration(self.config.interval);
+        let every = show_duration(self.settings.interval);
         if !std::mem::replace(&mut self.nothing_said, true) {
             log::warn!(
                 "⚠️ engine database {} (--db): {what}. Machines that run already do not show before their next event. It is \
@@ -271,8 +291,8 @@ impl Reader {
             self.source.close();
         }
         let every = match fault {
-            Fault::Slow(_) => SLOW_LOOK_EVERY.max(self.config.interval),
-            _ => self.config.interval,
+            Fault::Slow(_) => SLOW_LOOK_EVERY.max(self.settings.interval),
+            _ => self.settings.interval,
         };
         self.gauges.looked(fault.condition(&path));
         self.faults.0 = self.faults.0.saturating_add(1);
@@ -471,10 +491,10 @@ impl Reader {
             Some(before) if self.is_known(before, newest)? => Some(before.id),
             _ => None,
         };
-        if let Some(id) = before.filter(|_| !self.is_former || self.config.resumes) {
+        if let Some(id) = before.filter(|_| !self.is_former || self.resumes) {
             return Ok(id);
         }
-        let since = rfc3339(self.config.since);
+        let since = rfc3339(self.since);
         // As SQLite writes it, in whole seconds.
         let by_time = self.source.position_at(&since[..19].replace('T', " "))?;
         Ok(by_time.max(before.unwrap_or(0)))

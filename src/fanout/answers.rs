@@ -92,7 +92,7 @@ impl Fanout {
                 });
                 let state = self.state(gap, None);
                 joined.machines = state.snapshot.machines;
-                subscriber.offer_state(state, self.config.limits.delivery)
+                subscriber.offer_state(state, self.settings.limits.delivery)
             }
         };
         // Whoever does not wait any more is not joined.
@@ -111,7 +111,7 @@ impl Fanout {
         let Some(after) = self.clients[index].behind() else {
             return;
         };
-        let bytes_max = self.config.limits.queue_bytes_max;
+        let bytes_max = self.settings.limits.queue_bytes_max;
         let missed = match self.history.after(after, bytes_max) {
             Past::Batches { batches, complete } => Missed::Batches {
                 batches,
@@ -192,7 +192,7 @@ impl Fanout {
         let (now, epoch) = (Instant::now(), epoch_seconds());
         for row in &found.rows {
             self.beat.step();
-            let applied = self.machines.merge(row, self.config.machine_ttl, now, epoch);
+            let applied = self.machines.merge(row, self.settings.machine_ttl, now, epoch);
             say_applied(&applied);
         }
         for machine in &found.vanished {
@@ -272,7 +272,7 @@ impl Fanout {
                 gap: None,
                 view,
             };
-            again |= client.offer_refresh(state, self.config.limits.delivery);
+            again |= client.offer_refresh(state, self.settings.limits.delivery);
         }
         self.refreshed = Instant::now();
         if again {

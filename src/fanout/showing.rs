@@ -27,7 +27,7 @@ impl Fanout {
                 behind += 1;
                 // Who is behind again soon after it was named is named when it still is.
                 name_if_slow(client);
-                ended |= time >= self.config.max_behind && client.link().end(EndReason::TooSlow);
+                ended |= time >= self.settings.max_behind && client.link().end(EndReason::TooSlow);
             }
         }
         self.gauges.behind.store(behind, Ordering::Relaxed);

@@ -11,6 +11,7 @@
 //! holds it for whoever comes next.
 //! Watched as: `ingest`, a core thread.
 
+use crate::intake::IntakeSettings;
 use crate::intake::event_socket::{BindError, EventSocket, PathLock, PathState};
 use crate::intake::gauges::IngestGauges;
 use crate::intake::receiver::Receiver;
@@ -20,6 +21,7 @@ use crate::liveness::operation::Operation;
 use crate::process::clock::{pause, timespec};
 use crate::process::locks::try_lock;
 use crate::process::stop::Stop;
+use crate::process::threads::{self, CORE_STACK_BYTES, Obituaries, ThreadHandle};
 use crate::process::waits;
 use crate::process::words::{count, pick};
 use rustix::buffer::spare_capacity;
@@ -70,13 +72,14 @@ pub struct Ingest {
 }
 
 impl Ingest {
-    /// Ready to run with a receiver that nobody uses yet, whose socket's file has permissions `mode`.
+    /// Ready to run with a receiver that nobody uses yet, whose socket's path is ours by `lock`.
     ///
     /// # Errors
     /// Out of memory.
     pub fn new(
         receiver: Arc<Mutex<Receiver>>,
-        (lock, mode): (PathLock, u32),
+        lock: PathLock,
+        settings: IntakeSettings,
         gauges: Arc<IngestGauges>,
         beat: &'static Beat,
         stop: Stop,
@@ -91,7 +94,7 @@ impl Ingest {
             sleep,
             sockets,
             _lock: lock,
-            mode,
+            mode: settings.socket_mode,
             gauges,
             beat,
             stop,
@@ -100,8 +103,16 @@ impl Ingest {
         })
     }
 
+    /// Starts the thread. `obituaries` gets its name when it ends.
+    ///
+    /// # Errors
+    /// The host refuses another thread.
+    pub fn start(self, obituaries: Obituaries) -> io::Result<ThreadHandle<()>> {
+        threads::spawn("ingest", CORE_STACK_BYTES, Some(obituaries), move || self.run())
+    }
+
     /// The thread's body.
-    pub fn run(mut self) {
+    fn run(mut self) {
         self.beat.adopt();
         let receiver = Arc::clone(&self.receiver);
         if let Some(receiver) = self.try_lock(&receiver) {
@@ -386,20 +397,21 @@ mod tests {
         let beats = beats();
         let stop = Stop::new().unwrap();
         let bell = Bell::new().unwrap();
-        let (tx, rx, _gauge) = intake(
-            INTAKE_BYTES_MAX,
-            (beats.fanout, bell.clone()),
-            Duration::from_millis(1),
-            stop.clone(),
-        );
+        let settings = IntakeSettings {
+            queue_bytes_max: INTAKE_BYTES_MAX,
+            patience: Duration::from_millis(1),
+            event_bytes_max: 1024,
+            socket_mode: 0o600,
+        };
+        let (tx, rx, _gauge) = intake(settings, beats.fanout, bell.clone(), stop.clone());
         let mut fanout = FanoutSleep::new(bell).unwrap();
         let socket = EventSocket::bind(&path, 0o600).unwrap();
         let gauges = Arc::new(IngestGauges::default());
-        let receiver = Receiver::new(socket, 1024, tx, Arc::clone(&gauges), &fanout).unwrap();
+        let receiver = Receiver::new(socket, settings, tx, Arc::clone(&gauges), &fanout).unwrap();
         let receiver = Arc::new(Mutex::new(receiver));
         fanout.receive_with(&receiver);
-        let sockets = (lock(&path).unwrap(), 0o600);
-        let ingest = Ingest::new(receiver, sockets, gauges, beats.ingest, stop.clone()).unwrap();
+        let lock = lock(&path).unwrap();
+        let ingest = Ingest::new(receiver, lock, settings, gauges, beats.ingest, stop.clone()).unwrap();
         Ready {
             _folder: folder,
             ingest,

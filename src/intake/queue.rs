@@ -1,5 +1,6 @@
 //! The one queue between receiving and `fanout`, bounded by entries and by bytes.
 
+use crate::intake::IntakeSettings;
 use crate::liveness::beat::Beat;
 use crate::process::bell::Bell;
 use crate::process::clock::pause;
@@ -94,31 +95,32 @@ pub enum Pushed {
 }
 
 /// Makes the queue. `consumer` is the beat of `fanout`, whose progress decides whether waiting makes sense, and the bell
-/// that wakes it. It holds `bytes_max` bytes of events.
+/// that wakes it.
 pub fn intake(
-    bytes_max: usize,
-    consumer: (&'static Beat, Bell),
-    patience: Duration,
+    settings: IntakeSettings,
+    consumer: &'static Beat,
+    bell: Bell,
     stop: Stop,
 ) -> (IntakeTx, IntakeRx, IntakeGauge) {
-    intake_of((INTAKE_LEN_MAX, bytes_max), consumer, patience, stop)
+    intake_of(INTAKE_LEN_MAX, settings, consumer, bell, stop)
 }
 
 fn intake_of(
-    (len_max, bytes_max): (usize, usize),
-    (consumer, bell): (&'static Beat, Bell),
-    patience: Duration,
+    len_max: usize,
+    settings: IntakeSettings,
+    consumer: &'static Beat,
+    bell: Bell,
     stop: Stop,
 ) -> (IntakeTx, IntakeRx, IntakeGauge) {
     let (tx, rx) = bounded(len_max);
     let room = Arc::new(Room::default());
     let sender = IntakeTx {
         tx,
-        bytes_max,
+        bytes_max: settings.queue_bytes_max,
         room: Arc::clone(&room),
         consumer,
         bell,
-        patience,
+        patience: settings.patience,
         stop,
         deadline: None,
         lost: 0,
@@ -307,9 +309,15 @@ mod tests {
     fn small(len: usize) -> (IntakeTx, IntakeRx, &'static Beat) {
         let beat = beats().fanout;
         let (tx, rx, _gauge) = intake_of(
-            (len, INTAKE_BYTES_MAX),
-            (beat, Bell::new().unwrap()),
-            PATIENCE,
+            len,
+            IntakeSettings {
+                queue_bytes_max: INTAKE_BYTES_MAX,
+                patience: PATIENCE,
+                event_bytes_max: 1024,
+                socket_mode: 0o600,
+            },
+            beat,
+            Bell::new().unwrap(),
             Stop::new().unwrap(),
         );
         (tx, rx, beat)

@@ -8,6 +8,7 @@
 //! empty queue; `ingest` tries it again and again. Neither waits for the other longer than a look, and either alone keeps
 //! the stream going, unless the other one hangs with the lock in hand.
 
+use crate::intake::IntakeSettings;
 use crate::intake::event_socket::EventSocket;
 use crate::intake::gauges::IngestGauges;
 use crate::intake::queue::{IntakeTx, Pushed};
@@ -62,13 +63,13 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Receives from `socket` into `intake`, with room for events of so many bytes, once it was told to start.
+    /// Receives from `socket` into `intake`, once it was told to start.
     ///
     /// # Errors
     /// Out of descriptors or memory.
     pub fn new(
         socket: EventSocket,
-        event_bytes_max: usize,
+        settings: IntakeSettings,
         intake: IntakeTx,
         gauges: Arc<IngestGauges>,
         fanout: &FanoutSleep,
@@ -76,7 +77,7 @@ impl Receiver {
         Ok(Receiver {
             socket: Arc::new(socket),
             former: Vec::new(),
-            batch: DatagramBatch::new(BATCH_LEN, event_bytes_max),
+            batch: DatagramBatch::new(BATCH_LEN, settings.event_bytes_max),
             intake: Some(intake),
             gauges,
             next_socket: 0,

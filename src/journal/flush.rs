@@ -13,6 +13,7 @@ use crate::liveness::beat::Beat;
 use crate::liveness::drill;
 use crate::liveness::operation::Operation;
 use crate::process::stop::Stop;
+use crate::process::threads::{self, CORE_STACK_BYTES, ThreadHandle};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::fs::File;
 use std::io;
@@ -50,7 +51,7 @@ struct State {
 }
 
 /// Makes both ends.
-pub fn flusher((beat, stop): (&'static Beat, Stop)) -> (FlushTx, Flusher) {
+pub fn flusher(beat: &'static Beat, stop: Stop) -> (FlushTx, Flusher) {
     let (tx, rx) = bounded(QUEUE);
     let state = Arc::new(State::default());
     let flusher = Flusher {
@@ -91,8 +92,16 @@ impl FlushTx {
 }
 
 impl Flusher {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The host refuses another thread.
+    pub fn start(self) -> io::Result<ThreadHandle<()>> {
+        threads::spawn("journal-sync", CORE_STACK_BYTES, None, move || self.run())
+    }
+
     /// The thread's body.
-    pub fn run(self) {
+    fn run(self) {
         self.beat.adopt();
         loop {
             drill::obey(self.beat);

@@ -62,7 +62,7 @@ pub struct WriteError {
 
 impl Store {
     /// A journal in `folder`, which has these segments.
-    pub fn new(folder: PathBuf, limits: Limits, (epoch, segments): (Epoch, Vec<Segment>), flush: FlushTx) -> Store {
+    pub fn new(folder: PathBuf, limits: Limits, epoch: Epoch, segments: Vec<Segment>, flush: FlushTx) -> Store {
         Store {
             folder,
             limits,
@@ -491,8 +491,8 @@ mod tests {
     /// Nobody flushes: it does so itself when the queue is full.
     fn store(folder: &tempfile::TempDir, limits: Limits) -> Store {
         let path = folder.path().to_owned();
-        let (flush, _) = flusher((beats().journal_sync, Stop::new().unwrap()));
-        Store::new(path.clone(), limits, (Epoch::new(), list(&path).unwrap()), flush)
+        let (flush, _) = flusher(beats().journal_sync, Stop::new().unwrap());
+        Store::new(path.clone(), limits, Epoch::new(), list(&path).unwrap(), flush)
     }
 
     /// Writes events `from..to`, each for itself.

@@ -3,7 +3,7 @@
 use super::*;
 use crate::journal::segments::{list, segment_name};
 use crate::liveness::beats::tests::beats;
-use crate::process::threads::{self, ThreadHandle};
+use crate::process::threads::ThreadHandle;
 use crate::stream::batch::BatchBuilder;
 use crate::stream::history::Past;
 use serde_json::Value;
@@ -284,15 +284,16 @@ struct Running {
 
 fn opened(folder: &tempfile::TempDir, limits: Limits, stop: &Stop) -> Result<Opened, JournalError> {
     let beats = beats();
-    let ours = (beats.journal, beats.journal_sync, stop.clone());
-    Journal::open(folder.path(), limits, HISTORY_BYTES, ours)
+    let settings = JournalSettings {
+        folder: folder.path().to_owned(),
+        limits,
+        history_bytes: HISTORY_BYTES,
+    };
+    Journal::open(&settings, beats.journal, beats.journal_sync, stop.clone())
 }
 
 fn run(journal: Journal, flusher: Flusher) -> [ThreadHandle<()>; 2] {
-    [
-        threads::spawn("journal", 256 * 1024, None, move || journal.run()).unwrap(),
-        threads::spawn("journal-sync", 256 * 1024, None, move || flusher.run()).unwrap(),
-    ]
+    [journal.start().unwrap(), flusher.start().unwrap()]
 }
 
 fn join(threads: [ThreadHandle<()>; 2]) {

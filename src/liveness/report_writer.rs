@@ -15,6 +15,7 @@ use crate::liveness::operation::Operation;
 use crate::process::clock::{pause, timespec};
 use crate::process::locks::{lock, try_lock};
 use crate::process::stop::Stop;
+use crate::process::threads::{self, CORE_STACK_BYTES, ThreadHandle};
 use crate::process::waits;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use std::io;
@@ -65,7 +66,7 @@ impl Reports {
     ///
     /// # Errors
     /// The process or the host is out of descriptors.
-    pub fn new(path: PathBuf, (beat, stop): (&'static Beat, Stop)) -> io::Result<(Reports, ReportWriter)> {
+    pub fn new(path: PathBuf, beat: &'static Beat, stop: Stop) -> io::Result<(Reports, ReportWriter)> {
         let reports = Reports(Arc::new(Inner {
             path: path.clone(),
             left: Mutex::new(Vec::with_capacity(LEFT_BYTES_MAX)),
@@ -143,8 +144,16 @@ pub struct ReportWriter {
 }
 
 impl ReportWriter {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The host refuses another thread.
+    pub fn start(self) -> io::Result<ThreadHandle<()>> {
+        threads::spawn("reports", CORE_STACK_BYTES, None, move || self.run())
+    }
+
     /// The thread's body.
-    pub fn run(mut self) {
+    fn run(mut self) {
         self.beat.adopt();
         self.open();
         loop {
@@ -220,7 +229,7 @@ mod tests {
 
     fn writer_to(path: &Path) -> (Reports, ReportWriter, Stop) {
         let stop = Stop::new().unwrap();
-        let (reports, writer) = Reports::new(path.to_owned(), (beats().reports, stop.clone())).unwrap();
+        let (reports, writer) = Reports::new(path.to_owned(), beats().reports, stop.clone()).unwrap();
         (reports, writer, stop)
     }
 
@@ -237,7 +246,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("hang-emergency.log");
         let (reports, writer, stop) = writer_to(&path);
-        let thread = crate::process::threads::spawn("reports", 256 * 1024, None, move || writer.run()).unwrap();
+        let thread = writer.start().unwrap();
         assert_eq!(reports.leave(b"head\n"), 5);
         assert_eq!(settled(&reports), Written::Yes);
         reports.leave(b"stacks\n");

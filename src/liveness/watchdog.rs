@@ -26,10 +26,12 @@ use crate::liveness::voice::Voice;
 use crate::process::clock::timespec;
 use crate::process::stop::Stop;
 use crate::process::systemd::Notifier;
+use crate::process::threads::{self, ThreadHandle};
 use crate::process::waits;
 use crate::process::words::{count, pick};
 use log::Level;
 use rustix::event::{PollFd, PollFlags, poll};
+use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -59,12 +61,26 @@ pub enum OnHang {
 }
 
 /// Settings of the watchdog.
-#[derive(Debug)]
-pub struct WatchdogConfig {
+#[derive(Clone, Copy, Debug)]
+pub struct WatchdogSettings {
     pub hang_timeout: Duration,
     pub on_hang: OnHang,
     /// A client's thread waits for work until its next ping is due.
     pub ping_interval: Duration,
+}
+
+/// Symbols are looked up on this stack, by code that recurses; only touched pages count.
+const STACK_BYTES: usize = 4 * 1024 * 1024;
+
+/// How the watchdog tells of what it sees.
+#[derive(Debug)]
+pub struct Ways {
+    /// To people, line by line.
+    pub voice: Voice,
+    /// To people, with the place of every thread.
+    pub reporter: Reporter,
+    /// To the service manager: that the server is alive.
+    pub notifier: Arc<Notifier>,
 }
 
 /// What is remembered of one beat.
@@ -106,19 +122,25 @@ type Changed = (&'static Beat, Change);
 impl Watchdog {
     /// Ready to run.
     pub fn new(
-        config: &WatchdogConfig,
+        settings: &WatchdogSettings,
         beats: &'static Beats,
         backlogs: Vec<Backlog>,
-        (voice, reporter, notifier): (Voice, Reporter, Arc<Notifier>),
-        (demand, stop): (Demand, Stop),
+        ways: Ways,
+        demand: Demand,
+        stop: Stop,
     ) -> Watchdog {
+        let Ways {
+            voice,
+            reporter,
+            notifier,
+        } = ways;
         let mut clients = Vec::new();
         clients.reserve_exact(beats.clients.room());
         Watchdog {
             beats,
-            limits: Limits::new(config.hang_timeout),
-            on_hang: config.on_hang,
-            ping_interval: config.ping_interval,
+            limits: Limits::new(settings.hang_timeout),
+            on_hang: settings.on_hang,
+            ping_interval: settings.ping_interval,
             backlogs,
             permanent: vec![Entry::default(); beats.permanent().len()],
             clients,
@@ -134,8 +156,16 @@ impl Watchdog {
         }
     }
 
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The host refuses another thread.
+    pub fn start(self) -> io::Result<ThreadHandle<()>> {
+        threads::spawn("watchdog", STACK_BYTES, None, move || self.run())
+    }
+
     /// The thread's body.
-    pub fn run(mut self) {
+    fn run(mut self) {
         self.beats.watchdog.adopt();
         self.reporter.prepare(&mut self.voice);
         self.looked = Instant::now();

@@ -11,6 +11,7 @@
 use crate::process::procfs::{ProcessName, has_file_open, process_name};
 use crate::process::safe_open;
 use crate::process::stop::Stop;
+use crate::process::threads::{self, CORE_STACK_BYTES, ThreadHandle};
 use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, TrySendError, bounded};
 use std::fmt;
 use std::fs::{self, File, TryLockError};
@@ -63,8 +64,12 @@ impl Slot {
 /// What the thread is about to do, for its beat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
+    /// The thread has begun.
+    Begun,
     Waiting,
     Writing,
+    /// The thread's work is over.
+    Ended,
 }
 
 /// Writing that failed is tried again after this long, or with newer content.
@@ -99,6 +104,22 @@ struct Keeping {
     failed_at: Option<Instant>,
     /// The sender is gone: nothing newer will come.
     over: bool,
+}
+
+/// Starts thread `files`, which runs [`keep`]. `show` is called at its beginning and its end too.
+///
+/// # Errors
+/// The host refuses another thread.
+pub fn start(
+    files: Vec<KeptFile>,
+    stop: Stop,
+    mut show: impl FnMut(Phase) + Send + 'static,
+) -> io::Result<ThreadHandle<()>> {
+    threads::spawn("files", CORE_STACK_BYTES, None, move || {
+        show(Phase::Begun);
+        keep(files, &stop, &mut show);
+        show(Phase::Ended);
+    })
 }
 
 /// The thread's body: writes what comes through each file's slot to its path, until all [`Slot`]s are dropped or `stop`

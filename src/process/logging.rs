@@ -21,6 +21,7 @@ use crate::process::log_sinks::terminal::Terminal;
 use crate::process::log_sinks::{SinkLosses, WholeLines};
 use crate::process::pile::{Pile, Taken};
 use crate::process::stop::Stop;
+use crate::process::threads::{self, CORE_STACK_BYTES, ThreadHandle};
 use crate::process::visible::judged;
 use crate::process::waits;
 use crate::process::words::{count, pick};
@@ -372,6 +373,18 @@ impl fmt::Debug for LogThread {
 }
 
 impl LogThread {
+    /// Starts thread `log`, which runs [`LogThread::run`]. `show` is called at its beginning and its end too.
+    ///
+    /// # Errors
+    /// The host refuses another thread.
+    pub fn start(self, mut show: impl FnMut(Phase) + Send + 'static) -> io::Result<ThreadHandle<()>> {
+        threads::spawn("log", CORE_STACK_BYTES, None, move || {
+            show(Phase::Begun);
+            self.run(&mut show);
+            show(Phase::Ended);
+        })
+    }
+
     /// Writes lines until [`LogControl::stop`]; `show` is called before every wait and every write.
     pub fn run(mut self, mut show: impl FnMut(Phase)) {
         loop {

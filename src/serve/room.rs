@@ -5,7 +5,7 @@
 //! here so that all of it together stays below the limit: the history and the clients' queues are made smaller, and no more
 //! connections are taken than have room. Runs on `main`, before any other thread.
 
-use crate::client::accept::CLIENT_STACK_BYTES;
+use crate::client::handshake::STACK_BYTES;
 use crate::config::Config;
 use crate::intake::queue::INTAKE_BYTES_MAX;
 use crate::journal::queue::QUEUE_BYTES;
@@ -13,7 +13,6 @@ use crate::liveness::stacks::arena;
 use crate::process::heap::{self, HEAP_BYTES};
 use crate::process::limits::{self, ClientRoom};
 use crate::process::values::show_size;
-use crate::serve::StartError;
 
 const MIB: u64 = 1024 * 1024;
 /// Stacks of all threads but those of connections (14 of 1 MiB, `watchdog`'s 4 MiB, four requests at the admin socket), and
@@ -24,7 +23,7 @@ const RESERVE_BYTES: u64 = 20 * MIB;
 /// Of a connection besides the stack that we ask for: a guard page, the standard library's stack for handlers of signals
 /// with its own guard, and what its thread and the others keep of it. 283 KiB were measured in all; some processors need
 /// larger stacks for handlers.
-const CONNECTION_BYTES: u64 = CLIENT_STACK_BYTES as u64 + 40 * 1024;
+const CONNECTION_BYTES: u64 = STACK_BYTES as u64 + 40 * 1024;
 /// The least that a client's queue must have; with less, events of some KiB would have every client catch up all the time.
 const QUEUE_BYTES_LEAST: u64 = 64 * 1024;
 /// With less than this for received events, clients and history together there is no use in starting: it is 2.4 MiB of
@@ -94,7 +93,7 @@ impl From<ClientRoom> for Room {
 ///
 /// # Errors
 /// The address space is too small.
-pub(super) fn fit(config: &mut Config) -> Result<(Room, Option<Clipped>), StartError> {
+pub(super) fn fit(config: &mut Config) -> Result<(Room, Option<Clipped>), TooSmall> {
     let mut room = Room::from(limits::client_room(limits::raise_descriptors()));
     let Some(limit) = limits::address_space() else {
         return Ok((room, None));
@@ -102,7 +101,7 @@ pub(super) fn fit(config: &mut Config) -> Result<(Room, Option<Clipped>), StartE
     heap::spare_addresses(heaps(limit));
     // As much as the program itself takes where /proc does not tell.
     let taken = limits::addresses_taken().unwrap_or(16 * MIB);
-    let division = Division::new(limit, taken, config, room.clients).map_err(StartError::Addresses)?;
+    let division = Division::new(limit, taken, config, room.clients)?;
     room.clients.by_addresses = division.connections;
     // Both are at most what they were, a usize.
     room.intake_bytes = division.intake_bytes as usize;

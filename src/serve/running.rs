@@ -1,6 +1,5 @@
 //! The server's time between start and stop: signals, and threads that end although nobody asked them to.
 
-use super::{LOOK, Server};
 use crate::config::{Config, SETTINGS};
 use crate::liveness::beat::Beat;
 use crate::liveness::drill;
@@ -11,6 +10,7 @@ use crate::process::refusal::Refusal;
 use crate::process::signals::{Heard, StopSignals};
 use crate::process::systemd::Notifier;
 use crate::process::threads::{self, CORE_STACK_BYTES};
+use crate::serve::server::Server;
 use crate::web::origin::AllowedOrigins;
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use std::io;
@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 /// Reads the settings as at the start: the same arguments, and the file as it is now.
 pub type Reread = fn() -> Result<Config, String>;
 
+/// How often `main` looks whether a core thread has ended.
+const LOOK: Duration = Duration::from_millis(250);
 /// After this long a file of settings that is still being read is said to give no answer.
 const READ_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -149,7 +151,7 @@ pub(super) fn run_until_stopped(
 ) -> ExitStatus {
     let mut told = false;
     let cause = loop {
-        told = told || tell_ready(notifier, &server.status);
+        told = told || tell_ready(notifier, server.status());
         let doing = beat.begin(Operation::Waiting);
         let heard = signals.wait(LOOK);
         drop(doing);

@@ -1,12 +1,11 @@
 //! The two sockets of the server: opened, or taken from who passed them.
 
-use crate::admin::place::Bound;
 use crate::config::{Config, SETTINGS};
 use crate::intake::event_socket::{self, EventSocket, PathLock};
 use crate::process::limits::{self, ClientRoom};
 use crate::process::passed_sockets::PassedSockets;
 use crate::process::words::count;
-use crate::serve::{StartError, resource};
+use crate::serve::start_error::{StartError, resource};
 use rustix::net::{listen, sockopt};
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
@@ -24,8 +23,6 @@ pub(super) struct Sockets {
     /// The one that was passed. Our own is bound when there is somebody to receive: see [`bind_events`].
     pub(super) passed_events: Option<EventSocket>,
     pub(super) path_lock: PathLock,
-    /// Made apart from [`open`], which has not claimed everything that can be taken then.
-    pub(super) admin: Option<Bound>,
 }
 
 /// Opens what was not passed, but for the event socket, whose path is only claimed. What was passed takes the place of the
@@ -55,7 +52,6 @@ pub(super) fn open(config: &mut Config, passed: PassedSockets) -> Result<Sockets
         send_buffer_bytes,
         passed_events,
         path_lock,
-        admin: None,
     })
 }
 

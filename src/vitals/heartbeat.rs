@@ -20,12 +20,14 @@ use crate::process::heap;
 use crate::process::logging::{LogControl, SELF_PACED};
 use crate::process::procfs::own_threads;
 use crate::process::stop::Stop;
+use crate::process::threads::{self, CORE_STACK_BYTES, ThreadHandle};
 use crate::process::waits;
 use crate::process::words::count;
 use crate::vitals::health::{Finding, Vitals, object};
 use crate::vitals::pulse::{Pulse, Totals};
 use rustix::event::{PollFd, PollFlags, poll};
 use serde_json::Value;
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -40,7 +42,7 @@ const CLIENTS_LEFT_MANY: u64 = 100;
 
 /// Settings of the heartbeat.
 #[derive(Clone, Copy, Debug)]
-pub struct HeartbeatConfig {
+pub struct HeartbeatSettings {
     /// From one line to the next.
     pub interval: Duration,
     /// Where HTTP and WebSocket are served, for the status file.
@@ -50,7 +52,7 @@ pub struct HeartbeatConfig {
 /// The thread's own things.
 #[derive(Debug)]
 pub struct Heartbeat {
-    config: HeartbeatConfig,
+    settings: HeartbeatSettings,
     vitals: Arc<Vitals>,
     /// Of the status file, if there is one.
     slot: Option<Slot>,
@@ -73,14 +75,15 @@ const STOPPED: &str = "stopped";
 impl Heartbeat {
     /// Ready to run. Everything is counted from 0, and from now.
     pub fn new(
-        config: HeartbeatConfig,
+        settings: HeartbeatSettings,
         vitals: Arc<Vitals>,
         slot: Option<Slot>,
         beat: &'static Beat,
-        (stop, stopping): (Stop, Stop),
+        stop: Stop,
+        stopping: Stop,
     ) -> Heartbeat {
         Heartbeat {
-            config,
+            settings,
             vitals,
             slot,
             beat,
@@ -97,24 +100,32 @@ impl Heartbeat {
         }
     }
 
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The host refuses another thread.
+    pub fn start(self) -> io::Result<ThreadHandle<()>> {
+        threads::spawn("heartbeat", CORE_STACK_BYTES, None, move || self.run())
+    }
+
     /// The thread's body.
-    pub fn run(mut self) {
+    fn run(mut self) {
         self.beat.adopt();
         // At once, so that nobody takes the file of a former run for ours.
         let started = self.measure("ok", &Finding::none(), self.counted_at);
         self.leave(&started, &Finding::none());
-        let mut due = self.counted_at + self.config.interval;
+        let mut due = self.counted_at + self.settings.interval;
         loop {
             self.wait_until(due);
             if self.stop.requested() {
                 break;
             }
             self.say();
-            due += self.config.interval;
+            due += self.settings.interval;
             let now = Instant::now();
             // After a time in which this process did not run, one line, not one for each that is missing.
             if due <= now {
-                due = now + self.config.interval;
+                due = now + self.settings.interval;
             }
         }
         self.number += 1;
@@ -217,9 +228,9 @@ impl Heartbeat {
         let ours: [(&str, Value); 6] = [
             ("written_at", now.into()),
             ("written_at_rfc3339", rfc3339(now).into()),
-            ("interval_seconds", self.config.interval.as_secs_f64().into()),
+            ("interval_seconds", self.settings.interval.as_secs_f64().into()),
             ("pid", std::process::id().into()),
-            ("address", self.config.address.to_string().into()),
+            ("address", self.settings.address.to_string().into()),
             ("event_socket_path", path.into()),
         ];
         let mut fields = self.vitals.fields(pulse.status, finding);

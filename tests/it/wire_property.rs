@@ -19,7 +19,7 @@ use threadcast::outbox::link::Delivery;
 use threadcast::process::limits::{client_room, raise_descriptors};
 use threadcast::process::passed_sockets::PassedSockets;
 use threadcast::process::systemd::Notifier;
-use threadcast::serve::{Progress, Server};
+use threadcast::serve::{Given, Progress, Server};
 use threadcast::web::origin::AllowedOrigins;
 
 /// Events per run. So small windows make TCP wait for its own timers, so that more of them would take long.
@@ -65,9 +65,15 @@ fn run(delivery: Delivery, mut rng: Rng) {
         snapshot: config.slow_snapshot,
     };
     let beats = Beats::new(limits, room.clients() + room.spare());
-    let manager = (PassedSockets::default(), Arc::new(Notifier::silent()));
-    let beside = (&Progress::new(&config), AllowedOrigins::default());
-    let server = Server::start(config.clone(), manager, room.into(), beats, None, beside).unwrap();
+    let given = Given {
+        passed: PassedSockets::default(),
+        notifier: Arc::new(Notifier::silent()),
+        room: room.into(),
+        beats,
+        log: None,
+        origins: AllowedOrigins::default(),
+    };
+    let server = Server::start(config.clone(), given, &Progress::new(&config)).unwrap();
     let address = server.address();
     let published = Arc::new(AtomicBool::new(false));
     let seen: Vec<Arc<AtomicUsize>> = (0..STEADY).map(|_| Arc::default()).collect();
