@@ -8,7 +8,7 @@ pub mod head;
 pub mod target;
 
 pub use answer::Answer;
-pub use head::Head;
+pub use head::{HEAD_BYTES_MAX, Head};
 
 use crate::process::clock::timespec;
 use crate::process::stop::Stop;
@@ -21,8 +21,6 @@ use std::time::{Duration, Instant};
 
 /// A head must be there in whole after this long; browsers need milliseconds.
 pub const HEAD_DEADLINE: Duration = Duration::from_secs(5);
-/// Longest head; as much as common servers take.
-pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// How long an answer may take.
 #[derive(Clone, Copy, Debug)]
 pub struct AnswerBounds {

@@ -119,6 +119,34 @@ fn paths_of(module: &str, text: &str, modules: &BTreeMap<String, String>) -> BTr
     found
 }
 
+/// Every module that `text`, that of `module`, names.
+fn all_paths(module: &str, text: &str, modules: &BTreeMap<String, String>) -> BTreeSet<String> {
+    let mut paths = paths_of(module, text, modules);
+    paths.extend(declared(module, text, modules));
+    paths
+}
+
+/// The modules that `text` declares and names without `crate::`, as `mod part;` and `part::item()` do.
+fn declared(module: &str, text: &str, modules: &BTreeMap<String, String>) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for line in text.lines() {
+        let line = line.strip_prefix("pub ").unwrap_or(line);
+        let Some(part) = line.strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';')) else {
+            continue;
+        };
+        let start = format!("{part}::");
+        let is_named = text.match_indices(&start).any(|(at, _)| {
+            let before = &text[..at];
+            !before.ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':')
+        });
+        let part = format!("{module}::{part}");
+        if is_named && modules.contains_key(&part) {
+            found.insert(part);
+        }
+    }
+    found
+}
+
 fn uses(folder: &Path) -> Uses {
     let modules = modules(folder);
     assert!(modules.len() > 10, "{}", folder.display());
@@ -126,7 +154,7 @@ fn uses(folder: &Path) -> Uses {
         .iter()
         // The roots of the crates declare the rooms.
         .filter(|(module, _)| !["lib", "main"].contains(&module.as_str()))
-        .map(|(module, text)| (module.clone(), paths_of(module, text, &modules)))
+        .map(|(module, text)| (module.clone(), all_paths(module, text, &modules)))
         .collect()
 }
 
@@ -220,7 +248,10 @@ fn an_arrow_that_runs_up_and_a_circle_are_seen() {
     };
     let modules = modules(&[
         ("above", "use crate::{below::{self, Item}, beside};\n"),
-        ("below", "/// See [`crate::above::Thing`].\nmod part;\n"),
+        (
+            "below",
+            "/// See [`crate::above::Thing`].\nmod part;\npub mod other;\nuse other::Item;\n",
+        ),
         (
             "below::part",
             "use super::Item;\nmod tests {\n    use super::*;\n    use super::super::other;\n}\nlet x = super::other::y();\n",
@@ -230,11 +261,11 @@ fn an_arrow_that_runs_up_and_a_circle_are_seen() {
     ]);
     let uses: Uses = modules
         .iter()
-        .map(|(module, text)| (module.clone(), paths_of(module, text, &modules)))
+        .map(|(module, text)| (module.clone(), all_paths(module, text, &modules)))
         .collect();
     let named = |module: &str| uses[module].iter().map(String::as_str).collect::<Vec<_>>();
     assert_eq!(named("above"), ["below", "beside"]);
-    assert_eq!(named("below"), ["above"]);
+    assert_eq!(named("below"), ["above", "below::other"]);
     assert_eq!(named("below::part"), ["below::other"]);
     assert_eq!(named("below::other"), ["below::part"]);
     let layers = layers("## Layers\n\n| rooms | what |\n|---|---|\n| `above` | a |\n| `beside`, `below` | b |\n");

@@ -6,6 +6,9 @@
 use crate::web::http::answer::Answer;
 use crate::web::http::target::{Target, is_host};
 
+/// Longest head; as much as common servers take.
+pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+
 /// Most header lines of a head.
 const HEADERS_MAX: usize = 64;
 
@@ -49,7 +52,7 @@ impl Head {
 }
 
 /// The head at the beginning of `bytes`; `None` while it is not whole. `bytes` are at most
-/// [`HEAD_BYTES_MAX`](crate::web::http::HEAD_BYTES_MAX), but no length and no content make it panic.
+/// [`HEAD_BYTES_MAX`], but no length and no content make it panic.
 ///
 /// # Errors
 /// The refusal to answer with: 400, 405, 431 or 505, with what is wrong with the head.
