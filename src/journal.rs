@@ -66,7 +66,7 @@ pub const DURABLE_WITHIN: Duration = Duration::from_millis(50);
 const SYNC_AFTER: Duration = Duration::from_millis(DURABLE_WITHIN.as_millis() as u64 / 2);
 /// Most bytes of one write; a batch is at most one event more.
 const WRITE_BYTES_MAX: usize = 1024 * 1024;
-/// How often it is looked whether a flush is done that takes longer than that.
+/// How long between two looks whether a flush is done that takes longer than that.
 const FLUSH_LOOK: Duration = Duration::from_millis(5);
 
 /// What the fan-out goes on from, and where it leaves what it publishes.

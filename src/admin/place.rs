@@ -200,6 +200,8 @@ pub struct Address {
 }
 
 impl Address {
+    /// Makes the address of the socket at `path`, by way of its folder where the path is too long for one.
+    ///
     /// # Errors
     /// The folder of a long path cannot be opened, or the file's own name is too long.
     pub fn of(path: &Path) -> io::Result<Address> {

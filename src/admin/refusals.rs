@@ -18,8 +18,9 @@ const PATIENCE: Duration = Duration::from_millis(50);
 const WAITING_MAX: usize = 16;
 /// Bytes of a request that are read; those of our commands have some 200.
 const HEAD_BYTES_MAX: usize = 4096;
-/// Lines in a row, and how often there may be one more afterwards. The next line says how many got none.
+/// Refusals in a row that get a line each in the log. The next line says how many got none.
 const LINES_MAX: u32 = 5;
+/// After these there may be one more line in this time, 2 s.
 const LINE_EVERY: Duration = Duration::from_secs(2);
 
 /// One peer to be refused.

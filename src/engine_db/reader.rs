@@ -39,13 +39,15 @@ const SLOW_LOOK_EVERY: Duration = Duration::from_secs(30);
 const TURN: Duration = Duration::from_millis(250);
 /// So many looks in a row must see a fault before it is said: a writer may be in the middle of something.
 const LOOKS_BEFORE_WORD: u32 = 2;
-/// Rows in one turn of the fan-out; and names only.
+/// Rows that the fan-out takes in one turn; more would delay the events behind them.
 const ROWS_PER_TURN: usize = 256;
+/// Names of machines whose rows are gone that the fan-out takes in one turn; they are smaller than rows.
 const NAMES_PER_TURN: usize = 2048;
-/// Events in one turn of the fan-out, and their bytes; one event may be larger.
+/// Events that the fan-out takes in one turn.
 const EVENTS_PER_TURN: usize = 64;
+/// Bytes of these events, 64 KiB together; one event may be larger.
 const EVENT_BYTES_PER_TURN: usize = 64 * 1024;
-/// The start of the server waits so long for the first look, so that whoever comes first sees what was there before.
+/// The start of the server waits this long for the first look, so that the first client sees what was there before.
 pub const START_WAIT: Duration = Duration::from_millis(500);
 /// If a process that seems gone has written its row so often, we only cannot see it: it is in a container.
 const ROWS_OF_THE_UNSEEN: u32 = 2;

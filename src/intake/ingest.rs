@@ -40,17 +40,18 @@ const PATH_LOOK: Duration = Duration::from_secs(1);
 const REMIND: Duration = Duration::from_secs(60);
 /// Sockets whose file somebody removed are still drained, because senders stay connected to them; the oldest goes.
 const FORMER_SOCKETS_MAX: usize = 8;
-/// The fan-out receives a handful of datagrams in a few microseconds: so often it is tried again at once,
+/// Tries of the receiver's lock in a row: the fan-out holds it for a few microseconds, for a handful of datagrams.
 const RECEIVER_TRIES: u32 = 64;
-/// and then after this time, because the host may have taken its processor away.
+/// Pause before one last try, 200 µs: the host may have taken the fan-out's processor away while it held the lock.
 const RECEIVER_LOOK: Duration = Duration::from_micros(200);
-/// When stopping, at most this long is waited for a fan-out that stands still with the receiver in hand,
+/// When stopping, wait at most 250 ms for the receiver: a fan-out that keeps it for longer stands still.
 const LAST_TRIES: Duration = Duration::from_millis(250);
-/// at most this long is spent on what the kernel still holds,
+/// When stopping, receive what the kernel still holds for at most 300 ms; the whole stop has a bound.
 const LAST_DRAIN: Duration = Duration::from_millis(300);
-/// and this long on telling the fan-out what was dropped at the very end; it is emptying the queue meanwhile.
+/// When stopping, try for at most 100 ms to tell the fan-out what was dropped at the very end. It is emptying the queue
+/// meanwhile, so there soon is room.
 const LAST_SETTLE: Duration = Duration::from_millis(100);
-/// How finely that is tried.
+/// Pause between two such tries, 1 ms.
 const SETTLE_LOOK: Duration = Duration::from_millis(1);
 /// The epoll key of the stop request.
 const STOP_KEY: u64 = u64::MAX;

@@ -40,8 +40,9 @@ const BATCHES_PER_TURN: usize = 64;
 /// The kernel has told the idle fan-out alone of a datagram, and `ingest` has the lock: most likely it takes that datagram,
 /// but it may have looked before. So the fan-out waits for its bell for so long, and then looks itself.
 const LEFT_LOOK: Duration = Duration::from_millis(2);
-/// The epoll keys of what the fan-out waits for.
+/// The epoll key of the fan-out's bell.
 const BELL_KEY: u64 = 0;
+/// The epoll key of the sockets that the fan-out waits for.
 const DATAGRAMS_KEY: u64 = 1;
 
 /// The sockets, and the queue's end. Whoever has it locked receives.

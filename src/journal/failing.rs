@@ -11,8 +11,9 @@ use crate::stream::event::Seq;
 use std::io;
 use std::time::{Duration, Instant};
 
-/// How often a disk that takes nothing is tried again, and how often that is said.
+/// A disk that takes nothing is tried again once a second, so that at most a second of events is missing needlessly.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
+/// The log says once a minute that it still takes nothing.
 const SAY_EVERY: Duration = Duration::from_secs(60);
 
 /// Nothing can be written.

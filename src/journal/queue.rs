@@ -10,14 +10,17 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
-/// Most batches that wait, and most memory that they hold: a batch may be one event, and a disk that stands still for a
-/// tenth of a second must not cost any. Most of the memory is the history's too.
+/// Most batches that wait: a batch may be one event, and a disk that stands still for a tenth of a second must not cost
+/// any.
 const QUEUE_BATCHES: usize = 65_536;
+/// Most memory that these batches hold, 32 MiB; most of it is the history's too.
 pub const QUEUE_BYTES: usize = 32 * 1024 * 1024;
 
-/// Errors that the system has no number for.
+/// In the place of an error's number: the disk takes nothing, for a reason that the system has no number for.
 const TAKES_NOTHING: i32 = -1;
+/// In the same place: another server holds the folder's lock ([`Displaced::Locked`]).
 const LOCKED: i32 = -2;
+/// In the same place: the folder has what this server has not written ([`Displaced::Foreign`]).
 const FOREIGN: i32 = -3;
 
 /// The fan-out's end of the queue.

@@ -26,8 +26,9 @@ use std::sync::Arc;
 const SKIP_LEAST: u64 = 1 << 32;
 /// A last line that is older, in microseconds (100 days), says that a clock was wrong, and would use up numbers for nothing.
 const SKIP_MICROS_MAX: u64 = 1 << 43;
-/// Largest batch that is made for the history.
+/// Most events of a batch that is made for the history: as many as one turn of the fan-out takes.
 const BATCH_EVENTS_MAX: usize = 512;
+/// Most bytes of such a batch; one event may be larger.
 const BATCH_BYTES_MAX: usize = 256 * 1024;
 
 /// What was found.

@@ -306,7 +306,7 @@ impl Store {
     /// Asks that the disk keep what was written (fdatasync(2)).
     ///
     /// # Errors
-    /// It cannot be asked for. The segment is given up.
+    /// As [`FlushTx::ask`]. The segment is given up.
     pub fn flush(&mut self) -> io::Result<()> {
         let Some(current) = self.current.as_mut().filter(|current| current.unsynced.is_some()) else {
             return Ok(());
@@ -323,7 +323,7 @@ impl Store {
     /// nobody knows then. The segment is given up.
     ///
     /// # Errors
-    /// It has.
+    /// The flush failed, with the error that the disk gave; the caller must begin a new segment.
     pub fn look_after_flush(&mut self) -> io::Result<()> {
         match self.flush.failure() {
             None => Ok(()),

@@ -16,14 +16,16 @@ use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-/// Reports with stacks within an hour, for the server's own threads and for those of clients each; what hangs beyond that is said in a line each, without stacks, so that a thread that
-/// hangs again and again fills no disk.
+/// Reports with stacks within an hour, for the server's own threads and for those of clients each. A hang beyond that
+/// gets one line without stacks, so that a thread that hangs again and again fills no disk.
 const REPORTS_PER_HOUR: u32 = 12;
+/// The window in which reports are counted.
 const HOUR: Duration = Duration::from_secs(3600);
 /// Of the stacks, what the terminal and the log's file get; the emergency file has all.
 const TERMINAL_BYTES_MAX: usize = 256 * 1024;
-/// How long the watchdog looks whether the file has the report, and how often: its own verdicts wait meanwhile.
+/// How long the watchdog waits for the file to have the report: 1 s, because its own verdicts wait meanwhile.
 const FILE_PATIENCE: Duration = Duration::from_secs(1);
+/// Pause between two looks whether the file has it, 20 ms.
 const FILE_LOOK: Duration = Duration::from_millis(20);
 /// Hanging threads that have a line of their own in a report.
 pub(super) const FINDINGS_MAX: usize = 50;

@@ -30,8 +30,9 @@ const TURN: Duration = Duration::from_millis(250);
 /// What may wait for the disk. Untouched memory costs nothing, and it is touched in a hang only.
 const LEFT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// How often, and after what pause, the watchdog tries a lock that the thread holds for moments.
+/// Times that the watchdog tries again a lock that the thread holds for moments: with the pauses between them, 20 ms.
 const TRIES: u32 = 20;
+/// Pause between two such tries, 1 ms: the watchdog must not spin on a host that is short of processors.
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(1);
 
 /// Where the watchdog leaves what it reports.

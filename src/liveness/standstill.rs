@@ -10,8 +10,9 @@ const RUNNABLE_PART: u32 = 2;
 /// Of a thread that could run: with less than this part of the time on a processor it is starved.
 const STARVED_PART: u32 = 10;
 
-/// One that waits again and again may be met awake; so it is looked at so often, with so much time between.
+/// Looks at one thread: one that waits again and again may be met awake.
 const LOOKS: u32 = 20;
+/// Pause between two of these looks, 1 ms: all of them together delay a report by 20 ms.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 
 /// A thread's times at one moment.

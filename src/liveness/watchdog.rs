@@ -41,13 +41,14 @@ const TURN: Duration = Duration::from_millis(250);
 /// A round that took so much longer than a turn says more about the host, or about whoever suspended this process, than
 /// about the threads: it is void.
 const OVERSLEPT: Duration = Duration::from_millis(500);
-/// Threads that begin to hang within so many rounds of each other are told of together.
+/// Threads that begin to hang within this many rounds of each other share one report.
 const SETTLE_ROUNDS: u32 = 2;
 /// The service manager hears of us so much before its interval is over, because a round may begin late.
 const FEED_EARLY: Duration = Duration::from_millis(500);
 /// Lines about clients that are late or move again, within a window; a fault that stalls one often stalls many, and
 /// outsiders can make clients.
 const CLIENT_LINES_MAX: usize = 20;
+/// Length of that window.
 const CLIENT_LINES_WINDOW: Duration = Duration::from_secs(10);
 
 /// What the server does when a core thread hangs.

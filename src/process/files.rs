@@ -369,7 +369,7 @@ impl LockFile {
     /// Returns whether the locked file is still the one at its path, so that the lock means something to others.
     ///
     /// # Errors
-    /// The file system does not say.
+    /// The file system does not say what stands at the path (EIO, ESTALE, EACCES); the next look may find out.
     pub fn is_at_its_path(&self) -> io::Result<bool> {
         // A file that does not even know itself any more was removed at its server (ESTALE).
         let Ok(ours) = self.file.metadata() else {

@@ -10,9 +10,10 @@ use std::path::Path;
 const DESCRIPTORS_RESERVED: u64 = 64;
 /// Threads that are not connections, ours and what else runs under the same limits.
 const THREADS_RESERVED: u64 = 64;
-/// Connections beyond the clients, for pages and for handshakes under way: an eighth of all, at most so many.
+/// Most connections beyond the clients, for pages and for handshakes under way; they are an eighth of all.
 const SPARE_MAX: u64 = 256;
-/// And so many at least, unless that is more than half: a monitor, a person, and clients that come and are refused.
+/// Fewest connections beyond the clients, unless that is more than half of all: a monitor, a person, and clients that
+/// come and are refused.
 const SPARE_LEAST: u64 = 4;
 /// Mappings that are not thread stacks: the binary, libraries, heaps.
 const MAPPINGS_RESERVED: u64 = 1024;

@@ -92,7 +92,9 @@ impl PassedError {
     }
 }
 
+/// What messages call a socket that events can come from.
 const DATAGRAMS: &str = "Unix datagram socket";
+/// What messages call a socket that clients can connect to.
 const LISTENER: &str = "TCP socket that listens";
 
 impl PassedSockets {

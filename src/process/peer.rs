@@ -19,7 +19,7 @@ const GROUPS_MAX: usize = 65_536;
 /// Who has connected, or listens (SO_PEERCRED).
 ///
 /// # Errors
-/// It is no Unix stream socket, or nobody is there.
+/// The descriptor is no Unix stream socket, or it has no peer; the caller must not let such a peer act.
 pub fn credentials(socket: impl AsFd) -> io::Result<Peer> {
     let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut bytes = size_of::<libc::ucred>() as libc::socklen_t;

@@ -26,11 +26,13 @@ const LINKS_MAX: u32 = 40;
 const TARGET_BYTES_MAX: usize = 4096;
 /// Rights of a new file, less the umask.
 const NEW_FILE: RawMode = 0o644;
-/// Members of its group, and all others, may write.
+/// The members of a file's group may write it.
 const GROUP_WRITES: RawMode = 0o020;
+/// Every user may write a file.
 const OTHERS_WRITE: RawMode = 0o002;
-/// /dev/null and /dev/full, which never make anybody wait (major 1, null(4) and full(4)).
+/// Major and minor number of /dev/null, which never makes anybody wait (null(4)).
 const NULL: (u32, u32) = (1, 3);
+/// Those of /dev/full, which never makes anybody wait either (full(4)).
 const FULL: (u32, u32) = (1, 7);
 
 /// Opens the file at `path` to append to it and to read it; makes it, not its folder, when it is missing.
@@ -137,6 +139,7 @@ pub fn chmod_same(path: &Path, identity: (u64, u64), mode: u32) -> io::Result<()
 
 /// What every file is opened with: it neither waits, nor becomes our terminal, nor is a child's.
 const ALWAYS: OFlags = OFlags::NONBLOCK.union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+/// What a folder on the way is opened with: to look up names in it, never to read it.
 const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// Goes along `path`, and judges each link that is on it.

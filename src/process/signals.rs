@@ -98,7 +98,7 @@ impl StopSignals {
     /// a controlling terminal, which sends it when it closes, and asks for the settings to be read again elsewhere.
     ///
     /// # Errors
-    /// Out of descriptors, or the kernel refuses the handler.
+    /// The process or the host is out of descriptors, or the kernel refuses the handler; the server cannot start then.
     pub fn install() -> io::Result<StopSignals> {
         let (wake, sender) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
@@ -241,7 +241,8 @@ impl EndSignals {
     /// this wish of whoever started us stays in force.
     ///
     /// # Errors
-    /// Out of descriptors, or the kernel refuses a handler.
+    /// The process or the host is out of descriptors, or the kernel refuses a handler; the signals then end the process
+    /// at once.
     pub fn install() -> io::Result<EndSignals> {
         let (wake, sender) = UnixStream::pair()?;
         sender.set_nonblocking(true)?;

@@ -76,7 +76,7 @@ impl Notifier {
     /// Tells that we have begun to stop.
     ///
     /// # Errors
-    /// It did not get through.
+    /// The manager did not take the message; it sees the end when the process ends.
     pub fn stopping(&self) -> io::Result<()> {
         self.send_with_status("STOPPING=1", "stopping: delivering what was received")
     }

@@ -7,12 +7,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Bytes.
+/// A MiB, in bytes.
 pub const MIB: usize = 1024 * 1024;
-/// Bytes.
+/// A GiB, in bytes.
 pub const GIB: usize = 1024 * MIB;
+/// An hour.
 pub const HOUR: Duration = Duration::from_secs(3600);
+/// A day of 24 hours.
 pub const DAY: Duration = Duration::from_secs(24 * 3600);
+/// A leap year, so that a bound of one year takes every year.
 pub const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// sun_path holds 108 bytes with its final zero (unix(7)); `.lock` is put behind the same path.
@@ -21,7 +24,7 @@ const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// Reads a text.
 ///
 /// # Errors
-/// It is empty.
+/// The text is empty; the error says so to the person who gave it.
 pub fn not_empty(text: &str) -> Result<String, String> {
     match text {
         "" => Err("it must not be empty".to_owned()),
@@ -32,7 +35,7 @@ pub fn not_empty(text: &str) -> Result<String, String> {
 /// The path of the event socket's file.
 ///
 /// # Errors
-/// As [`file_path`]; or it is longer than 107 bytes.
+/// As [`file_path`], or the path is longer than 107 bytes; the text says so to the person who gave it.
 pub fn socket_path(path: &OsStr) -> Result<PathBuf, String> {
     let bytes = path.as_bytes();
     if bytes.len() > SOCKET_PATH_BYTES_MAX {
@@ -80,7 +83,7 @@ pub fn number(text: &str, least: u64, most: u64) -> Result<u64, String> {
 /// Reads the permissions of a file, in octal digits.
 ///
 /// # Errors
-/// They are none, or above 0777.
+/// The text is no octal number, or one above 0777; the error says what would be right.
 pub fn octal_mode(text: &str) -> Result<u32, String> {
     let digits = text.strip_prefix("0o").unwrap_or(text);
     match u32::from_str_radix(digits, 8) {
@@ -92,7 +95,7 @@ pub fn octal_mode(text: &str) -> Result<u32, String> {
 /// Reads `true` or `false`.
 ///
 /// # Errors
-/// It is neither.
+/// The text is neither of the two; the error names both.
 pub fn switch(text: &str) -> Result<bool, String> {
     text.parse().map_err(|_| "write true or false".to_owned())
 }

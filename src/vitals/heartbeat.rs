@@ -36,8 +36,8 @@ use std::time::{Duration, Instant};
 
 /// Longest single wait for the clock.
 const TURN: Duration = Duration::from_millis(250);
-/// When so many clients have left, and no more than that are still there, what they needed is given back to the system.
-/// Fewer leave a few MiB, which the next ones use again.
+/// When this many clients have left, and no more than that are still there, the memory that they needed goes back to the
+/// system. Fewer leave a few MiB, which the next ones use again.
 const CLIENTS_LEFT_MANY: u64 = 100;
 
 /// Settings of the heartbeat.
@@ -68,8 +68,9 @@ pub struct Heartbeat {
     given_back_at: u64,
 }
 
-/// What the status file says besides the verdicts of `/health`.
+/// What the status file says, besides the verdicts of `/health`, from the wish to end on.
 const STOPPING: &str = "stopping";
+/// What it says when the stop is over.
 const STOPPED: &str = "stopped";
 
 impl Heartbeat {

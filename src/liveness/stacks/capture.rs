@@ -45,10 +45,15 @@ struct Copy {
     stack: [u8; STACK_BYTES_MAX],
 }
 
+/// Phase of a slot: nobody uses it.
 const FREE: u32 = 0;
+/// Phase: the question is asked, and its thread has not begun to copy.
 const ASKED: u32 = 1;
+/// Phase: the thread copies.
 const COPYING: u32 = 2;
+/// Phase: the copy is whole.
 const DONE: u32 = 3;
+/// The bits of [`Slot::state`] that have the phase.
 const PHASE: u32 = 3;
 
 // SAFETY: `copy` is written by the one handler that moved `state` from ASKED to COPYING, until it stores DONE (release).
@@ -77,7 +82,7 @@ static ASKING: AtomicBool = AtomicBool::new(false);
 /// Installs the handler.
 ///
 /// # Errors
-/// What sigaction(2) reports.
+/// The kernel refuses the handler (sigaction(2)): there can be no stacks then, and the caller reports without them.
 pub(super) fn install() -> io::Result<()> {
     // SAFETY: getpid cannot fail. An all-zero sigaction is valid; the handler has the signature that SA_SIGINFO asks
     // for, is async-signal-safe, and stays for the life of the process.

@@ -43,7 +43,7 @@ impl std::fmt::Display for Refused {
 /// Finds out by which way memory can be read, and opens the file if that is the one. Not for a handler of a signal.
 ///
 /// # Errors
-/// There is none; [`read`] then reads nothing.
+/// The host allows neither of the two; the text says so, and [`read`] then reads nothing.
 pub(super) fn prepare() -> Result<(), Refused> {
     let call = match probe(read_by_call) {
         Ok(()) => return Ok(()),

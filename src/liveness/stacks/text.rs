@@ -9,8 +9,9 @@ use std::time::Duration;
 /// After so many bytes further entries have no frames any more, only their heads: 1 MiB holds some 500 different stacks
 /// and is what an operator can still attach to a ticket.
 const FRAMES_BYTES_MAX: usize = 1 << 20;
-/// Of a deeper stack the middle is left out: a runaway recursion repeats itself there.
+/// Frames shown of the inner end of a deeper stack. Its middle is left out: a runaway recursion repeats itself there.
 const FRAMES_TOP: usize = 100;
+/// Frames shown of its outer end, which says what the thread is.
 const FRAMES_BOTTOM: usize = 28;
 /// Lines with the names of folded threads are broken here.
 const NAMES_COLUMNS: usize = 110;

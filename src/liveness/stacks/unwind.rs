@@ -16,10 +16,12 @@ const HANDLERS_MAX: usize = 4;
 const SYSTEM_CALL: [u8; 2] = [0x0f, 0x05];
 /// `mov $15, %rax; syscall`: rt_sigreturn(2), to which every handler of a signal returns.
 const TRAMPOLINE: [u8; 9] = [0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05];
-/// Where the kernel leaves the interrupted registers, counted from the slot with the trampoline's address: 8 bytes of
-/// it, 40 of ucontext before its registers, then r8-r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip.
+/// Where the kernel leaves the interrupted frame pointer, in bytes from the slot with the trampoline's address: 8 bytes
+/// of that, 40 of ucontext before its registers, then r8-r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip.
 const SAVED_BP: u64 = 48 + 8 * 10;
+/// Where the stack pointer is among them.
 const SAVED_SP: u64 = 48 + 8 * 15;
+/// Where the instruction pointer is among them.
 const SAVED_PC: u64 = 48 + 8 * 16;
 
 /// A module with what is needed to unwind and to name its code.

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 const ANSWER_BOUND: Duration = Duration::from_millis(100);
 /// Once silent threads have cost this much together, each gets only [`ANSWER_BOUND_SHORT`].
 const SILENCE_BOUND: Duration = Duration::from_secs(2);
+/// How long each thread may take to answer from then on: 2 ms are enough for one that has a processor.
 const ANSWER_BOUND_SHORT: Duration = Duration::from_millis(2);
 
 /// The handler is installed.
