@@ -1,5 +1,5 @@
-//! The original engine's database, which is read and never written: the states of machines that were there before us, and
-//! events that engines could not send. Thread `enginedb` in `reader` reads it; this is what it shows.
+//! The original engine's database, which is read and never written: the states of machines that were there before us,
+//! and events that engines could not send. Thread `enginedb` in `reader` reads it; this is what it shows.
 //!
 //! Without the feature `engine-db` nothing is read.
 

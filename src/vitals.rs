@@ -1,5 +1,5 @@
-//! What the server says of itself, to people and monitors: from gauges and beats alone, so that it can speak while every
-//! other thread stands still.
+//! What the server says of itself, to people and monitors: from gauges and beats alone, so that it can speak while
+//! every other thread stands still.
 
 pub mod admin_gauges;
 

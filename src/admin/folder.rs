@@ -1,4 +1,5 @@
-//! Judges the folder of the admin socket: nobody but this user and root may put another file in the place of the socket.
+//! Judges the folder of the admin socket: nobody but this user and root may put another file in the place of the
+//! socket.
 //!
 //! OpenSSH judges the folders above a key file in the same way (`StrictModes`, sshd_config(5)).
 
@@ -36,12 +37,12 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Judges `folder`, which must be absolute and lead through no symbolic link, and every folder above it. Blocks on their
-/// file systems, and on /etc/passwd and /etc/group.
+/// Judges `folder`, which must be absolute and lead through no symbolic link, and every folder above it. Blocks on
+/// their file systems, and on /etc/passwd and /etc/group.
 ///
 /// # Errors
-/// PermissionDenied: somebody else could put another socket in the place of ours; the text says who, and what to do. Or the
-/// system does not tell about one of the folders.
+/// PermissionDenied: somebody else could put another socket in the place of ours; the text says who, and what to do. Or
+/// the system does not tell about one of the folders.
 pub fn judge(folder: &Path) -> io::Result<()> {
     let own = rustix::process::geteuid().as_raw();
     for (above, place) in folder.ancestors().enumerate() {
@@ -63,8 +64,8 @@ pub fn judge(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// What is wrong with a folder of this owner, group and mode. In a sticky folder above the socket's own one nobody can replace
-/// what belongs to us; but in the socket's own one anybody could take the name while our file is not there.
+/// What is wrong with a folder of this owner, group and mode. In a sticky folder above the socket's own one nobody can
+/// replace what belongs to us; but in the socket's own one anybody could take the name while our file is not there.
 fn fault(
     (uid, gid, mode): (u32, u32, u32),
     is_above: bool,

@@ -1,14 +1,16 @@
 //! Answers those who may act, at the admin socket.
 //!
-//! Runs on: `admin`, one; each request on `admin-request`, at most four at a time for each of root, the server's own user, and
-//! the members of `--admin-group`.
+//! Runs on: `admin`, one; each request on `admin-request`, at most four at a time for each of root, the server's own
+//! user, and the members of `--admin-group`.
 //! Owns: the admin socket with its file and lock; some descriptors in reserve; the handles of the requests' threads.
-//! Blocks on: a connection (250 ms); a request on its head (5 s), the fan-out (4 s) or a report (10 s), and its answer (5 s).
+//! Blocks on: a connection (250 ms); a request on its head (5 s), the fan-out (4 s) or a report (10 s), and its answer
+//! (5 s).
 //! Can be stalled by: the file system of the socket, for a moment each second.
-//! Full queue means: a fifth request of the same standing gets 503, counted in `admin_busy`; the kernel holds 16 connections,
-//! and refuses the next.
+//! Full queue means: a fifth request of the same standing gets 503, counted in `admin_busy`; the kernel holds 16
+//! connections, and refuses the next.
 //! Ends when: asked to; requests under way are then cut off within 1 s, and `main` joins their threads.
-//! Watched as: `admin`; not a core thread, a stall makes health `degraded`. Requests are not watched: each has its bounds.
+//! Watched as: `admin`; not a core thread, a stall makes health `degraded`. Requests are not watched: each has its
+//! bounds.
 
 use crate::admin::credentials::{Rule, Standing};
 use crate::admin::place::Bound;

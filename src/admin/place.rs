@@ -45,18 +45,19 @@ pub struct Bound {
     /// Absolute, through no symbolic link.
     pub path: PathBuf,
     file: (u64, u64),
-    /// From before the file is made until after it is removed: a server that starts takes a socket at which nobody listens for
-    /// a dead server's, and between bind(2) and listen(2) ours is one. `None` only while [`Bound::make_again`] fails.
+    /// From before the file is made until after it is removed: a server that starts takes a socket at which nobody
+    /// listens for a dead server's, and between bind(2) and listen(2) ours is one. `None` only while
+    /// [`Bound::make_again`] fails.
     lock: Option<LockFile>,
 }
 
 impl Bound {
-    /// Listens at `path`, for this user and, if one is given, `group`. Makes the folder if it is missing. Blocks on its file
-    /// system.
+    /// Listens at `path`, for this user and, if one is given, `group`. Makes the folder if it is missing. Blocks on its
+    /// file system.
     ///
     /// # Errors
-    /// Somebody else could replace a file of the folder, something else is there, another server has the path, this user may
-    /// not give a file to the group, or the system refuses. The text says what to do.
+    /// Somebody else could replace a file of the folder, something else is there, another server has the path, this
+    /// user may not give a file to the group, or the system refuses. The text says what to do.
     pub fn new(path: &Path, group: Option<u32>) -> io::Result<Bound> {
         let given = std::path::absolute(path)?;
         let (Some(folder), Some(name)) = (given.parent(), given.file_name()) else {
@@ -191,8 +192,8 @@ fn stream_socket() -> io::Result<OwnedFd> {
     Ok(socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
 }
 
-/// A path as the address of a socket. One of more than 107 bytes has no room there (unix(7)); it is reached by way of its
-/// folder's descriptor, which this holds.
+/// A path as the address of a socket. One of more than 107 bytes has no room there (unix(7)); it is reached by way of
+/// its folder's descriptor, which this holds.
 #[derive(Debug)]
 pub struct Address {
     pub address: SocketAddrUnix,

@@ -1,5 +1,5 @@
-//! Peers of the admin socket that are refused. Each may first say what it asks, because bytes left unread would make its end a
-//! broken connection instead of an answer, and because the log names the request.
+//! Peers of the admin socket that are refused. Each may first say what it asks, because bytes left unread would make
+//! its end a broken connection instead of an answer, and because the log names the request.
 //!
 //! Runs on `admin`, which waits for none of them.
 

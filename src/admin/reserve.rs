@@ -1,4 +1,5 @@
-//! Descriptors that thread `admin` keeps for itself, so that it can let an admin in when everybody else has used up the rest.
+//! Descriptors that thread `admin` keeps for itself, so that it can let an admin in when everybody else has used up the
+//! rest.
 
 use rustix::event::{EventfdFlags, eventfd};
 use std::os::fd::OwnedFd;
@@ -29,8 +30,8 @@ impl Reserve {
         self.held.pop().is_some()
     }
 
-    /// Takes back the place of a connection that is done with. Where `accept` waits for a descriptor, a closed one would be a
-    /// client's at once.
+    /// Takes back the place of a connection that is done with. Where `accept` waits for a descriptor, a closed one
+    /// would be a client's at once.
     pub fn keep(&mut self, done: impl Into<OwnedFd>) {
         if self.held.len() < DESCRIPTORS {
             self.held.push(done.into());

@@ -2,8 +2,10 @@
 //!
 //! Runs on: `enginedb`, at most one.
 //! Owns: the connection to the database, and how far it has been read.
-//! Blocks on: the clock (250 ms), a locked database (250 ms), a statement (1 s), the fan-out's answer (in turns of 250 ms).
-//! Can be stalled by: the disk; the fan-out. Nobody waits for this thread but the start, 500 ms, and the stop, with a bound.
+//! Blocks on: the clock (250 ms), a locked database (250 ms), a statement (1 s), the fan-out's answer (in turns of 250
+//! ms).
+//! Can be stalled by: the disk; the fan-out. Nobody waits for this thread but the start, 500 ms, and the stop, with a
+//! bound.
 //! Full queue means: of requests to the fan-out: this thread waits; what it has found is still in the database.
 //! Ends when: asked to, or the fan-out is over.
 //! Watched as: `enginedb`; not a core thread, a stall makes health `degraded`.
@@ -252,8 +254,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Nothing is there. Engines make the default path when they start, so that is no fault; a path that somebody gave may
-    /// be a wrong one, which is said once.
+    /// Nothing is there. Engines make the default path when they start, so that is no fault; a path that somebody gave
+    /// may be a wrong one, which is said once.
     fn judge_nothing(&mut self, change: Change) -> Condition {
         if !self.settings.is_given {
             return Condition::Absent;

@@ -215,8 +215,8 @@ impl Source {
         })
     }
 
-    /// The id after which the events begin that were refused at or after `since` (seconds since the epoch), as far as they
-    /// are there now.
+    /// The id after which the events begin that were refused at or after `since` (seconds since the epoch), as far as
+    /// they are there now.
     pub(super) fn position_at(&self, since: &str) -> Result<u64, Fault> {
         // One statement, so that none is written in between. The plus keeps SQLite from walking through all ids.
         const SQL: &str = "SELECT coalesce(\
@@ -232,8 +232,8 @@ impl Source {
         self.ask(|db| db.query_row(SQL, [], |row| row.get(0))).map(id)
     }
 
-    /// The highest id that was ever given to a refused event, whether it is still there or not; 0 where the table does not
-    /// keep it.
+    /// The highest id that was ever given to a refused event, whether it is still there or not; 0 where the table does
+    /// not keep it.
     pub(super) fn last_given(&self) -> Result<u64, Fault> {
         const SQL: &str = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'realtime_events'";
         match self.ask(|db| db.query_row(SQL, [], |row| row.get(0))) {
@@ -286,8 +286,8 @@ fn id(id: i64) -> u64 {
     u64::try_from(id).unwrap_or(0)
 }
 
-/// Whether the file has a write-ahead log (its format's section 1.3.4): SQLite cannot read such a one without making two
-/// files beside it, which engines of another user then could not write to.
+/// Whether the file has a write-ahead log (its format's section 1.3.4): SQLite cannot read such a one without making
+/// two files beside it, which engines of another user then could not write to.
 fn is_write_ahead(path: &Path) -> bool {
     let mut head = [0; 20];
     let read = safe_open::read(path).and_then(|mut file| file.read_exact(&mut head));

@@ -14,8 +14,8 @@ pub(super) fn text(value: ValueRef<'_>) -> Option<Box<str>> {
     }
 }
 
-/// A time as a JSON number of seconds since the epoch: a number in its shortest form, as Python writes it; SQLite's text
-/// (`2026-11-23 00:39:45`, UTC) as seconds.
+/// A time as a JSON number of seconds since the epoch: a number in its shortest form, as Python writes it; SQLite's
+/// text (`2026-11-23 00:39:45`, UTC) as seconds.
 pub(super) fn time(value: ValueRef<'_>) -> Option<Box<str>> {
     match value {
         ValueRef::Integer(seconds) => Some(seconds.to_string().into()),

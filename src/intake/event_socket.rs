@@ -241,8 +241,8 @@ impl EventSocket {
         EventSocket::bind_to(path, mode).map_err(BindError::with_owner)
     }
 
-    /// Finds out whether `path` can be bound, and removes a stale socket file, so that what takes long can be done before
-    /// anybody can send. The caller holds the [`PathLock`].
+    /// Finds out whether `path` can be bound, and removes a stale socket file, so that what takes long can be done
+    /// before anybody can send. The caller holds the [`PathLock`].
     ///
     /// # Errors
     /// As [`EventSocket::bind`].

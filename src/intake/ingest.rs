@@ -1,5 +1,5 @@
-//! Takes datagrams from the sockets and puts them into the queue, so that no sender is ever held; sees that the socket's
-//! path is ours. While the fan-out has nothing else to do it takes them itself: see `receiver`.
+//! Takes datagrams from the sockets and puts them into the queue, so that no sender is ever held; sees that the
+//! socket's path is ours. While the fan-out has nothing else to do it takes them itself: see `receiver`.
 //!
 //! Runs on: `ingest`, one.
 //! Owns: the path's lock, and with the receiver in hand the sockets.
@@ -186,8 +186,8 @@ impl Ingest {
         self.stop.requested() || self.is_path_look_due()
     }
 
-    /// Whoever removed or replaced our file took all new senders from us; takes the path back as soon as it is free. A file
-    /// system that hangs in here keeps nobody from receiving.
+    /// Whoever removed or replaced our file took all new senders from us; takes the path back as soon as it is free. A
+    /// file system that hangs in here keeps nobody from receiving.
     fn look_at_path(&mut self, receiver: &Mutex<Receiver>) {
         let (socket, former) = self.sockets.clone();
         let _doing = self.beat.begin(Operation::CheckingPath);

@@ -32,7 +32,8 @@ const LAST_WAIT: Duration = Duration::from_millis(300);
 pub enum Entry {
     /// A datagram as it came.
     Datagram(Box<[u8]>),
-    /// An event that its engine could not send. It does not come by the queue, whose 65,536 places it must not make larger.
+    /// An event that its engine could not send. It does not come by the queue, whose 65,536 places it must not make
+    /// larger.
     Recovered(Box<Refused>),
     /// At this place in the order so many datagrams are missing.
     Lost(u64, DropCause),
@@ -94,8 +95,8 @@ pub enum Pushed {
     Closed,
 }
 
-/// Makes the queue. `consumer` is the beat of `fanout`, whose progress decides whether waiting makes sense, and the bell
-/// that wakes it.
+/// Makes the queue. `consumer` is the beat of `fanout`, whose progress decides whether waiting makes sense, and the
+/// bell that wakes it.
 pub fn intake(
     settings: IntakeSettings,
     consumer: &'static Beat,

@@ -1,12 +1,12 @@
 //! Takes datagrams from the sockets and puts them into the queue: what `ingest` does, and `fanout` while it is idle.
 //!
-//! An event that wakes `ingest`, which then wakes `fanout`, costs two wakes; on an idle host each is dearer than sending
-//! the event to fifty clients. So both wait for datagrams, and the kernel wakes `fanout` if it waits, else `ingest`
-//! (EPOLLEXCLUSIVE, epoll_ctl(2): one waiter per datagram, in the order in which they were added, and who does not wait in
-//! its epoll instance does not count). Whoever receives has the [`Receiver`] locked until all that it took is in the queue,
-//! so the queue has the order of the socket whoever it was. `fanout` only tries the lock, takes a handful, and only into an
-//! empty queue; `ingest` tries it again and again. Neither waits for the other longer than a look, and either alone keeps
-//! the stream going, unless the other one hangs with the lock in hand.
+//! An event that wakes `ingest`, which then wakes `fanout`, costs two wakes; on an idle host each is dearer than
+//! sending the event to fifty clients. So both wait for datagrams, and the kernel wakes `fanout` if it waits, else
+//! `ingest` (EPOLLEXCLUSIVE, epoll_ctl(2): one waiter per datagram, in the order in which they were added, and who does
+//! not wait in its epoll instance does not count). Whoever receives has the [`Receiver`] locked until all that it took
+//! is in the queue, so the queue has the order of the socket whoever it was. `fanout` only tries the lock, takes a
+//! handful, and only into an empty queue; `ingest` tries it again and again. Neither waits for the other longer than a
+//! look, and either alone keeps the stream going, unless the other one hangs with the lock in hand.
 
 use crate::intake::IntakeSettings;
 use crate::intake::event_socket::EventSocket;
@@ -37,8 +37,8 @@ const BATCH_LEN: usize = 32;
 const FEW: usize = 8;
 /// System calls per socket and turn, so that one flooded socket does not keep the thread from the others.
 const BATCHES_PER_TURN: usize = 64;
-/// The kernel has told the idle fan-out alone of a datagram, and `ingest` has the lock: most likely it takes that datagram,
-/// but it may have looked before. So the fan-out waits for its bell for so long, and then looks itself.
+/// The kernel has told the idle fan-out alone of a datagram, and `ingest` has the lock: most likely it takes that
+/// datagram, but it may have looked before. So the fan-out waits for its bell for so long, and then looks itself.
 const LEFT_LOOK: Duration = Duration::from_millis(2);
 /// The epoll key of the fan-out's bell.
 const BELL_KEY: u64 = 0;
@@ -146,8 +146,8 @@ impl Receiver {
         self.wait_for_or_say(&self.socket);
     }
 
-    /// `ingest`: takes what waits until nothing does, every socket has had its share, or `interrupted` says so, which is
-    /// asked after every system call that gave something. Gives how many datagrams.
+    /// `ingest`: takes what waits until nothing does, every socket has had its share, or `interrupted` says so, which
+    /// is asked after every system call that gave something. Gives how many datagrams.
     pub(super) fn receive(&mut self, beat: &'static Beat, interrupted: &dyn Fn() -> bool) -> u64 {
         let _doing = beat.begin(Operation::Receiving);
         let mut received = 0;
@@ -259,8 +259,8 @@ impl Receiver {
         }
     }
 
-    /// `ingest`: tells the fan-out what is missing although no further datagram came. Gives how many datagrams it could not
-    /// tell of yet.
+    /// `ingest`: tells the fan-out what is missing although no further datagram came. Gives how many datagrams it could
+    /// not tell of yet.
     pub(super) fn settle(&mut self) -> u64 {
         self.intake.as_mut().map_or(0, IntakeTx::settle)
     }

@@ -67,8 +67,8 @@ impl FlushTx {
     /// Asks for a flush of what was written to `file` so far. Blocks on the disk only when there is no room.
     ///
     /// # Errors
-    /// The process or the host is out of descriptors; or there was no room, and the flush that was done here instead has
-    /// failed. Nobody knows then what the disk has kept of the file, so the caller must give it up.
+    /// The process or the host is out of descriptors; or there was no room, and the flush that was done here instead
+    /// has failed. Nobody knows then what the disk has kept of the file, so the caller must give it up.
     pub fn ask(&mut self, file: &File) -> io::Result<()> {
         match self.tx.try_send(file.try_clone()?) {
             Ok(()) => self.asked += 1,

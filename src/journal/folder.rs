@@ -70,8 +70,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Looks whether somebody has taken segments away: what was in them counts as dropped, and the next segment says which
-    /// numbers that was.
+    /// Looks whether somebody has taken segments away: what was in them counts as dropped, and the next segment says
+    /// which numbers that was.
     pub(super) fn look_for_taken(&mut self) {
         let Ok(Some(taken)) = self.store.forget_taken() else {
             return;

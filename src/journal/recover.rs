@@ -19,12 +19,13 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// After a run that did not end in order, nobody knows how many numbers it gave that never reached the journal. Numbering
-/// skips as many as it could have given since the last line: this many, because one loss may take millions at once, and one
-/// for each microsecond, which is more than a fan-out can number. 2^53, from which on JavaScript cannot count, is
-/// 2 million such ends or 285 years of that away.
+/// After a run that did not end in order, nobody knows how many numbers it gave that never reached the journal.
+/// Numbering skips as many as it could have given since the last line: this many, because one loss may take millions at
+/// once, and one for each microsecond, which is more than a fan-out can number. 2^53, from which on JavaScript cannot
+/// count, is 2 million such ends or 285 years of that away.
 const SKIP_LEAST: u64 = 1 << 32;
-/// A last line that is older, in microseconds (100 days), says that a clock was wrong, and would use up numbers for nothing.
+/// A last line that is older, in microseconds (100 days), says that a clock was wrong, and would use up numbers for
+/// nothing.
 const SKIP_MICROS_MAX: u64 = 1 << 43;
 /// Most events of a batch that is made for the history: as many as one turn of the fan-out takes.
 const BATCH_EVENTS_MAX: usize = 512;
@@ -97,7 +98,8 @@ struct Tail {
     is_clean: bool,
     /// Lines that cannot be read, and where the first is.
     damaged: (u64, Option<(PathBuf, u64)>),
-    /// Of the segment that was read last: when it began, the end of its last line but one, whether the last one is good.
+    /// Of the segment that was read last: when it began, the end of its last line but one, whether the last one is
+    /// good.
     begun: Option<f64>,
     before_last: u64,
     last_is_good: bool,
@@ -205,7 +207,8 @@ impl Tail {
         self.epoch = Some(epoch);
     }
 
-    /// Makes `seq` the next number: the numbers before it that are not here are lost. `false` when it was there already.
+    /// Makes `seq` the next number: the numbers before it that are not here are lost. `false` when it was there
+    /// already.
     fn reach(&mut self, seq: Seq) -> bool {
         if self.next == 0 {
             self.flush();

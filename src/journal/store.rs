@@ -79,8 +79,8 @@ impl Store {
         self.close();
     }
 
-    /// Goes on in the newest segment, which began at `begun` (seconds since the epoch), if it has room; else number `next`
-    /// begins another one.
+    /// Goes on in the newest segment, which began at `begun` (seconds since the epoch), if it has room; else number
+    /// `next` begins another one.
     ///
     /// # Errors
     /// It cannot be opened for writing.
@@ -123,11 +123,12 @@ impl Store {
         }
     }
 
-    /// Writes whole lines, of which the first has number `first`; into a new segment when the one before is full. Blocks
-    /// on the disk.
+    /// Writes whole lines, of which the first has number `first`; into a new segment when the one before is full.
+    /// Blocks on the disk.
     ///
     /// # Errors
-    /// The disk takes no more. The segment is given up: what is torn of it is cut off, and the next lines begin a new one.
+    /// The disk takes no more. The segment is given up: what is torn of it is cut off, and the next lines begin a new
+    /// one.
     pub fn append(&mut self, first: Seq, lines: &[u8]) -> Result<(), WriteError> {
         let full = self.current.as_ref().is_some_and(|current| {
             current.is_numbered && self.is_full(current.segment.bytes + lines.len() as u64, current.begun)
@@ -237,8 +238,8 @@ impl Store {
         }
     }
 
-    /// Looks whether the folder still has every segment, and forgets those that it has not: the next lines begin a new one
-    /// where the one that grows is gone. Blocks on the disk.
+    /// Looks whether the folder still has every segment, and forgets those that it has not: the next lines begin a new
+    /// one where the one that grows is gone. Blocks on the disk.
     ///
     /// # Errors
     /// The file system does not say; then nothing is forgotten.
@@ -275,9 +276,8 @@ impl Store {
         Ok((taken.segments > 0).then_some(taken))
     }
 
-    /// Returns whether nobody else has written in the folder: every segment there that has something in it is one of ours, and as
-    /// long as we left it. No folder is as good.
-    /// Blocks on the disk.
+    /// Returns whether nobody else has written in the folder: every segment there that has something in it is one of
+    /// ours, and as long as we left it. No folder is as good. Blocks on the disk.
     ///
     /// # Errors
     /// The folder cannot be read.
@@ -374,8 +374,8 @@ impl Store {
         oldest.is_some_and(|age| age >= self.limits.keep_age || self.bytes() > self.limits.keep_bytes)
     }
 
-    /// Removes the oldest whole segments that are too old, or too much, by their paths: the folder must be ours. Blocks on
-    /// the disk.
+    /// Removes the oldest whole segments that are too old, or too much, by their paths: the folder must be ours. Blocks
+    /// on the disk.
     pub fn retire(&mut self) {
         let mut bytes = self.bytes();
         while let Some(oldest) = self.old.front() {
@@ -455,8 +455,8 @@ fn write_all(file: &mut File, bytes: &[u8]) -> (usize, io::Result<()>) {
     (written, Ok(()))
 }
 
-/// A file of that name is one in which nobody found a number, or that somebody has put in the place of ours: it is kept for
-/// people to look at.
+/// A file of that name is one in which nobody found a number, or that somebody has put in the place of ours: it is kept
+/// for people to look at.
 fn set_aside(path: &Path, now: f64) -> io::Result<()> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(format!(".damaged-{now:.9}"));

@@ -1,7 +1,7 @@
 //! What a thread shows of itself: that it moves, since when it does what it does, and what that is.
 //!
-//! Written by its own thread with plain stores, read by anybody at any time; nobody ever waits for it. Beats live as long
-//! as the process: whoever looks at one must never find it gone.
+//! Written by its own thread with plain stores, read by anybody at any time; nobody ever waits for it. Beats live as
+//! long as the process: whoever looks at one must never find it gone.
 
 use crate::liveness::operation::{Numbers, Operation, SlowTally};
 use crate::process::clock::monotonic_us;
@@ -92,8 +92,9 @@ impl Sight {
     }
 }
 
-// Orderings: all relaxed, but where a verdict's parts belong together. Each word is read for itself; a reader that sees two of them from different moments is off by one
-// step, which no judgment notices, because it looks twice before it says anything.
+// Orderings: all relaxed, but where a verdict's parts belong together. Each word is read for itself; a reader that sees
+// two of them from different moments is off by one step, which no judgment notices, because it looks twice before it
+// says anything.
 impl Beat {
     pub(super) fn new(name: &'static str, role: Role, slow: &'static SlowTally) -> Beat {
         Beat {

@@ -1,7 +1,7 @@
 //! The beats of connections' threads, which come and go: places that are made when they are first needed and never go.
 //!
-//! The watchdog reads them without a lock. Threads of clients share one for the list of free places, held for moments at
-//! their beginning and their end.
+//! The watchdog reads them without a lock. Threads of clients share one for the list of free places, held for moments
+//! at their beginning and their end.
 
 use crate::liveness::beat::Beat;
 use crate::process::locks::lock;
@@ -63,8 +63,8 @@ impl ClientBeats {
         self.parts.len() * PART_LEN
     }
 
-    /// A place for the calling thread, which serves connection `number` (not 0); `None` when there are more threads than
-    /// there can be connections. Waits for other clients' threads for moments.
+    /// A place for the calling thread, which serves connection `number` (not 0); `None` when there are more threads
+    /// than there can be connections. Waits for other clients' threads for moments.
     pub fn take(&'static self, number: u64) -> Option<Place> {
         let index = {
             let mut free = lock(&self.free);

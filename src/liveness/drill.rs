@@ -1,7 +1,7 @@
 //! Makes a thread stand still for a while, so that people and tests can see what the others do then.
 //!
-//! Asked for by `threadcast drill` when the server was started with `--allow-drill`; each thread obeys at the top of its
-//! turn, where it holds no lock and is in the middle of nothing, unless the kind says otherwise.
+//! Asked for by `threadcast drill` when the server was started with `--allow-drill`; each thread obeys at the top of
+//! its turn, where it holds no lock and is in the middle of nothing, unless the kind says otherwise.
 
 use crate::liveness::beat::Beat;
 use crate::liveness::beats::Beats;

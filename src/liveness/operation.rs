@@ -162,9 +162,9 @@ impl Operation {
         TABLE[self as usize].1
     }
 
-    /// How long it may last without a step because it is declared to be a wait: for work, for a peer, for another thread.
-    /// Each wait has a bound of its own, which is shorter; one that outlasts it by the hang timeout is a hang after all.
-    /// `None` for work. A client's wait for work lasts until its next ping besides.
+    /// How long it may last without a step because it is declared to be a wait: for work, for a peer, for another
+    /// thread. Each wait has a bound of its own, which is shorter; one that outlasts it by the hang timeout is a hang
+    /// after all. `None` for work. A client's wait for work lasts until its next ping besides.
     pub fn wait_bound(self) -> Option<Duration> {
         use Operation::*;
         match self {

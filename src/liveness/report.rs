@@ -89,10 +89,10 @@ impl Reporter {
         }
     }
 
-    /// Reports `findings`. Who hangs goes to the terminal and the log at once, then with everybody's place to the file, then
-    /// the stacks to the file, the terminal and the log: what takes time comes after what does not. Thread `reports` writes
-    /// the file; at the end this waits [`FILE_PATIENCE`] at most to see whether it has. `is_last`:
-    /// the process ends after it, so there are stacks in any case.
+    /// Reports `findings`. Who hangs goes to the terminal and the log at once, then with everybody's place to the file,
+    /// then the stacks to the file, the terminal and the log: what takes time comes after what does not. Thread
+    /// `reports` writes the file; at the end this waits [`FILE_PATIENCE`] at most to see whether it has. `is_last`: the
+    /// process ends after it, so there are stacks in any case.
     pub fn report(&mut self, findings: &[Finding], server: Watched<'_>, voice: &mut Voice, is_last: bool) {
         self.count += 1;
         for line in finding_lines(findings) {
@@ -107,7 +107,8 @@ impl Reporter {
         self.file.begin();
         let mut left = self.file.leave(head.as_bytes());
         voice.put(&head[title_len..]);
-        // Clients come and go by the wish of outsiders: theirs must not use up what there is for the server's own threads.
+        // Clients come and go by the wish of outsiders: theirs must not use up what there is for the server's own
+        // threads.
         let of_clients = findings.iter().all(|finding| finding.beat.role() == Role::Client);
         let budget = if of_clients {
             &mut self.for_clients
@@ -190,7 +191,8 @@ impl Reporter {
             beats.watchdog.step();
             text.push_str(&String::from_utf8_lossy(piece));
         };
-        // It reads what other threads have on their stacks, whatever that is; a fault in that must not end the watchdog.
+        // It reads what other threads have on their stacks, whatever that is; a fault in that must not end the
+        // watchdog.
         let dumped = catch_unwind(AssertUnwindSafe(|| dumper.dump(first, &mut put)));
         if dumped.is_err() {
             text.push_str("(the stacks could not be made; the log has the fault, please report it)\n");

@@ -1,10 +1,10 @@
 //! Every thread of this process with its stack, made by one thread while any other may be stuck anywhere, the
 //! allocator's lock included.
 //!
-//! The thread that dumps asks each other thread by a signal to copy its registers and its stack (`capture`), unwinds the
-//! copy by the unwind tables that the program carries (`unwind`), and finds function, file and line (`symbols`). Nothing
-//! of it takes a lock, waits without a bound, or uses the system's allocator: memory comes from [`arena`]. Everything
-//! that a dump loads it also unloads, so that an idle server carries none of it.
+//! The thread that dumps asks each other thread by a signal to copy its registers and its stack (`capture`), unwinds
+//! the copy by the unwind tables that the program carries (`unwind`), and finds function, file and line (`symbols`).
+//! Nothing of it takes a lock, waits without a bound, or uses the system's allocator: memory comes from [`arena`].
+//! Everything that a dump loads it also unloads, so that an idle server carries none of it.
 //!
 //! A build without the feature `stacks`, or not for x86_64, tells the state of every thread and the address where it
 //! entered the kernel.

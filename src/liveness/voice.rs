@@ -1,5 +1,5 @@
-//! How threads speak that must not wait for the log, `watchdog` and `start`: standard error without waiting, and the log's file
-//! by way of thread `log`.
+//! How threads speak that must not wait for the log, `watchdog` and `start`: standard error without waiting, and the
+//! log's file by way of thread `log`.
 //!
 //! Not by the `log` macros: a line of theirs takes memory from the allocator, which may be what hangs.
 
@@ -10,7 +10,8 @@ use log::Level;
 use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 
-/// How long last words may take to the log's file: 500 ms, because a disk that does not answer must not keep the process.
+/// How long last words may take to the log's file: 500 ms, because a disk that does not answer must not keep the
+/// process.
 const LINGER: Duration = Duration::from_millis(500);
 /// How long between two looks for them: 20 ms, which is also the time to write them once thread `log` has taken them.
 const LINGER_LOOK: Duration = Duration::from_millis(20);

@@ -16,8 +16,8 @@ struct Inner {
     wake: Wake,
 }
 
-// The sleeper says that it sleeps and then looks for work; whoever leaves work does so and then looks whether it sleeps.
-// With a fence between the two steps of each, at least one of them sees what the other has done.
+// The sleeper says that it sleeps and then looks for work; whoever leaves work does so and then looks whether it
+// sleeps. With a fence between the two steps of each, at least one of them sees what the other has done.
 impl Bell {
     /// One that nobody has rung.
     ///
@@ -38,8 +38,8 @@ impl Bell {
         }
     }
 
-    /// The sleeper: calls `sleep` unless there is work. `is_idle` looks for it; `sleep` must end when this bell is readable,
-    /// and have a bound of its own.
+    /// The sleeper: calls `sleep` unless there is work. `is_idle` looks for it; `sleep` must end when this bell is
+    /// readable, and have a bound of its own.
     pub fn sleep(&self, is_idle: impl FnOnce() -> bool, sleep: impl FnOnce()) {
         self.0.asleep.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);

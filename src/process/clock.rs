@@ -58,8 +58,8 @@ pub fn rfc3339_of(at: OffsetDateTime) -> String {
     )
 }
 
-/// The seconds since the epoch of a time as [`rfc3339`] writes it, with any number of digits behind the second, or none;
-/// `None` when it is none, or of another zone than UTC.
+/// The seconds since the epoch of a time as [`rfc3339`] writes it, with any number of digits behind the second, or
+/// none; `None` when it is none, or of another zone than UTC.
 pub fn parse_rfc3339(text: &str) -> Option<f64> {
     let (date, clock) = text.strip_suffix('Z')?.split_once('T')?;
     let (clock, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
@@ -86,7 +86,8 @@ fn digits<T: std::str::FromStr>(text: &str) -> Option<T> {
     are_digits.then(|| text.parse().ok()).flatten()
 }
 
-/// `timeout` as system calls take it, rounded up to a whole millisecond so that a poll never returns just before a deadline.
+/// `timeout` as system calls take it, rounded up to a whole millisecond so that a poll never returns just before a
+/// deadline.
 pub fn timespec(timeout: Duration) -> rustix::event::Timespec {
     let millis = timeout.as_nanos().div_ceil(1_000_000) as i64;
     rustix::event::Timespec {

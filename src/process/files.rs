@@ -221,15 +221,15 @@ impl Keeping {
     }
 }
 
-/// Replaces the file at `path` by `content` so that a reader sees the old or the new one, whole: written beside it, then
-/// renamed over it. With [`Durability::Flushed`] a start after a crash of the host sees one of them too.
+/// Replaces the file at `path` by `content` so that a reader sees the old or the new one, whole: written beside it,
+/// then renamed over it. With [`Durability::Flushed`] a start after a crash of the host sees one of them too.
 ///
-/// Through a link that this user or root has put there, where nobody else can have, the file at its end is replaced; any
-/// other link is replaced itself. /dev/null takes everything. Blocks on the disk.
+/// Through a link that this user or root has put there, where nobody else can have, the file at its end is replaced;
+/// any other link is replaced itself. /dev/null takes everything. Blocks on the disk.
 ///
 /// # Errors
-/// The folder is missing, not writable, or full; something that is no file stands there; or what stands at the path with
-/// `.new` behind it cannot be removed.
+/// The folder is missing, not writable, or full; something that is no file stands there; or what stands at the path
+/// with `.new` behind it cannot be removed.
 pub fn replace_atomically(path: &Path, content: &[u8], durability: Durability) -> io::Result<()> {
     let Some(path) = safe_open::replaceable(path)? else {
         return Ok(());

@@ -6,8 +6,8 @@ use std::fs;
 /// The largest number of a group: the one above it, which is -1, means "leave it as it is" (chown(2)).
 const NUMBER_MAX: u64 = u32::MAX as u64 - 1;
 
-/// The number of a group: itself, or as /etc/group has it (group(5)). A group of another source, such as LDAP, is given by its
-/// number. Blocks on that file.
+/// The number of a group: itself, or as /etc/group has it (group(5)). A group of another source, such as LDAP, is given
+/// by its number. Blocks on that file.
 ///
 /// # Errors
 /// There is no such group; the text says what would be right.
@@ -29,9 +29,9 @@ fn number_in(table: &str, group: &str) -> Option<u32> {
     })
 }
 
-/// Returns whether nobody but this user is in the group: the group of one's own that many systems give each user, together
-/// with an umask of 002. What other sources than /etc/passwd and /etc/group say of it is not seen; a group or user that is not in
-/// these files counts as somebody else's. Blocks on these files.
+/// Returns whether nobody but this user is in the group: the group of one's own that many systems give each user,
+/// together with an umask of 002. What other sources than /etc/passwd and /etc/group say of it is not seen; a group or
+/// user that is not in these files counts as somebody else's. Blocks on these files.
 pub fn is_private(group: u32, user: u32) -> bool {
     let table = |path| fs::read_to_string(path).unwrap_or_default();
     is_private_in((&table("/etc/passwd"), &table("/etc/group")), group, user)

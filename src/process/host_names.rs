@@ -8,9 +8,9 @@ use std::path::Path;
 /// Longest file that is read; a hosts file that blocks advertisements has some megabytes.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// The names of this host, lower case: the kernel's, its first part, with `.local` (RFC 6762) and with the search domains
-/// of resolv.conf(5), and what hosts(5) gives it besides. `host` is the address or name that the server listens on, which
-/// counts if it is a name. Blocks on two small files of `/etc`; for the start only.
+/// The names of this host, lower case: the kernel's, its first part, with `.local` (RFC 6762) and with the search
+/// domains of resolv.conf(5), and what hosts(5) gives it besides. `host` is the address or name that the server listens
+/// on, which counts if it is a name. Blocks on two small files of `/etc`; for the start only.
 pub fn own_names(host: &str) -> Vec<String> {
     let nodename = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let read = |path: &str| read_small(Path::new(path)).unwrap_or_default();

@@ -4,9 +4,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fs;
 use std::path::Path;
 
-/// Descriptors that are not connections. An idle server with every feature has 42 (sockets, event descriptors, logs, locks,
-/// journal, database, the admin socket's reserve); 12 are for requests at the admin socket, the others for what is open for
-/// moments: refused peers, files that are replaced or rotated, /proc for a report.
+/// Descriptors that are not connections. An idle server with every feature has 42 (sockets, event descriptors, logs,
+/// locks, journal, database, the admin socket's reserve); 12 are for requests at the admin socket, the others for what
+/// is open for moments: refused peers, files that are replaced or rotated, /proc for a report.
 const DESCRIPTORS_RESERVED: u64 = 64;
 /// Threads that are not connections, ours and what else runs under the same limits.
 const THREADS_RESERVED: u64 = 64;
@@ -19,8 +19,8 @@ const SPARE_LEAST: u64 = 4;
 const MAPPINGS_RESERVED: u64 = 1024;
 /// A thread's stack, the stack for its handlers of signals that the standard library makes, and a guard page of each.
 const MAPPINGS_PER_THREAD: u64 = 4;
-/// Addresses that are kept for what cannot be refused: small allocations, and the steps in which a thread that starts takes
-/// its own. Without room for one of them the process ends.
+/// Addresses that are kept for what cannot be refused: small allocations, and the steps in which a thread that starts
+/// takes its own. Without room for one of them the process ends.
 const ADDRESSES_KEPT: u64 = 4 * 1024 * 1024;
 /// More than this many threads of one process we have not measured.
 const CLIENTS_MEASURED_MAX: u64 = 16_384;
@@ -121,14 +121,14 @@ pub fn addresses_taken() -> Option<u64> {
     Some(pages * rustix::param::page_size() as u64)
 }
 
-/// How many bytes of addresses this process may still map; `None` without a limit, or where nobody tells. Takes some 5 µs
-/// under a limit.
+/// How many bytes of addresses this process may still map; `None` without a limit, or where nobody tells. Takes some 5
+/// µs under a limit.
 pub fn addresses_left() -> Option<u64> {
     Some(address_space()?.saturating_sub(addresses_taken()?))
 }
 
-/// Returns whether a limit of the address space leaves no room for `bytes` more, and for what cannot be refused. To be asked
-/// before what one client alone needs: it is better that this client ends.
+/// Returns whether a limit of the address space leaves no room for `bytes` more, and for what cannot be refused. To be
+/// asked before what one client alone needs: it is better that this client ends.
 pub fn is_short_of(bytes: u64) -> bool {
     addresses_left().is_some_and(|left| left < ADDRESSES_KEPT.saturating_add(bytes))
 }

@@ -5,8 +5,8 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
-/// Takes the lock. Blocks until the thread that has it lets go. There is no bound for that, so every user of the lock must
-/// hold it for moments only.
+/// Takes the lock. Blocks until the thread that has it lets go. There is no bound for that, so every user of the lock
+/// must hold it for moments only.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

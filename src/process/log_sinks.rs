@@ -96,9 +96,9 @@ fn patience(is_stuck: bool) -> Duration {
     if is_stuck { Duration::ZERO } else { PATIENCE }
 }
 
-/// Writes `bytes` by calls of `try_write`, which must not wait, and tries again while there is no room. Returns how many
-/// bytes were taken, and the error that stopped it before the last; after `patience` that is `WouldBlock`. Blocks for
-/// `patience` at most. Takes no lock and no memory.
+/// Writes `bytes` by calls of `try_write`, which must not wait, and tries again while there is no room. Returns how
+/// many bytes were taken, and the error that stopped it before the last; after `patience` that is `WouldBlock`. Blocks
+/// for `patience` at most. Takes no lock and no memory.
 fn write_patiently(
     bytes: &[u8],
     patience: Duration,

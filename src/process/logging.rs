@@ -81,7 +81,8 @@ struct Site {
 #[derive(Debug)]
 struct Queue {
     lines: Pile<Line>,
-    /// How many lines wait, and their memory; with those that are tried right now, and those that thread `log` has in hand.
+    /// How many lines wait, and their memory; with those that are tried right now, and those that thread `log` has in
+    /// hand.
     count: AtomicUsize,
     bytes: AtomicUsize,
     count_max: usize,
@@ -114,8 +115,8 @@ struct Shared {
 /// The running log's, for [`with_lock_held`].
 static RUNNING: OnceLock<Arc<Shared>> = OnceLock::new();
 
-/// Runs `body` with the only lock in its hand that logging takes, as a thread that hangs in the middle of a line would. For
-/// drills: it shows that nobody else waits for that lock.
+/// Runs `body` with the only lock in its hand that logging takes, as a thread that hangs in the middle of a line would.
+/// For drills: it shows that nobody else waits for that lock.
 pub fn with_lock_held(body: impl FnOnce()) {
     let _held = RUNNING.get().and_then(|shared| try_lock(&shared.sites));
     body();
@@ -295,8 +296,8 @@ impl LogControl {
     }
 
     /// Leaves finished lines, each with its end, for the log's file; they are not written to the terminal. For a thread
-    /// that must neither wait nor take memory: never blocks, never allocates. What has no room is counted as lost, by its
-    /// lines.
+    /// that must neither wait nor take memory: never blocks, never allocates. What has no room is counted as lost, by
+    /// its lines.
     pub fn leave(&self, lines: &str) {
         match try_lock(&self.shared.left).filter(|left| left.len() + lines.len() <= left.capacity()) {
             Some(mut left) => {

@@ -100,7 +100,8 @@ const LISTENER: &str = "TCP socket that listens";
 impl PassedSockets {
     /// Takes what the environment says was passed to this process; nothing if it says so of none or of another process.
     ///
-    /// Call it before anything else is opened: a descriptor that `LISTEN_FDS` counts wrongly is then seen to be missing.
+    /// Call it before anything else is opened: a descriptor that `LISTEN_FDS` counts wrongly is then seen to be
+    /// missing.
     ///
     /// # Errors
     /// A descriptor is missing or of a kind that we have no use for; the error names it.

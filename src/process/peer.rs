@@ -66,15 +66,16 @@ pub fn groups(socket: impl AsFd) -> io::Result<Vec<u32>> {
     }
 }
 
-/// getsockopt(2) of the level SOL_SOCKET into `bytes` bytes at `to`. Private, and both callers own that memory: `to` is valid
-/// for `bytes` bytes of plain numbers.
+/// getsockopt(2) of the level SOL_SOCKET into `bytes` bytes at `to`. Private, and both callers own that memory: `to` is
+/// valid for `bytes` bytes of plain numbers.
 #[expect(
     unsafe_code,
     reason = "rustix has no SO_PEERGROUPS, and its SO_PEERCRED cannot hold the pid 0"
 )]
 fn get_option(socket: i32, option: i32, to: *mut libc::c_void, bytes: &mut libc::socklen_t) -> io::Result<()> {
-    // SAFETY: the kernel writes at most `bytes` bytes to `to`, which both callers have there, and then the length that it has
-    // written or needs to `bytes`. Both outlive the call, and any bytes are valid values of u32 and of ucred's numbers.
+    // SAFETY: the kernel writes at most `bytes` bytes to `to`, which both callers have there, and then the length that
+    // it has written or needs to `bytes`. Both outlive the call, and any bytes are valid values of u32 and of ucred's
+    // numbers.
     let outcome = unsafe { libc::getsockopt(socket, libc::SOL_SOCKET, option, to, std::ptr::from_mut(bytes)) };
     if outcome == 0 {
         Ok(())

@@ -1,10 +1,10 @@
-//! Where many threads leave things for one, without a lock: a thread that stops anywhere in here, for a debugger, a page on
-//! a dead disk or a host without a processor to spare, holds up nobody else.
+//! Where many threads leave things for one, without a lock: a thread that stops anywhere in here, for a debugger, a
+//! page on a dead disk or a host without a processor to spare, holds up nobody else.
 //!
 //! A linked list that grows at its top. Leaving is one exchange of the top, tried again only when somebody else's has
-//! succeeded; taking exchanges the top for nothing and has the whole list to itself. Nobody ever takes a part of it. So it
-//! does no harm if the top is taken and an address comes back as another thing's (the ABA problem of such lists): what is
-//! below the new top is the top that was there.
+//! succeeded; taking exchanges the top for nothing and has the whole list to itself. Nobody ever takes a part of it. So
+//! it does no harm if the top is taken and an address comes back as another thing's (the ABA problem of such lists):
+//! what is below the new top is the top that was there.
 #![allow(unsafe_code)]
 
 use std::fmt;
@@ -18,11 +18,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicUsize, Ordering};
 
-/// Things that wait to be taken, in the order in which they were left. It has no bound: the threads that leave things count
-/// them.
+/// Things that wait to be taken, in the order in which they were left. It has no bound: the threads that leave things
+/// count them.
 pub struct Pile<T: Send> {
-    /// The address of the newest node, or [`NONE`]. An address and not a pointer, because an exchange compares addresses:
-    /// the node that it finds may be another one than the node that was loaded.
+    /// The address of the newest node, or [`NONE`]. An address and not a pointer, because an exchange compares
+    /// addresses: the node that it finds may be another one than the node that was loaded.
     top: AtomicUsize,
     things: PhantomData<fn(T) -> T>,
 }
@@ -42,8 +42,9 @@ pub struct Taken<T: Send> {
     things: PhantomData<fn(T) -> T>,
 }
 
-// INVARIANT: a node is made by `Box::into_raw` and its pointer exposed. At any moment it belongs to one of these: to the call
-// of `leave` that made it, until its exchange succeeds; to the pile, whose list is linked by `below`; to one `Taken`, the same.
+// INVARIANT: a node is made by `Box::into_raw` and its pointer exposed. At any moment it belongs to one of these: to
+// the call of `leave` that made it, until its exchange succeeds; to the pile, whose list is linked by `below`; to one
+// `Taken`, the same.
 impl<T: Send> Pile<T> {
     /// An empty one.
     pub fn new() -> Pile<T> {
@@ -74,8 +75,8 @@ impl<T: Send> Pile<T> {
 
     /// Takes all there is. Never blocks.
     pub fn take(&self) -> Taken<T> {
-        // Acquire: the content of the newest node comes with it, and that of the older ones, because every exchange since
-        // is part of the release sequence of theirs.
+        // Acquire: the content of the newest node comes with it, and that of the older ones, because every exchange
+        // since is part of the release sequence of theirs.
         let mut top = self.top.swap(NONE, Ordering::Acquire);
         let mut first = NONE;
         while top != NONE {

@@ -37,8 +37,8 @@ pub fn process_name(pid: u32) -> Option<ProcessName> {
     Some(ProcessName { pid, command })
 }
 
-/// The short name of process `pid`, of at most 15 bytes (proc_pid_comm(5)); `None` where the kernel does not tell. Its command
-/// line lies in its own memory, and a process can make who reads that wait.
+/// The short name of process `pid`, of at most 15 bytes (proc_pid_comm(5)); `None` where the kernel does not tell. Its
+/// command line lies in its own memory, and a process can make who reads that wait.
 pub fn short_name(pid: i32) -> Option<String> {
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
     Some(name.trim_end_matches('\n').to_owned())
@@ -123,12 +123,13 @@ fn any_descriptor(pid: u32, is_meant: impl Fn(&Path) -> bool) -> bool {
 
 /// When the host began, by the wall clock: the earliest moment that this clock has ever shown for it.
 ///
-/// The kernel tells when a process began as a time since the host's boot, and rows tell when they were written by the wall
-/// clock. What lies between the two clocks changes with every step of the wall clock (a person, NTP on a host without a
-/// battery), so one look at both, after a step forward, moves the beginning of every process behind the rows that it wrote
-/// before the step. A row was written under one of the differences that were seen, nobody knows which; with the smallest of
-/// them a process that lives is never taken for gone. The price: after a step backward and forth again, an id that was given
-/// to another process meanwhile may count as the old one. A step before the first look cannot be seen.
+/// The kernel tells when a process began as a time since the host's boot, and rows tell when they were written by the
+/// wall clock. What lies between the two clocks changes with every step of the wall clock (a person, NTP on a host
+/// without a battery), so one look at both, after a step forward, moves the beginning of every process behind the rows
+/// that it wrote before the step. A row was written under one of the differences that were seen, nobody knows which;
+/// with the smallest of them a process that lives is never taken for gone. The price: after a step backward and forth
+/// again, an id that was given to another process meanwhile may count as the old one. A step before the first look
+/// cannot be seen.
 #[derive(Debug)]
 pub struct HostBegun {
     /// Seconds since the epoch.
@@ -189,8 +190,8 @@ impl Processes {
         }
     }
 
-    /// Whether the process is gone that had id `pid` at `at` (seconds since the epoch; `None`: nobody knows when): there is
-    /// none, or one that began later. Takes some 10 µs for an id that was not asked for before.
+    /// Whether the process is gone that had id `pid` at `at` (seconds since the epoch; `None`: nobody knows when):
+    /// there is none, or one that began later. Takes some 10 µs for an id that was not asked for before.
     pub fn is_gone(&mut self, pid: i32, at: Option<f64>) -> bool {
         let host_begun = self.host_begun;
         match self.seen.entry(pid).or_insert_with(|| life(pid, host_begun)) {
@@ -215,8 +216,8 @@ fn life(pid: i32, host_begun: f64) -> Life {
     }
 }
 
-/// Of a line of proc_pid_stat(5) the state, and when the process began, in ticks since the host did: the third and the 22nd
-/// field, counted behind the name, which may itself contain parentheses and spaces.
+/// Of a line of proc_pid_stat(5) the state, and when the process began, in ticks since the host did: the third and the
+/// 22nd field, counted behind the name, which may itself contain parentheses and spaces.
 fn state_and_begin(stat: &str) -> Option<(&str, f64)> {
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_whitespace();
@@ -224,8 +225,8 @@ fn state_and_begin(stat: &str) -> Option<(&str, f64)> {
     Some((state, fields.nth(18)?.parse().ok()?))
 }
 
-/// A process that holds a lock for writing on the file that `file` describes (fcntl(2), as SQLite does); `None` when nobody
-/// does, or when the kernel does not tell (proc_locks(5)).
+/// A process that holds a lock for writing on the file that `file` describes (fcntl(2), as SQLite does); `None` when
+/// nobody does, or when the kernel does not tell (proc_locks(5)).
 pub fn lock_holder(file: &fs::Metadata) -> Option<ProcessName> {
     let (major, minor) = (rustix::fs::major(file.dev()), rustix::fs::minor(file.dev()));
     let meant = format!("{major:02x}:{minor:02x}:{}", file.ino());

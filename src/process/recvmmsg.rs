@@ -42,8 +42,8 @@ impl DatagramBatch {
         }
     }
 
-    /// Receives what is waiting, at most `most` datagrams and what there is room for, without blocking. Gives the number of
-    /// datagrams, 0 when none waits.
+    /// Receives what is waiting, at most `most` datagrams and what there is room for, without blocking. Gives the
+    /// number of datagrams, 0 when none waits.
     ///
     /// # Errors
     /// What recvmmsg(2) reports, except EAGAIN.

@@ -1,6 +1,6 @@
 //! Opens files whose paths other users may be able to change: never waits for somebody at the other end of a FIFO, and
-//! never writes through a link that another user could have put there. Logs and reports are opened along their whole path;
-//! of any other path only the last part is judged, so its folder must be one that nobody else can move.
+//! never writes through a link that another user could have put there. Logs and reports are opened along their whole
+//! path; of any other path only the last part is judged, so its folder must be one that nobody else can move.
 //!
 //! Blocks on the file system only.
 
@@ -37,9 +37,10 @@ const FULL: (u32, u32) = (1, 7);
 
 /// Opens the file at `path` to append to it and to read it; makes it, not its folder, when it is missing.
 ///
-/// A link is followed only where it is this user's or root's, in a folder that nobody else may write. A file with several
-/// names (link(2)) is taken only in such a folder. At the end there may be a regular file, /dev/null, /dev/full, or what
-/// this process has open (/dev/stdout, /dev/stderr). Writing to the latter may fail with `WouldBlock`.
+/// A link is followed only where it is this user's or root's, in a folder that nobody else may write. A file with
+/// several names (link(2)) is taken only in such a folder. At the end there may be a regular file, /dev/null,
+/// /dev/full, or what this process has open (/dev/stdout, /dev/stderr). Writing to the latter may fail with
+/// `WouldBlock`.
 ///
 /// # Errors
 /// The path leads to something else, or the kernel refuses it.
@@ -58,7 +59,8 @@ pub fn read(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Opens the regular file at `path` to read it and to append to it, a new one if `create` says so. Follows no link at its end.
+/// Opens the regular file at `path` to read it and to append to it, a new one if `create` says so. Follows no link at
+/// its end.
 ///
 /// # Errors
 /// The path leads to something else, or the kernel refuses it.
@@ -71,8 +73,9 @@ pub fn append_no_link(path: &Path, create: bool) -> io::Result<File> {
     Ok(file)
 }
 
-/// Judges whether the file at the end of `path` is one to replace by another: missing, or a regular file, once links that may
-/// be followed are followed. Returns the path with those links resolved, or `None` for /dev/null, which keeps nothing.
+/// Judges whether the file at the end of `path` is one to replace by another: missing, or a regular file, once links
+/// that may be followed are followed. Returns the path with those links resolved, or `None` for /dev/null, which keeps
+/// nothing.
 ///
 /// # Errors
 /// Something else stands there, or the kernel refuses to look.
@@ -112,8 +115,8 @@ fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// Gives the file at `path` permissions `mode` if it is still the one with this device and inode, whatever somebody puts
-/// there meanwhile; for files that cannot be opened, such as sockets.
+/// Gives the file at `path` permissions `mode` if it is still the one with this device and inode, whatever somebody
+/// puts there meanwhile; for files that cannot be opened, such as sockets.
 ///
 /// # Errors
 /// It is another file, or the kernel refuses it.
@@ -481,7 +484,8 @@ mod tests {
         assert!(!folder.path().join("new").exists());
     }
 
-    /// What `setfacl -m u:65534:rwx` writes (linux/posix_acl_xattr.h): version 2, then tag, permissions and id of each entry.
+    /// What `setfacl -m u:65534:rwx` writes (linux/posix_acl_xattr.h): version 2, then tag, permissions and id of each
+    /// entry.
     const ACL_OF_NOBODY: [u8; 44] = [
         2, 0, 0, 0, 1, 0, 7, 0, 255, 255, 255, 255, 2, 0, 7, 0, 254, 255, 0, 0, 4, 0, 5, 0, 255, 255, 255, 255, 16, 0,
         7, 0, 255, 255, 255, 255, 32, 0, 5, 0, 255, 255, 255, 255,

@@ -1,5 +1,5 @@
-//! Signals that people and programs send: [`StopSignals`] for the server, where a second wish to end ends the process at
-//! once, and [`EndSignals`] for the short commands. A process uses one of them. docs/operating.md has the table.
+//! Signals that people and programs send: [`StopSignals`] for the server, where a second wish to end ends the process
+//! at once, and [`EndSignals`] for the short commands. A process uses one of them. docs/operating.md has the table.
 
 use crate::process::clock::{monotonic_ms, timespec};
 use crate::process::exit::ExitStatus;
@@ -19,8 +19,8 @@ use std::time::Duration;
 const ONE_WISH: Duration = Duration::from_millis(500);
 
 /// Signals that would end the process although nobody means its end by them, and a file that must not grow any more
-/// (SIGXFSZ, setrlimit(2)): the write then fails with EFBIG, which takes the way of every failed write. They get a handler,
-/// because an ignored signal stays ignored in programs that a process starts.
+/// (SIGXFSZ, setrlimit(2)): the write then fails with EFBIG, which takes the way of every failed write. They get a
+/// handler, because an ignored signal stays ignored in programs that a process starts.
 const MEANING_NOTHING: [i32; 9] = [
     SIGUSR1,
     SIGUSR2,
@@ -33,9 +33,9 @@ const MEANING_NOTHING: [i32; 9] = [
     SIGXFSZ,
 ];
 
-/// Those signals, and the real-time ones, which have no meaning of their own and end a process that does not handle them.
-/// The C library keeps the first two or three for itself and leaves them out of its range. One of the rest asks threads for
-/// their stacks: its handler, installed later, takes the place of ours.
+/// Those signals, and the real-time ones, which have no meaning of their own and end a process that does not handle
+/// them. The C library keeps the first two or three for itself and leaves them out of its range. One of the rest asks
+/// threads for their stacks: its handler, installed later, takes the place of ours.
 fn meaning_nothing() -> impl Iterator<Item = i32> {
     MEANING_NOTHING.into_iter().chain(libc::SIGRTMIN()..=libc::SIGRTMAX())
 }
@@ -70,8 +70,8 @@ struct Seen {
 }
 
 impl Seen {
-    /// Runs in a handler. A further wish to end, later than [`ONE_WISH`] after the first, ends the process on the spot with
-    /// status 1, even if every thread is stuck.
+    /// Runs in a handler. A further wish to end, later than [`ONE_WISH`] after the first, ends the process on the spot
+    /// with status 1, even if every thread is stuck.
     fn wish_to_end(&self, signal: i32) {
         let now = monotonic_ms();
         // The time first: whoever sees the signal sees it too. Relaxed suffices within one thread's handlers, and the
@@ -90,12 +90,12 @@ impl Seen {
 }
 
 impl StopSignals {
-    /// Takes over SIGTERM, SIGINT, SIGHUP and those that mean nothing here. The latter two stay ignored where the process was
-    /// started to ignore them, as nohup(1) does.
+    /// Takes over SIGTERM, SIGINT, SIGHUP and those that mean nothing here. The latter two stay ignored where the
+    /// process was started to ignore them, as nohup(1) does.
     ///
     /// From here on [`StopSignals::wait`] reports the first wish to end; one that comes more than 500 ms later ends the
-    /// process on the spot with status 1, because the handler itself does it. SIGHUP is a wish to end where the process has
-    /// a controlling terminal, which sends it when it closes, and asks for the settings to be read again elsewhere.
+    /// process on the spot with status 1, because the handler itself does it. SIGHUP is a wish to end where the process
+    /// has a controlling terminal, which sends it when it closes, and asks for the settings to be read again elsewhere.
     ///
     /// # Errors
     /// The process or the host is out of descriptors, or the kernel refuses the handler; the server cannot start then.
@@ -132,8 +132,8 @@ impl StopSignals {
         Ok(StopSignals { wake, seen })
     }
 
-    /// Blocks until a signal has come that asks for something, at most `bound`; gives what there is to do. A wish to end is
-    /// given again at every call, anything else once.
+    /// Blocks until a signal has come that asks for something, at most `bound`; gives what there is to do. A wish to
+    /// end is given again at every call, anything else once.
     pub fn wait(&self, bound: Duration) -> Option<Heard> {
         let mut fds = [PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN)];
         // An interrupted poll is as good as one that timed out: the flags decide.
@@ -154,9 +154,9 @@ impl StopSignals {
         })
     }
 
-    /// Takes a wish to end that waits for a thread which cannot take it: the kernel gives a signal to the main thread by
-    /// preference, and one that a disk holds in the kernel runs no handler. For another thread, while `main` may be held.
-    /// Never blocks.
+    /// Takes a wish to end that waits for a thread which cannot take it: the kernel gives a signal to the main thread
+    /// by preference, and one that a disk holds in the kernel runs no handler. For another thread, while `main` may be
+    /// held. Never blocks.
     #[expect(unsafe_code, reason = "sigtimedwait(2) has no safe wrapper")]
     pub fn take_waiting(&self) {
         let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -272,8 +272,8 @@ impl EndSignals {
         self.requested.load(Ordering::Acquire)
     }
 
-    /// Blocks until `descriptor` can be read, or has ended or failed, or one of the signals has come, at most `bound`. Returns
-    /// whether the descriptor can be read, as far as the kernel tells.
+    /// Blocks until `descriptor` can be read, or has ended or failed, or one of the signals has come, at most `bound`.
+    /// Returns whether the descriptor can be read, as far as the kernel tells.
     pub fn wait_or_readable(&self, descriptor: impl AsFd, bound: Duration) -> bool {
         let mut fds = [
             PollFd::from_borrowed_fd(descriptor.as_fd(), PollFlags::IN),

@@ -26,7 +26,8 @@ pub struct TaskFacts {
     pub state: char,
     /// Processor time so far.
     pub cpu: Duration,
-    /// Time so far in which it could have run but had no processor (proc_pid_schedstat(5)); 0 if the kernel does not count.
+    /// Time so far in which it could have run but had no processor (proc_pid_schedstat(5)); 0 if the kernel does not
+    /// count.
     pub run_delay: Duration,
     /// The kernel function in which it waits; empty when it does not wait or the kernel does not tell.
     pub wchan: String,

@@ -44,8 +44,8 @@ impl TcpPath {
     pub fn of(socket: impl AsFd) -> Option<TcpPath> {
         let mut info = [0_u8; INFO_BYTES];
         let mut len = mem::size_of_val(&info) as libc::socklen_t;
-        // SAFETY: the descriptor is open for the time of the borrow; the kernel writes at most `len` bytes to `info`, for
-        // which any bytes are valid, and the length that it wrote to `len`.
+        // SAFETY: the descriptor is open for the time of the borrow; the kernel writes at most `len` bytes to `info`,
+        // for which any bytes are valid, and the length that it wrote to `len`.
         let status = unsafe {
             libc::getsockopt(
                 socket.as_fd().as_raw_fd(),

@@ -1,4 +1,5 @@
-//! Values as people write them, in flags, in the file of settings and on a command's line: numbers, times, sizes, paths.
+//! Values as people write them, in flags, in the file of settings and on a command's line: numbers, times, sizes,
+//! paths.
 //!
 //! Whoever cannot read a value says what would be right, as a text that ends a sentence.
 

@@ -1,16 +1,16 @@
 //! Text of others in a line for people: what could drive a terminal, hide, or turn the reading around becomes visible.
 //!
-//! The log, `tail` and the other commands share this one definition. Unsafe are control characters (general category Cc),
-//! line ends of Unicode (Zl, Zp), marks of direction, and every other character that shows nothing
+//! The log, `tail` and the other commands share this one definition. Unsafe are control characters (general category
+//! Cc), line ends of Unicode (Zl, Zp), marks of direction, and every other character that shows nothing
 //! (Default_Ignorable_Code_Point of Unicode 16, DerivedCoreProperties.txt, and U+FFF9 to U+FFFB). Joiners and variation
-//! selectors stay behind a character outside ASCII, two of them at most: emoji and words of several languages are spelled with
-//! them. Behind an ASCII character they could only make two names look alike, and a row of them could hide a message or fill a
-//! line. Marks that combine with the character before stay too, as many as a language may need.
+//! selectors stay behind a character outside ASCII, two of them at most: emoji and words of several languages are
+//! spelled with them. Behind an ASCII character they could only make two names look alike, and a row of them could hide
+//! a message or fill a line. Marks that combine with the character before stay too, as many as a language may need.
 
 /// Joiners and variation selectors behind one character: an emoji of two parts has one of each between them.
 const JOINERS_MAX: usize = 2;
-/// Marks and joiners behind one character. Unicode's Stream-Safe Text Format (UAX #15) allows as many, more than any language
-/// writes; terminals draw a longer row over the lines above.
+/// Marks and joiners behind one character. Unicode's Stream-Safe Text Format (UAX #15) allows as many, more than any
+/// language writes; terminals draw a longer row over the lines above.
 const MARKS_MAX: usize = 30;
 
 /// `text` with each unsafe character in Rust's escaped spelling, `\u{202e}`.
@@ -92,8 +92,9 @@ fn is_joiner(character: char) -> bool {
     matches!(character, '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}')
 }
 
-/// Returns whether it combines with the character before, or joins. The standard library's `Debug` knows the former: it escapes
-/// them (Grapheme_Extend) at the beginning of a text and not behind another character, and what cannot be printed in both places.
+/// Returns whether it combines with the character before, or joins. The standard library's `Debug` knows the former: it
+/// escapes them (Grapheme_Extend) at the beginning of a text and not behind another character, and what cannot be
+/// printed in both places.
 fn is_mark(character: char) -> bool {
     if is_joiner(character) || character.is_ascii() {
         return is_joiner(character);

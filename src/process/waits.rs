@@ -1,5 +1,5 @@
-//! What a thread does when the kernel does not let it wait: poll(2) and epoll_wait(2) may fail, and a loop that only goes
-//! round again would take a whole processor.
+//! What a thread does when the kernel does not let it wait: poll(2) and epoll_wait(2) may fail, and a loop that only
+//! goes round again would take a whole processor.
 //!
 //! Runs on every thread that waits for descriptors. Blocks for [`BACK_OFF`] after a failure, and else never.
 
@@ -11,8 +11,8 @@ use std::time::Duration;
 /// How long a thread stands back after a failed wait, before it looks by itself for something to do. A hundred looks a
 /// second cost next to nothing, and delay an event by less than a person sees.
 pub const BACK_OFF: Duration = Duration::from_millis(10);
-/// Failures in a row from which on the fault is a lasting one, and worth a line: a tenth of a second. A single one passes
-/// unsaid.
+/// Failures in a row from which on the fault is a lasting one, and worth a line: a tenth of a second. A single one
+/// passes unsaid.
 const LASTING: u32 = 10;
 
 /// One kind of wait, and how it goes.
@@ -88,8 +88,9 @@ impl Wait {
         }
     }
 
-    /// Judges the outcome of a system call that waits. An interrupted one is none, and the caller's clock tells how long to
-    /// go on. Blocks for [`BACK_OFF`] after any other failure, so that the caller may look for itself and wait again.
+    /// Judges the outcome of a system call that waits. An interrupted one is none, and the caller's clock tells how
+    /// long to go on. Blocks for [`BACK_OFF`] after any other failure, so that the caller may look for itself and wait
+    /// again.
     pub fn judge<T>(&self, outcome: Result<T, Errno>) -> Option<T> {
         match outcome {
             Ok(value) => {

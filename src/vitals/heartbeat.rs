@@ -6,7 +6,8 @@
 //! seems to stand still (400 ms, in turns too). It asks nobody: it reads what the others show.
 //! Can be stalled by: the kernel's answer to a read of /proc; after a crowd of clients has left, whoever holds the
 //! allocator's lock.
-//! Full queue means: a log line is lost and counted; in the status file's slot the newest content replaces an older one.
+//! Full queue means: a log line is lost and counted; in the status file's slot the newest content replaces an older
+//! one.
 //! Ends when: asked to, with a last line and a last status.
 //! Watched as: `heartbeat`; not a core thread, a stall makes health `degraded`, and the status file grows old.
 
@@ -36,8 +37,8 @@ use std::time::{Duration, Instant};
 
 /// Longest single wait for the clock.
 const TURN: Duration = Duration::from_millis(250);
-/// When this many clients have left, and no more than that are still there, the memory that they needed goes back to the
-/// system. Fewer leave a few MiB, which the next ones use again.
+/// When this many clients have left, and no more than that are still there, the memory that they needed goes back to
+/// the system. Fewer leave a few MiB, which the next ones use again.
 const CLIENTS_LEFT_MANY: u64 = 100;
 
 /// Settings of the heartbeat.

@@ -1,4 +1,5 @@
-//! Heads of requests, in one piece and in two: to the parser alone, and over a socket to the function that connections use.
+//! Heads of requests, in one piece and in two: to the parser alone, and over a socket to the function that connections
+//! use.
 
 use crate::mutate::mutate;
 use crate::{fuzz, seeds};
@@ -76,8 +77,8 @@ fn parsed(bytes: &[u8]) -> Result<Option<Head>, Answer> {
     parse(bytes).map(|head| head.map(without_rest))
 }
 
-/// What is read of `bytes`, the second piece of which is sent when the first one has been read. Their end follows at once,
-/// so nothing waits for a deadline.
+/// What is read of `bytes`, the second piece of which is sent when the first one has been read. Their end follows at
+/// once, so nothing waits for a deadline.
 fn read(bytes: &[u8], cut: usize, stop: &Stop) -> Result<Head, HeadError> {
     let (mut peer, socket) = UnixStream::pair().unwrap();
     socket.set_nonblocking(true).unwrap();

@@ -1,9 +1,9 @@
 //! Random input for the parsers that read what others send: events, heads of requests, filters, positions.
 //!
-//! Each target starts from the seeds in tests/fuzz/seeds and from a generator of its own, mutates, and checks a property:
-//! a parser that only does not panic may still be wrong. `cargo test --test fuzz` runs each for a fixed number of rounds
-//! with a fixed seed; `make fuzz` runs each for FUZZ_SECONDS (60) with a new seed, which a failure prints. FUZZ_SEED
-//! repeats a run.
+//! Each target starts from the seeds in tests/fuzz/seeds and from a generator of its own, mutates, and checks a
+//! property: a parser that only does not panic may still be wrong. `cargo test --test fuzz` runs each for a fixed
+//! number of rounds with a fixed seed; `make fuzz` runs each for FUZZ_SECONDS (60) with a new seed, which a failure
+//! prints. FUZZ_SEED repeats a run.
 
 #![allow(
     unreachable_pub,

@@ -31,7 +31,8 @@ fn a_position_that_is_taken_reads_back_and_anything_else_is_refused() {
     assert!(taken > 0 && refused > 0, "the generator is of no use");
 }
 
-/// Epoch, in lower case, and number of a text that is 16 hexadecimal digits, a colon, and decimal digits that fit 64 bits.
+/// Epoch, in lower case, and number of a text that is 16 hexadecimal digits, a colon, and decimal digits that fit 64
+/// bits.
 fn expected(text: &str) -> Option<(String, u64)> {
     let (epoch, seq) = text.as_bytes().split_at_checked(16)?;
     let digits = seq.strip_prefix(b":").filter(|digits| !digits.is_empty())?;

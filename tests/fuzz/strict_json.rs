@@ -1,5 +1,5 @@
-//! A recogniser of RFC 8259, written from its grammar alone, to hold the server's check against, and a reader of members.
-//! Slow and plain.
+//! A recogniser of RFC 8259, written from its grammar alone, to hold the server's check against, and a reader of
+//! members. Slow and plain.
 
 /// What a text is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +26,8 @@ pub fn kind_of(text: &str) -> Kind {
     }
 }
 
-/// The members of an object that [`kind_of`] takes for one, in order: the key as JavaScript has it, and the value's text.
+/// The members of an object that [`kind_of`] takes for one, in order: the key as JavaScript has it, and the value's
+/// text.
 pub fn members(text: &str) -> Vec<(Vec<u16>, &str)> {
     let mut reader = Reader(text.as_bytes());
     reader.space();
@@ -47,7 +48,8 @@ pub fn members(text: &str) -> Vec<(Vec<u16>, &str)> {
     members
 }
 
-/// The characters of a string of JSON as JavaScript has them, where half a character is one too; `None` for another value.
+/// The characters of a string of JSON as JavaScript has them, where half a character is one too; `None` for another
+/// value.
 pub fn string(quoted: &str) -> Option<Vec<u16>> {
     let inner = quoted.strip_prefix('"')?.strip_suffix('"')?;
     let mut units = Vec::new();

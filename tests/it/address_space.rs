@@ -1,5 +1,5 @@
-//! A limit of the address space (`ulimit -v`, LimitAS=) costs room for clients and history, and neither the server nor an
-//! event that nobody tells of.
+//! A limit of the address space (`ulimit -v`, LimitAS=) costs room for clients and history, and neither the server nor
+//! an event that nobody tells of.
 
 use crate::support::client::{self, CLOSE, Options, PING, PONG, TEXT};
 use crate::support::server::in_shell;
@@ -185,9 +185,10 @@ fn fill(server: &TestServer) -> Vec<Member> {
 /// Before there was a division of the addresses, 200 MB held 88 clients, and then nine events ended the process with
 /// SIGABRT.
 ///
-/// A plain client has once been seen to get events 1, 37, 62 and 87 with nothing said between. That was the reader's fault
-/// and not the server's: it took the first frame of what each read gave, and a turn's events come as one chunk of frames.
-/// Here every frame is looked at, and no number is ever missing without an `initial` or a `gap` before the next one.
+/// A plain client has once been seen to get events 1, 37, 62 and 87 with nothing said between. That was the reader's
+/// fault and not the server's: it took the first frame of what each read gave, and a turn's events come as one chunk of
+/// frames. Here every frame is looked at, and no number is ever missing without an `initial` or a `gap` before the next
+/// one.
 #[test]
 fn a_limit_of_the_address_space_ends_nobody_who_was_let_in() {
     const EVENTS: usize = 300;

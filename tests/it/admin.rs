@@ -543,7 +543,8 @@ fn a_proxy_on_this_host_cannot_act_for_the_world() {
                 let (mut client, _) = proxy.accept().unwrap();
                 let mut head = [0; 1024];
                 let count = client.read(&mut head).unwrap();
-                // As nginx without further lines: the Host of the place it passes to, and no word of whose request it is.
+                // As nginx without further lines: the Host of the place it passes to, and no word of whose request it
+                // is.
                 let head = String::from_utf8_lossy(&head[..count]).replace(&ours.to_string(), &theirs.to_string());
                 let mut server = std::net::TcpStream::connect(theirs).unwrap();
                 server.set_read_timeout(Some(DEADLINE)).unwrap();

@@ -573,7 +573,8 @@ fn taken_in(server: &TestServer, count: usize) -> Value {
 #[test]
 fn a_million_machine_names_take_no_more_room_than_the_snapshot_may() {
     const NAMES: usize = 1_000_000;
-    /// The sender is at most twice this ahead of the table, so that the queue between never fills: that is not the subject.
+    /// The sender is at most twice this ahead of the table, so that the queue between never fills: that is not the
+    /// subject.
     const AHEAD: usize = 20_000;
     let server = TestServer::start(&["--history-bytes", "0"]);
     let before = server.resident_bytes();

@@ -1,5 +1,5 @@
-//! Every client gets every event, once and in the one order that all share, whoever comes and goes meanwhile and however
-//! the events arrive; who joins begins at the snapshot without a gap.
+//! Every client gets every event, once and in the one order that all share, whoever comes and goes meanwhile and
+//! however the events arrive; who joins begins at the snapshot without a gap.
 
 use crate::support::client::{CLOSE, Options};
 use crate::support::{
@@ -134,7 +134,8 @@ fn fifty_clients_get(count: usize, ahead: usize, flags: &[&str], mut send: impl 
     expect_nothing_dropped(&server, count);
 }
 
-/// The sender is the original's: a socket of its own for every event, and a send that blocks. All bounds are the defaults.
+/// The sender is the original's: a socket of its own for every event, and a send that blocks. All bounds are the
+/// defaults.
 #[test]
 fn a_hundred_thousand_events_reach_fifty_clients() {
     in_both_shapes(|delivery| {
@@ -146,9 +147,9 @@ fn a_hundred_thousand_events_reach_fifty_clients() {
     });
 }
 
-/// This sender hardly ever pauses, and the host's processors copy its events to fifty clients more slowly than it sends them.
-/// With the default bound of a backlog some clients would be ended then, because nobody waits for clients for long; here
-/// the backlogs may hold the whole stream. What is proved is that nothing is lost or exchanged on the way.
+/// This sender hardly ever pauses, and the host's processors copy its events to fifty clients more slowly than it sends
+/// them. With the default bound of a backlog some clients would be ended then, because nobody waits for clients for
+/// long; here the backlogs may hold the whole stream. What is proved is that nothing is lost or exchanged on the way.
 #[test]
 fn a_hundred_thousand_events_reach_fifty_clients_as_fast_as_they_can_be_sent() {
     in_both_shapes(|delivery| {

@@ -1,5 +1,5 @@
-//! The commands that ask a running server: `drill` freezes what it is told to and nothing else, `diagnose` shows every thread,
-//! and both say clearly why they could not.
+//! The commands that ask a running server: `drill` freezes what it is told to and nothing else, `diagnose` shows every
+//! thread, and both say clearly why they could not.
 
 use crate::support::server::run;
 use crate::support::{TestServer, eventually};

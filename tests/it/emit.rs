@@ -1,4 +1,5 @@
-//! `threadcast emit` sends exactly what it was given, never waits longer than asked, and says what was not taken and why.
+//! `threadcast emit` sends exactly what it was given, never waits longer than asked, and says what was not taken and
+//! why.
 
 use crate::support::server::run;
 use crate::support::{DEADLINE, TestServer, eventually, pause, skipped, uninterrupted};

@@ -1,5 +1,6 @@
-//! Machines that the original's engines keep in their database are shown as they are there, also those that began before
-//! the server; what is newer wins; engines that were killed are told from those that live; and the database is only read.
+//! Machines that the original's engines keep in their database are shown as they are there, also those that began
+//! before the server; what is newer wins; engines that were killed are told from those that live; and the database is
+//! only read.
 
 use crate::support::client::Options;
 use crate::support::engine_db::{DEFAULT_PATH, Engine, EngineDb, SCHEMA, card, cards, dead_pid, epoch, living_pid};

@@ -1,5 +1,5 @@
-//! Whatever happens to the engines' database - gone, replaced, locked, damaged, not theirs, huge - the stream goes on, one
-//! line says what is wrong and what to do, the machines last read stay, and afterwards everything is read again.
+//! Whatever happens to the engines' database - gone, replaced, locked, damaged, not theirs, huge - the stream goes on,
+//! one line says what is wrong and what to do, the machines last read stay, and afterwards everything is read again.
 
 use crate::support::engine_db::{EngineDb, SCHEMA, epoch, living_pid};
 use crate::support::server::{in_shell, mounting_shell};

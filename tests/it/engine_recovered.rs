@@ -1,5 +1,5 @@
-//! Events that engines could not send, and wrote into their database instead, reach everybody: in order, once each, with
-//! the bytes that they would have had, and without turning back what is shown.
+//! Events that engines could not send, and wrote into their database instead, reach everybody: in order, once each,
+//! with the bytes that they would have had, and without turning back what is shown.
 
 use crate::support::client::Options;
 use crate::support::engine_db::{DEFAULT_PATH, EngineDb, card, cards, epoch};
@@ -37,8 +37,8 @@ fn in_folder() -> (Arc<TempDir>, EngineDb) {
     (folder, db)
 }
 
-/// The next event of a `threadcast.v1` client: the text before the event itself, and the event. Skips states, and what only
-/// tells how far it is or that a server was killed.
+/// The next event of a `threadcast.v1` client: the text before the event itself, and the event. Skips states, and what
+/// only tells how far it is or that a server was killed.
 #[track_caller]
 fn v1_event(client: &mut TestClient) -> (String, String) {
     loop {

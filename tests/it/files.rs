@@ -1,5 +1,5 @@
-//! Files that somebody else takes away, puts something else in the place of, or keeps on a disk that does not answer: the
-//! server says so, never writes where it should not, and never waits for them.
+//! Files that somebody else takes away, puts something else in the place of, or keeps on a disk that does not answer:
+//! the server says so, never writes where it should not, and never waits for them.
 
 use crate::support::server::{in_shell, mounting_shell, run};
 use crate::support::{TestServer, eventually, numbered, state_change};

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 /// Server flags under which a frozen component is noticed soon.
 const FLAGS: [&str; 3] = ["--allow-drill", "--hang-timeout", "1s"];
-/// `hung` must be said so long after the hang timeout at the latest: a look, a second look, and a machine that is busy with
-/// other tests.
+/// `hung` must be said so long after the hang timeout at the latest: a look, a second look, and a machine that is busy
+/// with other tests.
 const NOTICED: Duration = Duration::from_secs(20);
 
 #[track_caller]

@@ -1,5 +1,5 @@
-//! A `gap` says what a client will not get, and nothing of what it has passed already: it begins behind the position that
-//! the client gave, whatever the range that was lost as one.
+//! A `gap` says what a client will not get, and nothing of what it has passed already: it begins behind the position
+//! that the client gave, whatever the range that was lost as one.
 
 use crate::notices::v1_options;
 use crate::support::server::run;
@@ -22,8 +22,8 @@ fn segment(folder: &Path) -> PathBuf {
     entries.find_map(|entry| Some(entry.path()).filter(is_segment)).unwrap()
 }
 
-/// A server that begins again after a kill, with a journal of [`EVENTS`] events that has lost the lines of `lost`. Gives its
-/// epoch too.
+/// A server that begins again after a kill, with a journal of [`EVENTS`] events that has lost the lines of `lost`.
+/// Gives its epoch too.
 fn server_without(lost: std::ops::RangeInclusive<usize>) -> (TestServer, String) {
     let mut server = TestServer::start(&FLAGS);
     for number in 0..EVENTS {

@@ -168,7 +168,8 @@ fn last_event_time_is_the_start_then_moves_with_each_event_that_goes_out() {
 fn unix_socket_active_tells_whether_the_path_is_ours() {
     let server = TestServer::start(&[]);
     assert_eq!(server.health()["unix_socket_active"], true);
-    // The original calls an idle server's socket inactive after 10 s and a removed one active; here only the path counts.
+    // The original calls an idle server's socket inactive after 10 s and a removed one active; here only the path
+    // counts.
     std::fs::remove_file(server.socket_path()).unwrap();
     eventually("it is bound again", || {
         (server.socket_path().exists() && server.health()["unix_socket_active"] == true).then_some(())

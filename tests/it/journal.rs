@@ -1,5 +1,5 @@
-//! The journal has every event, in order and unchanged, whatever happens to the server: it is stopped, killed, or its disk
-//! is full. And a recording can be played again.
+//! The journal has every event, in order and unchanged, whatever happens to the server: it is stopped, killed, or its
+//! disk is full. And a recording can be played again.
 
 use crate::signals::BLOCKING_OPEN;
 use crate::support::client::Options;
@@ -231,9 +231,9 @@ fn after_a_kill_the_state_is_that_of_its_number() {
     );
 }
 
-/// How often the server is killed, and how old an event may be at the kill and still be missing. A release is tried with
-/// `THREADCAST_KILLS=50` on a machine that does nothing else, and then it is the promised time; elsewhere a thread may
-/// get no processor for longer than that.
+/// How often the server is killed, and how old an event may be at the kill and still be missing. A release is tried
+/// with `THREADCAST_KILLS=50` on a machine that does nothing else, and then it is the promised time; elsewhere a thread
+/// may get no processor for longer than that.
 fn kills() -> (usize, Duration) {
     match std::env::var("THREADCAST_KILLS") {
         Ok(count) => (count.parse().unwrap(), Duration::from_millis(50)),
@@ -251,8 +251,8 @@ struct Killed {
     sent: usize,
 }
 
-/// Sends some 20,000 events a second from number `first` on, kills the server in the middle, and sees what a client got.
-/// A disk that stands still for a second or two must not fill the journal's queue.
+/// Sends some 20,000 events a second from number `first` on, kills the server in the middle, and sees what a client
+/// got. A disk that stands still for a second or two must not fill the journal's queue.
 fn kill_under_load(server: &mut TestServer, first: usize, after: Duration) -> Killed {
     let mut client = server.client();
     let sender = server.sender();

@@ -66,7 +66,8 @@ fn read_tree<'a>(text: &'a str, before: &[String], paths: &mut Vec<Vec<String>>)
     }
 }
 
-/// For each line, how many modules inside the file it stands in, such as `mod tests { ... }`. rustfmt's indentation tells.
+/// For each line, how many modules inside the file it stands in, such as `mod tests { ... }`. rustfmt's indentation
+/// tells.
 fn depths(text: &str) -> Vec<usize> {
     let mut open: Vec<String> = Vec::new();
     let mut depths = Vec::new();
@@ -85,8 +86,8 @@ fn depths(text: &str) -> Vec<usize> {
     depths
 }
 
-/// The paths that the text of `module` names. A path that begins in the module's own parents, `super::`, is left out if it
-/// leads to one of them: a part of a file may name what it is a part of.
+/// The paths that the text of `module` names. A path that begins in the module's own parents, `super::`, is left out if
+/// it leads to one of them: a part of a file may name what it is a part of.
 fn paths_of(module: &str, text: &str, modules: &BTreeMap<String, String>) -> BTreeSet<String> {
     let own: Vec<String> = module.split("::").map(str::to_owned).collect();
     let depths = depths(text);

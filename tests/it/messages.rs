@@ -603,8 +603,8 @@ fn each_client_is_pinged_twice_over_at_its_own_interval_counted_from_its_initial
                 .strip_prefix("{\"type\":\"ping\",\"timestamp\":")
                 .and_then(|rest| rest.strip_suffix('}')?.parse().ok())
                 .unwrap_or_else(|| panic!("{text:?}"));
-            // The two clocks may differ by a little; that a ping is late is the machine's affair, and does not bring the
-            // next one nearer.
+            // The two clocks may differ by a little; that a ping is late is the machine's affair, and does not bring
+            // the next one nearer.
             let after = at - *connected;
             assert!(
                 after > 0.3 * f64::from(number) - 0.01,

@@ -1,5 +1,5 @@
-//! A network that is cut and comes back: nobody is taken for slow because of it, whoever was ended meanwhile learns of it,
-//! and every event comes, once.
+//! A network that is cut and comes back: nobody is taken for slow because of it, whoever was ended meanwhile learns of
+//! it, and every event comes, once.
 
 use crate::support::cut_network::{Cut, CutNetwork};
 use crate::support::{TestClient, TestServer, eventually, number_of, numbered, pause, within};

@@ -1,5 +1,5 @@
-//! Whoever speaks `threadcast.v1` is told which component hangs, and when it goes on, whichever component that is; a plain
-//! client gets nothing that it would not understand.
+//! Whoever speaks `threadcast.v1` is told which component hangs, and when it goes on, whichever component that is; a
+//! plain client gets nothing that it would not understand.
 
 use crate::support::client::Options;
 use crate::support::{TestClient, TestServer, eventually, in_both_shapes_at_once, numbered};
@@ -42,8 +42,8 @@ fn freeze(server: &TestServer, component: &str, millis: u64) {
     assert_eq!(answer.status, 200, "{}", answer.body);
 }
 
-/// The next notice about `component`, which must be a `kind`. On a host that gives others no processor for the hang timeout,
-/// there may be notices about them, too.
+/// The next notice about `component`, which must be a `kind`. On a host that gives others no processor for the hang
+/// timeout, there may be notices about them, too.
 #[track_caller]
 fn next_notice(client: &mut TestClient, component: &str, kind: &str) -> Value {
     loop {

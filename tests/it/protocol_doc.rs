@@ -1,5 +1,5 @@
-//! docs/protocol.md says what the server does: every example is replayed against a real one, and what a server sends that
-//! the page does not show is a fault of the page.
+//! docs/protocol.md says what the server does: every example is replayed against a real one, and what a server sends
+//! that the page does not show is a fault of the page.
 
 use crate::notices::v1_options;
 use crate::support::client::{Options, TEXT};

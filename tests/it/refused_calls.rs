@@ -1,5 +1,5 @@
-//! The filter of a container or a service (seccomp(2)) refuses what the server could otherwise do: it goes another way, or
-//! says that it is a filter, and what to let through.
+//! The filter of a container or a service (seccomp(2)) refuses what the server could otherwise do: it goes another way,
+//! or says that it is a filter, and what to let through.
 
 use crate::support::client::Options;
 use crate::support::filter::refuser;

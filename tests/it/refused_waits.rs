@@ -1,5 +1,5 @@
-//! A kernel that does not let threads wait any more (poll and epoll_wait fail, of which ENOMEM is the usual cause) costs
-//! neither the stream nor a processor, and the server says so.
+//! A kernel that does not let threads wait any more (poll and epoll_wait fail, of which ENOMEM is the usual cause)
+//! costs neither the stream nor a processor, and the server says so.
 
 use crate::support::client::TEXT;
 use crate::support::filter::refuser;

@@ -1,5 +1,5 @@
-//! A client that is slow, stopped or dead delays no other, costs a bounded amount, and ends with a reason; one that still
-//! moves is not ended.
+//! A client that is slow, stopped or dead delays no other, costs a bounded amount, and ends with a reason; one that
+//! still moves is not ended.
 
 use crate::support::client::{CLOSE, Options, PING, PONG, TEXT, parse};
 use crate::support::{
@@ -98,8 +98,8 @@ fn a_stopped_client_delays_no_other_and_leaves_nothing_behind() {
         let fleet = Fleet::start(&server, 20, 1);
         let (threads, descriptors) = server.footprint();
         let mut memory = Vec::new();
-        // The allocator keeps what the largest backlog so far needed; a further one must not need it once more. How much it
-        // keeps varies, but what is lost would be lost in every round.
+        // The allocator keeps what the largest backlog so far needed; a further one must not need it once more. How
+        // much it keeps varies, but what is lost would be lost in every round.
         let grows = |memory: &[usize]| {
             let (last, earlier) = memory.split_last().unwrap();
             last >= &(earlier.iter().max().unwrap() + 512 * KIB)
@@ -223,7 +223,8 @@ fn a_reader_that_pauses_and_recovers_loses_nothing_and_is_sent_to_directly_again
         let sender = server.sender();
         let before = sleeps_of_the_client(&server);
         for part in 0..4 {
-            // More than its socket takes, less than its backlog may be; it reads only afterwards, as a busy browser tab.
+            // More than its socket takes, less than its backlog may be; it reads only afterwards, as a busy browser
+            // tab.
             let numbers = part * 500..(part + 1) * 500;
             for number in numbers.clone() {
                 sender.send(&numbered(number, 2 * KIB)).unwrap();
@@ -399,8 +400,8 @@ fn nobody_is_ended_for_the_size_of_a_snapshot() {
         let (sent, read) = (AtomicUsize::new(0), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                // Bounded, so that a failure below is not waited for; never far ahead of the reader, so that it is not the
-                // events that are too many.
+                // Bounded, so that a failure below is not waited for; never far ahead of the reader, so that it is not
+                // the events that are too many.
                 for number in 0..20_000 {
                     while sent.load(Ordering::Relaxed) > read.load(Ordering::Relaxed) + 100 {
                         if stop.load(Ordering::Relaxed) {

@@ -174,8 +174,8 @@ fn restarts_lose_no_event_and_refuse_no_connection() {
     );
 }
 
-/// The server's own ends of connections: copies of all its TCP sockets that have a peer. `None`, said, where the host does
-/// not let us look.
+/// The server's own ends of connections: copies of all its TCP sockets that have a peer. `None`, said, where the host
+/// does not let us look.
 fn servers_ends(server: &TestServer) -> Option<Vec<TcpStream>> {
     let pid = Pid::from_raw(server.pid() as i32).unwrap();
     let process = pidfd_open(pid, PidfdFlags::empty()).unwrap();

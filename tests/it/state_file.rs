@@ -107,8 +107,8 @@ fn a_kill_under_load_leaves_a_whole_and_recent_state() {
         let sender = server.sender();
         let begun = Instant::now();
         let mut sent = Vec::new();
-        // Longer than it takes to save twice, the last time longer than a state may be old, and each time another moment of
-        // the rhythm. A busy machine may need longer for the first save.
+        // Longer than it takes to save twice, the last time longer than a state may be old, and each time another
+        // moment of the rhythm. A busy machine may need longer for the first save.
         let state = folder.path().join("logs/threadcast-state.json");
         let of_this_round = || fs::read_to_string(&state).is_ok_and(|text| text.contains(&format!("\"{round}-")));
         let least = Duration::from_millis([1300, 1470, 4200][round]);

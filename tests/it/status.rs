@@ -1,5 +1,5 @@
-//! `/status` and `threadcast clients`: the figures of every client add up to what it really received, and are told while
-//! the rest stands still; slow clients are named in the log.
+//! `/status` and `threadcast clients`: the figures of every client add up to what it really received, and are told
+//! while the rest stands still; slow clients are named in the log.
 
 use crate::support::client::Options;
 use crate::support::server::run;

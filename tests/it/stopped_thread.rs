@@ -1,5 +1,5 @@
-//! A thread that stands still at any moment (for a debugger, or a page on a disk that does not answer) holds up nobody else:
-//! the worst moments are those at which it has something in hand that others need.
+//! A thread that stands still at any moment (for a debugger, or a page on a disk that does not answer) holds up nobody
+//! else: the worst moments are those at which it has something in hand that others need.
 
 use crate::support::stopper::{Call, Stopped};
 use crate::support::{TestServer, eventually, numbered, within};

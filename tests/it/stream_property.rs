@@ -1,11 +1,11 @@
 //! Nothing is lost silently: whatever clients and servers do, each client's stream is the published one from its start
 //! on, less what its filter does not want and what the server has announced as skipped; in order, nothing twice.
 //!
-//! Random cases: clients of both protocols join, resume, change their filters, pause, leave, while events of random sizes
-//! are published and the server is restarted. `support/ledger.rs` is the model that judges each message.
+//! Random cases: clients of both protocols join, resume, change their filters, pause, leave, while events of random
+//! sizes are published and the server is restarted. `support/ledger.rs` is the model that judges each message.
 //!
-//! `THREADCAST_SEED=N` repeats the case that has failed (threads keep their own timing), `THREADCAST_CASES=N` tries that
-//! many per delivery shape instead of [`CASES`].
+//! `THREADCAST_SEED=N` repeats the case that has failed (threads keep their own timing), `THREADCAST_CASES=N` tries
+//! that many per delivery shape instead of [`CASES`].
 
 use crate::support::client::{CLOSE, Options, PING, PONG, TEXT};
 use crate::support::ledger::{EVENT_BYTES_MAX, Entry, KINDS, MACHINES, Numbering, Seen, Seq, Start, WISHES, Wish};

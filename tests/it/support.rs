@@ -64,8 +64,8 @@ pub fn pause(duration: Duration) {
     std::thread::sleep(duration);
 }
 
-/// Says which part of a test this host does not allow, and why, in a line that tests/run counts. Writes past the capture
-/// of a test that passes, which would swallow it.
+/// Says which part of a test this host does not allow, and why, in a line that tests/run counts. Writes past the
+/// capture of a test that passes, which would swallow it.
 pub fn skipped(why: impl Display) {
     // A closed standard error leaves nobody to tell.
     let _ = writeln!(io::stderr(), "SKIPPED: {why}");

@@ -1,5 +1,5 @@
-//! The last events come first: `?last=N` and `threadcast tail -n N` begin with what the history has, and go on with what
-//! comes, without a gap and without a repeat.
+//! The last events come first: `?last=N` and `threadcast tail -n N` begin with what the history has, and go on with
+//! what comes, without a gap and without a repeat.
 
 use crate::notices::v1_options;
 use crate::support::client::Options;

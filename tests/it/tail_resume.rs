@@ -338,7 +338,8 @@ impl Fake {
         (Fake(listener), address)
     }
 
-    /// Takes a connection, answers with `headers` besides the usual ones, and sends `messages`. Gives the request's head.
+    /// Takes a connection, answers with `headers` besides the usual ones, and sends `messages`. Gives the request's
+    /// head.
     pub fn serve(&self, headers: &str, messages: &[String]) -> (TcpStream, String) {
         let (mut connection, _) = self.0.accept().unwrap();
         connection.set_read_timeout(Some(DEADLINE)).unwrap();

@@ -103,8 +103,8 @@ fn expect_frame(stack: &str, function: &str) {
     assert!(lines_of_function(function).contains(&line), "{frame}");
 }
 
-/// One row of the table: `component` stands still in the way of `kind`; what is said of it. Calls `meanwhile` when the hang
-/// is said and not over.
+/// One row of the table: `component` stands still in the way of `kind`; what is said of it. Calls `meanwhile` when the
+/// hang is said and not over.
 #[track_caller]
 fn expect_one_hang(server: &TestServer, component: &str, kind: &str, meanwhile: impl FnOnce()) {
     let ordered = Instant::now();
@@ -654,8 +654,8 @@ fn clients_that_read_little_or_nothing_are_nobodys_hang() {
     drop(nothing);
 }
 
-/// Mappings, without the stacks of connections' threads and the page before each: of those the C library keeps as many as
-/// ever were at a time, which depends on how fast connections come.
+/// Mappings, without the stacks of connections' threads and the page before each: of those the C library keeps as many
+/// as ever were at a time, which depends on how fast connections come.
 fn mappings(server: &TestServer) -> usize {
     const STACK_BYTES: usize = 256 * 1024;
     const GUARD_BYTES: usize = 4096;

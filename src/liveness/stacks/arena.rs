@@ -8,10 +8,11 @@
 //! - Memory of the arena that outlives its scope stays valid: the arena is emptied only when nothing of it is in use.
 //!   Freeing it later, by any thread, only counts.
 //! - Memory of the system that is freed inside a scope is not freed, because that would take the lock; it is leaked and
-//!   counted ([`leaked`]). Who runs inside a scope must not drop what was made outside; the dump does not (a test looks).
+//!   counted ([`leaked`]). Who runs inside a scope must not drop what was made outside; the dump does not (a test
+//!   looks).
 //! - Memory of the system that grows inside a scope moves to the arena, and its old place is leaked in the same way.
-//! - When the arena is full, an allocation fails, which ends the process. So whoever fills it asks [`has_room`] between two
-//!   steps and stops in time; the dump does, and says what it left out.
+//! - When the arena is full, an allocation fails, which ends the process. So whoever fills it asks [`has_room`] between
+//!   two steps and stops in time; the dump does, and says what it left out.
 #![allow(unsafe_code, reason = "an allocator cannot be written without")]
 
 use crate::process::limits;

@@ -1,8 +1,8 @@
 //! Asks a thread, by a signal, to copy its registers and its stack into a slot, and waits for it with a bound.
 //!
 //! The handler does no more than that: it may have interrupted its thread anywhere, inside the allocator or with a lock
-//! held. A thread that answers late, when nobody waits any more, finds that the slot is not for it and does nothing; one
-//! that is stopped in the middle of copying keeps its slot, and the next question uses another.
+//! held. A thread that answers late, when nobody waits any more, finds that the slot is not for it and does nothing;
+//! one that is stopped in the middle of copying keeps its slot, and the next question uses another.
 #![allow(
     unsafe_code,
     reason = "a handler of a signal, and a slot that it shares with the thread that asks"
@@ -56,8 +56,9 @@ const DONE: u32 = 3;
 /// The bits of [`Slot::state`] that have the phase.
 const PHASE: u32 = 3;
 
-// SAFETY: `copy` is written by the one handler that moved `state` from ASKED to COPYING, until it stores DONE (release).
-// It is read by the one holder of `Asker` that has seen this DONE (acquire) and that alone begins the next question.
+// SAFETY: `copy` is written by the one handler that moved `state` from ASKED to COPYING, until it stores DONE
+// (release). It is read by the one holder of `Asker` that has seen this DONE (acquire) and that alone begins the next
+// question.
 unsafe impl Sync for Slot {}
 
 /// All zero, so it takes neither space in the file nor memory before it is used.

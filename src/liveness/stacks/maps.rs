@@ -1,4 +1,5 @@
-//! Which file's code lies at an address: the program, its libraries and the vDSO, from /proc/self/maps (proc_pid_maps(5)).
+//! Which file's code lies at an address: the program, its libraries and the vDSO, from /proc/self/maps
+//! (proc_pid_maps(5)).
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::{Errno, read};

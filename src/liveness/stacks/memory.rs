@@ -3,8 +3,9 @@
 //! Stacks of running threads and libraries that come and go are read this way, so no guess of an address can end the
 //! process, and no reference to memory that another thread changes ever exists.
 //!
-//! process_vm_readv(2) needs nothing but the call. Filters of system calls refuse it often (seccomp profiles of containers
-//! count it among a debugger's calls); /proc/self/mem then gives the same by pread(2), which no program can do without.
+//! process_vm_readv(2) needs nothing but the call. Filters of system calls refuse it often (seccomp profiles of
+//! containers count it among a debugger's calls); /proc/self/mem then gives the same by pread(2), which no program can
+//! do without.
 #![allow(unsafe_code, reason = "rustix and the standard library have no process_vm_readv(2)")]
 
 use rustix::fs::{Mode, OFlags};

@@ -180,8 +180,8 @@ impl Unwinder {
                 Ok(Some(_)) | Err(_) => break false,
             }
         };
-        // In the kernel, a thread stands behind the instruction that it called it with; what is written there belongs to
-        // whatever the compiler has put next.
+        // In the kernel, a thread stands behind the instruction that it called it with; what is written there belongs
+        // to whatever the compiler has put next.
         if let Some(pc) = calls.pcs.first_mut().filter(|pc| is_after_system_call(**pc)) {
             *pc -= 1;
         }

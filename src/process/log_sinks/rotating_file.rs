@@ -94,7 +94,8 @@ impl RotatingFile {
         if self.not_rotated_at.is_some_and(|at| at.elapsed() < ROTATE_AGAIN_AFTER) {
             return false;
         }
-        // Servers that share a log take turns: the lock goes with the file. Where a file system has none, there is no turn.
+        // Servers that share a log take turns: the lock goes with the file. Where a file system has none, there is no
+        // turn.
         if let Err(TryLockError::WouldBlock) = file.try_lock() {
             return false;
         }

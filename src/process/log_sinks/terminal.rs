@@ -39,9 +39,9 @@ enum Way {
     Reopened(File),
     /// A socket (that of systemd's journal) cannot be opened anew, but each send can say that it will not wait.
     Socket(Stderr),
-    /// A file or /dev/null, which nobody reads at the other end; also a terminal or a pipe of another user (after `su`),
-    /// which we may not open. It is asked for room first. With room for a byte a terminal polls writable and then holds
-    /// us until all is taken, so this is the one way left on which it can do that.
+    /// A file or /dev/null, which nobody reads at the other end; also a terminal or a pipe of another user (after
+    /// `su`), which we may not open. It is asked for room first. With room for a byte a terminal polls writable and
+    /// then holds us until all is taken, so this is the one way left on which it can do that.
     Given(Stderr),
 }
 
@@ -59,9 +59,9 @@ impl Outlet {
         }
     }
 
-    /// Writes `lines`, each with its end, on a line of their own: first ends a line that was cut. Blocks for 50 ms at most,
-    /// and not at all while the reader is stuck; where standard error is a file, as long as its disk does. Takes no lock,
-    /// not even that of the standard library, and no memory.
+    /// Writes `lines`, each with its end, on a line of their own: first ends a line that was cut. Blocks for 50 ms at
+    /// most, and not at all while the reader is stuck; where standard error is a file, as long as its disk does. Takes
+    /// no lock, not even that of the standard library, and no memory.
     pub fn write_lines(&mut self, lines: &[u8]) -> Written {
         // A line is cut only if the reader is stuck, so these two do not wait twice.
         if self.is_cut {

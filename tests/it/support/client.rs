@@ -172,7 +172,8 @@ impl TestClient {
         self.try_frame().unwrap_or_else(|error| panic!("no frame: {error}"))
     }
 
-    /// The next text that is no keepalive; answers protocol pings on the way, and does not wait for ever because of them.
+    /// The next text that is no keepalive; answers protocol pings on the way, and does not wait for ever because of
+    /// them.
     pub fn try_text(&mut self) -> io::Result<String> {
         let begun = Instant::now();
         loop {

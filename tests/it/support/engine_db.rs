@@ -92,7 +92,8 @@ impl EngineDb {
         assert_eq!(self.connection.execute(sql, (name,)).unwrap(), 1, "{name}");
     }
 
-    /// What an engine writes when its event was not taken; `payload` is the text of a JSON document. Gives the row's id.
+    /// What an engine writes when its event was not taken; `payload` is the text of a JSON document. Gives the row's
+    /// id.
     #[track_caller]
     pub fn refused(&self, name: &str, kind: &str, payload: &str) -> i64 {
         let sql = "INSERT INTO realtime_events (machine_name, event_type, payload) VALUES (?, ?, ?)";
@@ -100,8 +101,8 @@ impl EngineDb {
         self.connection.last_insert_rowid()
     }
 
-    /// Waits until `server` has read the machines as they are now. What was changed of the events before this it has read
-    /// by then only if it had not begun with them: they come first.
+    /// Waits until `server` has read the machines as they are now. What was changed of the events before this it has
+    /// read by then only if it had not begun with them: they come first.
     #[track_caller]
     pub fn is_read_by(&self, server: &TestServer) {
         let now = epoch();

@@ -98,8 +98,8 @@ pub fn kind(protocol: &str, text: &str) -> String {
     if is_event { "event".to_owned() } else { kind }
 }
 
-/// Whether `seen` is what `example` shows: an event of the same bytes, whatever its number; else the same keys in the same
-/// order, with values of the same types, and the constant ones equal.
+/// Whether `seen` is what `example` shows: an event of the same bytes, whatever its number; else the same keys in the
+/// same order, with values of the same types, and the constant ones equal.
 pub fn is_like(protocol: &str, example: &str, seen: &str) -> bool {
     if kind(protocol, example) != kind(protocol, seen) {
         return false;

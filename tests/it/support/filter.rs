@@ -1,5 +1,5 @@
-//! Filters of system calls (seccomp(2)), as containers and services have them. The server makes many calls without the C
-//! library, so that no preloaded one could stand in between.
+//! Filters of system calls (seccomp(2)), as containers and services have them. The server makes many calls without the
+//! C library, so that no preloaded one could stand in between.
 
 use super::skipped;
 use std::path::{Path, PathBuf};
@@ -31,8 +31,8 @@ REFUSALS
 }
 "#;
 
-/// A program that runs its arguments as a command whose `calls` fail with `error`, both by their names in C; `None`, said,
-/// where it or the filter cannot be had. A call that this architecture does not have is left out.
+/// A program that runs its arguments as a command whose `calls` fail with `error`, both by their names in C; `None`,
+/// said, where it or the filter cannot be had. A call that this architecture does not have is left out.
 pub fn refuser(folder: &Path, calls: &[&str], error: &str) -> Option<PathBuf> {
     let refusals = calls
         .iter()

@@ -312,9 +312,9 @@ impl Drop for TestServer {
     }
 }
 
-/// What every server is started with; a test's own flags come later and win. On a busy host the server's threads and our
-/// own readers may get no processor for a while: neither an event that is dropped nor a client that is ended for that is
-/// what a test is about, unless it says so by flags of its own.
+/// What every server is started with; a test's own flags come later and win. On a busy host the server's threads and
+/// our own readers may get no processor for a while: neither an event that is dropped nor a client that is ended for
+/// that is what a test is about, unless it says so by flags of its own.
 pub const STEADY: [(&str, &str); 3] = [
     ("--ingest-patience", "250ms"),
     ("--send-timeout", "30s"),
@@ -357,8 +357,8 @@ pub fn in_shell(command: &mut Command, shell: &[&str], script: &str) {
     *command = wrapped;
 }
 
-/// Starts a server in `folder` with so many descriptors, tells it to end once it has announced itself, and waits until it has
-/// ended: whether it announced itself, and its status.
+/// Starts a server in `folder` with so many descriptors, tells it to end once it has announced itself, and waits until
+/// it has ended: whether it announced itself, and its status.
 pub fn start_with_descriptors(descriptors: usize, folder: &Path, flags: &[&str]) -> (bool, ExitStatus) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_threadcast"));
     command

@@ -39,8 +39,8 @@ pub struct Stopped {
 }
 
 impl Stopped {
-    /// Stops the thread called `name` when it is about to make a system call that is `wanted`; fails if it does not in time.
-    /// `None`, said, where this user may not stop threads.
+    /// Stops the thread called `name` when it is about to make a system call that is `wanted`; fails if it does not in
+    /// time. `None`, said, where this user may not stop threads.
     pub fn at(server: &TestServer, name: &str, wanted: impl Fn(&Call) -> bool) -> Option<Stopped> {
         let pid = server.pid();
         let thread = thread_called(pid, name);
