@@ -58,7 +58,7 @@ const SIGNAL_LOOK: Duration = Duration::from_secs(60);
 /// Ends the process if it has not ended by itself [`GRACE`] after a signal.
 fn end_after_grace(signals: Arc<EndSignals>) -> io::Result<ThreadHandle<()>> {
     threads::spawn("signals", CORE_STACK_BYTES, None, move || {
-        while !signals.wait(SIGNAL_LOOK) {}
+        while !signals.is_requested_within(SIGNAL_LOOK) {}
         pause(GRACE);
         std::process::exit(ExitStatus::Fine as i32);
     })

@@ -7,6 +7,15 @@ use std::os::fd::OwnedFd;
 /// How many: as many requests as one standing has places. Not more, because each could be a client's.
 const DESCRIPTORS: usize = 4;
 
+/// What [`Reserve::give_one`] could do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// The next descriptor has a place.
+    Made,
+    /// The reserve was empty.
+    None,
+}
+
 /// They hold places in the table of descriptors, and nothing else.
 #[derive(Debug, Default)]
 pub struct Reserve {
@@ -25,9 +34,12 @@ impl Reserve {
         }
     }
 
-    /// Closes one, so that the next thing to be opened finds room. Returns whether there was one.
-    pub fn give_one(&mut self) -> bool {
-        self.held.pop().is_some()
+    /// Closes one, so that the next thing to be opened finds room.
+    pub fn give_one(&mut self) -> Room {
+        match self.held.pop() {
+            Some(_) => Room::Made,
+            None => Room::None,
+        }
     }
 
     /// Takes back the place of a connection that is done with. Where `accept` waits for a descriptor, a closed one
@@ -46,12 +58,12 @@ mod tests {
     #[test]
     fn what_was_given_is_taken_back() {
         let mut reserve = Reserve::default();
-        assert!(!reserve.give_one());
+        assert_eq!(reserve.give_one(), Room::None);
         reserve.fill();
         for _ in 0..DESCRIPTORS {
-            assert!(reserve.give_one());
+            assert_eq!(reserve.give_one(), Room::Made);
         }
-        assert!(!reserve.give_one());
+        assert_eq!(reserve.give_one(), Room::None);
         for _ in 0..2 * DESCRIPTORS {
             let (one, _) = std::os::unix::net::UnixStream::pair().unwrap();
             reserve.keep(one);

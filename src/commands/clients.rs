@@ -55,7 +55,7 @@ pub fn run(clients: &Clients) -> ExitStatus {
             Err(_) => {}
         }
         let over = match &signals {
-            Some(signals) => signals.wait(every),
+            Some(signals) => signals.is_requested_within(every),
             None => {
                 pause(every);
                 false

@@ -150,7 +150,7 @@ impl Read for Input<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let stdin = io::stdin();
         if let Some(signals) = self.signals {
-            while !signals.requested() && !signals.wait_or_readable(stdin.as_fd(), LOOK) {}
+            while !signals.requested() && !signals.is_readable_within(stdin.as_fd(), LOOK) {}
             if signals.requested() {
                 return Ok(0);
             }

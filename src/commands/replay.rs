@@ -241,7 +241,7 @@ impl Player<'_> {
 
     fn pause(&self, bound: Duration) {
         match &self.signals {
-            Some(signals) => drop(signals.wait(bound)),
+            Some(signals) => drop(signals.is_requested_within(bound)),
             None => pause(bound),
         }
     }

@@ -80,6 +80,15 @@ impl Told {
     }
 }
 
+/// What the thread does after a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// It looks again.
+    Again,
+    /// It was asked to end.
+    Over,
+}
+
 /// The thread's own things.
 #[derive(Debug)]
 pub struct Reader {
@@ -185,23 +194,23 @@ impl Reader {
                 // Whoever started us may have given up.
                 let _ = looked.try_send(());
             }
-            if !self.wait_until(begun + every) {
+            if self.wait_until(begun + every) == Turn::Over {
                 break;
             }
         }
         self.beat.turn_to(Operation::Ended);
     }
 
-    /// Blocks until `due`; whether the thread is to go on.
-    fn wait_until(&self, due: Instant) -> bool {
+    /// Blocks until `due`, or until the thread is asked to end.
+    fn wait_until(&self, due: Instant) -> Turn {
         loop {
             drill::obey(self.beat);
             let left = due.saturating_duration_since(Instant::now());
             if self.stop.requested() {
-                return false;
+                return Turn::Over;
             }
             if left.is_zero() {
-                return true;
+                return Turn::Again;
             }
             let _doing = self.beat.begin(Operation::Waiting);
             let mut fds = [PollFd::new(&self.stop, PollFlags::IN)];

@@ -232,6 +232,15 @@ fn is_alive(path: &Path) -> io::Result<bool> {
     }
 }
 
+/// What became of the file of an event socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// It was ours, and is gone.
+    Done,
+    /// It is not ours to remove, or could not be removed.
+    Left,
+}
+
 impl EventSocket {
     /// Binds `path` with permissions `mode`, replacing a stale socket file. The caller holds the [`PathLock`].
     ///
@@ -350,9 +359,13 @@ impl EventSocket {
         &self.path
     }
 
-    /// Removes the file if it is ours and we have made it; whether it did.
-    pub fn remove_file(&self) -> bool {
-        !self.passed && self.path_state() == PathState::Ours && fs::remove_file(&self.path).is_ok()
+    /// Removes the file if it is ours and we have made it.
+    pub fn remove_file(&self) -> Removal {
+        if !self.passed && self.path_state() == PathState::Ours && fs::remove_file(&self.path).is_ok() {
+            Removal::Done
+        } else {
+            Removal::Left
+        }
     }
 }
 
@@ -455,7 +468,7 @@ mod tests {
         let socket = EventSocket::bind(&path, 0o640).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o640);
         assert_eq!(socket.path_state(), PathState::Ours);
-        assert!(socket.remove_file());
+        assert_eq!(socket.remove_file(), Removal::Done);
         assert!(!path.exists());
     }
 
@@ -506,7 +519,7 @@ mod tests {
         let socket = take();
         assert_eq!(socket.path_state(), PathState::Ours);
         assert!(matches!(socket.bind_again(0o600), Err(BindError::Passed { .. })));
-        assert!(!socket.remove_file());
+        assert_eq!(socket.remove_file(), Removal::Left);
         drop(socket);
         assert_eq!((identity(&path).unwrap(), fs::metadata(&path).unwrap().mode()), before);
 
@@ -547,7 +560,7 @@ mod tests {
         assert_eq!(socket.path_state(), PathState::Gone);
         let _other = UnixDatagram::bind(&path).unwrap();
         assert_eq!(socket.path_state(), PathState::Taken);
-        assert!(!socket.remove_file());
+        assert_eq!(socket.remove_file(), Removal::Left);
         assert!(path.exists());
     }
 

@@ -14,7 +14,7 @@
 use crate::intake::IntakeSettings;
 use crate::intake::event_socket::{BindError, EventSocket, PathLock, PathState};
 use crate::intake::gauges::IngestGauges;
-use crate::intake::receiver::Receiver;
+use crate::intake::receiver::{Former, Receiver};
 use crate::liveness::beat::Beat;
 use crate::liveness::drill;
 use crate::liveness::operation::Operation;
@@ -357,7 +357,7 @@ fn adopt(receiver: &mut Receiver, socket: EventSocket, was: PathState) {
         "⚠️ event socket {} {what}; bound it again: new senders reach us, and those connected to the old one still do",
         socket.path().display()
     );
-    if receiver.adopt(socket, FORMER_SOCKETS_MAX) {
+    if receiver.adopt(socket, FORMER_SOCKETS_MAX) == Former::OldestGivenUp {
         log::warn!(
             "⚠️ gave up the oldest of {} former event sockets; its senders must connect again",
             FORMER_SOCKETS_MAX + 1

@@ -130,13 +130,22 @@ fn intake_of(
     (sender, IntakeRx { rx, room }, gauge)
 }
 
+/// Whether the fan-out has word of what was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Announced {
+    /// It has, and nothing more is dropped.
+    InFull,
+    /// The queue is still too full.
+    NotYet,
+}
+
 impl IntakeTx {
     /// Puts a datagram into the queue.
     ///
     /// Blocks while the queue is full and the fan-out moves; once it has stood still for the patience, drops without
     /// waiting until the queue is below its low-water mark. `waiting` is called while it waits.
     pub fn push(&mut self, datagram: &[u8], waiting: &mut dyn FnMut()) -> Pushed {
-        if self.lost > 0 && !self.announce_loss() {
+        if self.lost > 0 && self.announce_loss() == Announced::NotYet {
             self.lost += 1;
             return Pushed::Dropped;
         }
@@ -158,19 +167,19 @@ impl IntakeTx {
         }
     }
 
-    /// While dropping: whether the queue has run down far enough and knows what is missing.
-    fn announce_loss(&mut self) -> bool {
+    /// While dropping: tells the fan-out what is missing, once the queue has run down far enough.
+    fn announce_loss(&mut self) -> Announced {
         let capacity = self.tx.capacity().unwrap_or(INTAKE_LEN_MAX);
         let low = |now: usize, max: usize| now < max / 100 * LOW_WATER_PERCENT + max % 100 * LOW_WATER_PERCENT / 100;
         if !low(self.tx.len(), capacity) || !low(self.room.bytes.load(Ordering::Relaxed), self.bytes_max) {
-            return false;
+            return Announced::NotYet;
         }
         match self.try_push(Entry::Lost(self.lost, DropCause::QueueFull)) {
             Ok(()) => {
                 self.lost = 0;
-                true
+                Announced::InFull
             }
-            Err(_) => false,
+            Err(_) => Announced::NotYet,
         }
     }
 

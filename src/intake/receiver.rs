@@ -125,16 +125,15 @@ impl Receiver {
     }
 
     /// `socket` takes the place of the one at our path, which is received from as long as it is one of the last `most`.
-    /// Whether one was given up for that.
-    pub(super) fn adopt(&mut self, socket: EventSocket, most: usize) -> bool {
+    pub(super) fn adopt(&mut self, socket: EventSocket, most: usize) -> Former {
         self.wait_for_or_say(&socket);
         self.leave_to_ingest(&self.socket);
         self.former.push(std::mem::replace(&mut self.socket, Arc::new(socket)));
-        let too_many = self.former.len() > most;
-        if too_many {
-            self.former.remove(0);
+        if self.former.len() <= most {
+            return Former::Kept;
         }
-        too_many
+        self.former.remove(0);
+        Former::OldestGivenUp
     }
 
     /// The file of former socket `index` stands at our path again.
@@ -156,21 +155,21 @@ impl Receiver {
             let index = self.next_socket % sockets;
             // Even if every turn is interrupted at its first socket, each has its turn.
             self.next_socket = index + 1;
-            if !self.receive_share(index, beat, interrupted, &mut received) {
+            if self.receive_share(index, beat, interrupted, &mut received) == Share::Interrupted {
                 break;
             }
         }
         received
     }
 
-    /// Receives from one socket; whether there is time for the next one.
+    /// Receives from one socket.
     fn receive_share(
         &mut self,
         index: usize,
         beat: &'static Beat,
         interrupted: &dyn Fn() -> bool,
         received: &mut u64,
-    ) -> bool {
+    ) -> Share {
         for _ in 0..BATCHES_PER_TURN {
             let socket = match index {
                 0 => &self.socket,
@@ -179,7 +178,7 @@ impl Receiver {
             match self.batch.receive(socket.as_fd(), BATCH_LEN) {
                 Ok(0) => {
                     waits::EVENT_SOCKET.judge(Ok(()));
-                    return true;
+                    return Share::Had;
                 }
                 Ok(count) => {
                     *received += count as u64;
@@ -194,33 +193,33 @@ impl Receiver {
                     // Stands back, and shows in `/health` if it lasts.
                     let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
                     waits::EVENT_SOCKET.judge::<()>(Err(errno));
-                    return true;
+                    return Share::Had;
                 }
             }
             if interrupted() {
-                return false;
+                return Share::Interrupted;
             }
         }
-        true
+        Share::Had
     }
 
-    /// `fanout`: takes a few datagrams into the queue if that is empty; whether there was no reason to leave this to
-    /// `ingest`.
-    fn receive_few(&mut self, beat: &'static Beat) -> bool {
+    /// `fanout`: takes a few datagrams into the queue if that is empty. Returns which thread is to receive next.
+    fn receive_few(&mut self, beat: &'static Beat) -> Next {
         match &self.intake {
-            None => return false,
+            None => return Next::Ingest,
             // What waits there came before, and is taken from it first; an empty one has room for these few.
-            Some(intake) if !intake.is_empty() => return true,
+            Some(intake) if !intake.is_empty() => return Next::Fanout,
             Some(_) => {}
         }
         let _doing = beat.begin(Operation::Receiving);
         match self.batch.receive(self.socket.as_fd(), FEW) {
-            Ok(0) => true,
+            Ok(0) => Next::Fanout,
             Ok(_) => {
                 self.hand_on(beat);
-                true
+                Next::Fanout
             }
-            Err(error) => error.kind() == io::ErrorKind::Interrupted,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Next::Fanout,
+            Err(_) => Next::Ingest,
         }
     }
 
@@ -276,6 +275,33 @@ impl Receiver {
             intake.close();
         }
     }
+}
+
+/// What became of the sockets that were at our path before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Former {
+    /// All of them are still received from.
+    Kept,
+    /// There were too many: the oldest is closed.
+    OldestGivenUp,
+}
+
+/// How a socket's part of a turn has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Share {
+    /// Nothing waits at it any more, or it has had as much as one socket gets in a turn, or it failed.
+    Had,
+    /// The thread has another duty.
+    Interrupted,
+}
+
+/// The thread that is to receive next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// The fan-out goes on.
+    Fanout,
+    /// `ingest` has the lock, or a fault of the socket is its to tell.
+    Ingest,
 }
 
 /// How the fan-out waits: for its bell, and for datagrams while nobody else takes them.
@@ -340,7 +366,9 @@ impl FanoutSleep {
             return;
         }
         if let Some(receiver) = self.receiver.upgrade() {
-            self.left_to_ingest = !try_lock(&receiver).is_some_and(|mut receiver| receiver.receive_few(beat));
+            // Where `ingest` has the lock, it receives.
+            let next = try_lock(&receiver).map_or(Next::Ingest, |mut receiver| receiver.receive_few(beat));
+            self.left_to_ingest = next == Next::Ingest;
         }
     }
 }

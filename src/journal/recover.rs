@@ -105,6 +105,10 @@ struct Tail {
     last_is_good: bool,
 }
 
+/// A line contradicts what stands before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Contradiction;
+
 impl Tail {
     fn new(history_bytes: usize) -> Tail {
         Tail {
@@ -139,7 +143,7 @@ impl Tail {
                     if let (true, Line::Head { time, .. }) = (is_first, &good) {
                         self.begun = Some(*time);
                     }
-                    if !self.take(good) {
+                    if let Err(Contradiction) = self.take(good) {
                         self.damage(segment, self.before_last);
                     }
                 }
@@ -155,8 +159,11 @@ impl Tail {
         Ok(())
     }
 
-    /// Takes what a line says; `false` when it contradicts what stands before it.
-    fn take(&mut self, line: Line<'_>) -> bool {
+    /// Takes what a line says.
+    ///
+    /// # Errors
+    /// It contradicts what stands before it, so that nothing of it was taken: the caller counts it as damage.
+    fn take(&mut self, line: Line<'_>) -> Result<(), Contradiction> {
         self.is_clean = false;
         match line {
             Line::Head { epoch, first, time } => {
@@ -172,30 +179,23 @@ impl Tail {
                 payload,
                 event,
             } => {
-                if !self.reach(seq) {
-                    return false;
-                }
+                self.reach(seq)?;
                 self.time = time;
                 self.add(time, recovered, payload, &event);
             }
             Line::Loss { loss, time } => {
-                if !self.reach(loss.from) {
-                    return false;
-                }
+                self.reach(loss.from)?;
                 self.time = time;
                 self.lose(&loss);
             }
             Line::End { seq, time } => {
-                if seq + 1 < self.next {
-                    return false;
-                }
-                self.reach(seq + 1);
+                self.reach(seq + 1)?;
                 self.time = time;
                 self.is_clean = true;
             }
             Line::Other => {}
         }
-        true
+        Ok(())
     }
 
     fn begin_epoch(&mut self, epoch: Epoch, first: Seq) {
@@ -207,9 +207,11 @@ impl Tail {
         self.epoch = Some(epoch);
     }
 
-    /// Makes `seq` the next number: the numbers before it that are not here are lost. `false` when it was there
-    /// already.
-    fn reach(&mut self, seq: Seq) -> bool {
+    /// Makes `seq` the next number: the numbers before it that are not here are lost.
+    ///
+    /// # Errors
+    /// It was there already.
+    fn reach(&mut self, seq: Seq) -> Result<(), Contradiction> {
         if self.next == 0 {
             self.flush();
             self.history = History::new(self.history_bytes, seq - 1);
@@ -218,7 +220,7 @@ impl Tail {
         if seq > self.next {
             self.miss(seq);
         }
-        seq == self.next
+        if seq == self.next { Ok(()) } else { Err(Contradiction) }
     }
 
     fn miss(&mut self, next: Seq) {

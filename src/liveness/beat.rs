@@ -3,7 +3,7 @@
 //! Written by its own thread with plain stores, read by anybody at any time; nobody ever waits for it. Beats live as
 //! long as the process: whoever looks at one must never find it gone.
 
-use crate::liveness::operation::{Numbers, Operation, SlowTally};
+use crate::liveness::operation::{Numbers, Operation, Pace, SlowTally};
 use crate::process::clock::monotonic_us;
 use crate::process::threads::is_thread_runnable;
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -287,7 +287,7 @@ impl Beat {
 
     /// An operation is over.
     fn ended(&self, operation: Operation, about: Numbers, took_us: u64) {
-        if self.slow.note(operation, took_us) {
+        if self.slow.note(operation, took_us) == Pace::Slow {
             log::warn!(
                 "⚠️  SLOW OPERATION: {} took {:.2}ms{}",
                 operation.name(),

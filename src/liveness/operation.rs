@@ -224,6 +224,13 @@ struct SlowRow {
     max_us: AtomicU64,
 }
 
+/// How long an operation took, measured by its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    Usual,
+    Slow,
+}
+
 impl SlowTally {
     pub(super) fn new(limits: SlowLimits) -> SlowTally {
         let micros = |limit: Duration| limit.as_micros() as u64;
@@ -239,19 +246,19 @@ impl SlowTally {
         }
     }
 
-    /// Notes that `operation` took so long; whether that is slow.
-    pub(super) fn note(&self, operation: Operation, took_us: u64) -> bool {
+    /// Notes that `operation` took `took_us`, and judges it.
+    pub(super) fn note(&self, operation: Operation, took_us: u64) -> Pace {
         let index = operation as usize;
         let row = &self.rows[index];
         // The look first: almost always nothing is to be written, and the line is shared by all threads.
         if took_us > row.max_us.load(Ordering::Relaxed) {
             row.max_us.fetch_max(took_us, Ordering::Relaxed);
         }
-        let slow = took_us > self.limits_us[index];
-        if slow {
-            row.count.fetch_add(1, Ordering::Relaxed);
+        if took_us <= self.limits_us[index] {
+            return Pace::Usual;
         }
-        slow
+        row.count.fetch_add(1, Ordering::Relaxed);
+        Pace::Slow
     }
 
     /// For each operation that can be slow and has been seen: its name, how often it was slow, and its longest.
@@ -293,10 +300,10 @@ mod tests {
             snapshot: Duration::from_millis(200),
         };
         let tally = SlowTally::new(limits);
-        assert!(!tally.note(Operation::Broadcasting, 50_000));
-        assert!(tally.note(Operation::Broadcasting, 61_000));
-        assert!(tally.note(Operation::Broadcasting, 51_000));
-        assert!(!tally.note(Operation::Waiting, 10_000_000));
+        assert_eq!(tally.note(Operation::Broadcasting, 50_000), Pace::Usual);
+        assert_eq!(tally.note(Operation::Broadcasting, 61_000), Pace::Slow);
+        assert_eq!(tally.note(Operation::Broadcasting, 51_000), Pace::Slow);
+        assert_eq!(tally.note(Operation::Waiting, 10_000_000), Pace::Usual);
         let rows: Vec<_> = tally.rows().collect();
         assert_eq!(rows, [("broadcast", 2, Duration::from_micros(61_000))]);
     }

@@ -115,9 +115,9 @@ impl Reporter {
         } else {
             &mut self.budget
         };
-        let granted = budget.take(Instant::now());
+        let grant = budget.take(Instant::now());
         let path = self.file.path().to_owned();
-        if !granted && !is_last {
+        if grant == Grant::UsedUp && !is_last {
             let why =
                 format!("💾 no stacks this time: {REPORTS_PER_HOUR} such reports were written since the hour began");
             voice.say(Level::Error, &why);
@@ -283,6 +283,14 @@ fn list_clients(beats: &'static Beats, text: &mut String) {
     );
 }
 
+/// What a [`Budget`] says to one more report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Grant {
+    Given,
+    /// The window has had as many as it may have.
+    UsedUp,
+}
+
 /// How many reports may be written.
 #[derive(Debug, Default)]
 struct Budget {
@@ -291,7 +299,8 @@ struct Budget {
 }
 
 impl Budget {
-    fn take(&mut self, now: Instant) -> bool {
+    /// Takes one report of the window that `now` is in.
+    fn take(&mut self, now: Instant) -> Grant {
         if self
             .window
             .is_none_or(|since| now.saturating_duration_since(since) >= HOUR)
@@ -300,7 +309,11 @@ impl Budget {
             self.used = 0;
         }
         self.used += 1;
-        self.used <= REPORTS_PER_HOUR
+        if self.used <= REPORTS_PER_HOUR {
+            Grant::Given
+        } else {
+            Grant::UsedUp
+        }
     }
 }
 
@@ -313,7 +326,7 @@ mod tests {
         let mut budget = Budget::default();
         let start = Instant::now();
         let granted = |budget: &mut Budget, at: Duration, tries: u32| -> usize {
-            (0..tries).filter(|_| budget.take(start + at)).count()
+            (0..tries).filter(|_| budget.take(start + at) == Grant::Given).count()
         };
         assert_eq!(granted(&mut budget, Duration::ZERO, 100) as u32, REPORTS_PER_HOUR);
         assert_eq!(granted(&mut budget, HOUR - Duration::from_secs(1), 100), 0);

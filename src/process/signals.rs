@@ -274,7 +274,7 @@ impl EndSignals {
 
     /// Blocks until `descriptor` can be read, or has ended or failed, or one of the signals has come, at most `bound`.
     /// Returns whether the descriptor can be read, as far as the kernel tells.
-    pub fn wait_or_readable(&self, descriptor: impl AsFd, bound: Duration) -> bool {
+    pub fn is_readable_within(&self, descriptor: impl AsFd, bound: Duration) -> bool {
         let mut fds = [
             PollFd::from_borrowed_fd(descriptor.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN),
@@ -283,8 +283,8 @@ impl EndSignals {
         !fds[0].revents().is_empty()
     }
 
-    /// Blocks until one of them has come, at most `bound`. Whether one has.
-    pub fn wait(&self, bound: Duration) -> bool {
+    /// Blocks until one of them has come, at most `bound`. Returns whether one has.
+    pub fn is_requested_within(&self, bound: Duration) -> bool {
         let mut fds = [PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN)];
         // What is there to read stays, so everybody who waits is woken. An interrupted poll costs nothing.
         let _ = waits::MAIN.judge(poll(&mut fds, Some(&timespec(bound))));

@@ -215,7 +215,7 @@ impl Asker {
                 _ => Answer::Silent,
             };
         }
-        if !self.wait(&slot.state, bound) {
+        if self.wait(&slot.state, bound) == Wait::InVain {
             return Answer::Silent;
         }
         // SAFETY: DONE was seen for this question; nobody writes before the next one, which needs `self` mutably, so
@@ -230,14 +230,14 @@ impl Asker {
         })
     }
 
-    /// Whether the answer came. If not, the question is withdrawn, or its slot left to the thread that is copying.
-    fn wait(&self, state: &AtomicU32, bound: Duration) -> bool {
+    /// Blocks until the answer is there, at most `bound`, and 500 ms more for a thread that has begun to copy.
+    fn wait(&self, state: &AtomicU32, bound: Duration) -> Wait {
         let mut deadline = Instant::now() + bound;
         let mut grace = Some(COPYING_GRACE);
         loop {
             let now = state.load(Ordering::Acquire);
             if now == self.question | DONE {
-                return true;
+                return Wait::Answered;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -246,12 +246,13 @@ impl Asker {
                     .compare_exchange(asked, FREE, Ordering::Relaxed, Ordering::Relaxed)
                     .is_ok()
                 {
-                    return false;
+                    return Wait::InVain;
                 }
                 // It has begun to copy, or is done since we looked.
                 match grace.take() {
                     Some(grace) => deadline = Instant::now() + grace,
-                    None => return state.load(Ordering::Acquire) == self.question | DONE,
+                    None if state.load(Ordering::Acquire) == self.question | DONE => return Wait::Answered,
+                    None => return Wait::InVain,
                 }
                 continue;
             }
@@ -263,6 +264,15 @@ impl Asker {
             let _ = futex::wait(state, futex::Flags::PRIVATE, now, Some(&timeout));
         }
     }
+}
+
+/// How the wait for an answer has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    /// The copy is whole.
+    Answered,
+    /// The question is withdrawn, or its slot left to the thread that is copying.
+    InVain,
 }
 
 impl Drop for Asker {

@@ -34,6 +34,15 @@ pub struct RotatingFile {
     losses: Arc<SinkLosses>,
 }
 
+/// The path of the log file, after the file was to be set aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// A new file can begin there.
+    Free,
+    /// The file is still there, and is written on.
+    Taken,
+}
+
 impl RotatingFile {
     /// A log at `path`; its folder is made when it is missing. Opened with the first line.
     pub fn new(path: PathBuf, losses: Arc<SinkLosses>) -> RotatingFile {
@@ -55,7 +64,7 @@ impl RotatingFile {
         // Not what we have written: another server may write the same file.
         let size = file.metadata()?.len();
         let full = size + line.len() as u64 > FILE_BYTES_MAX && size > 0;
-        if full && self.set_aside(&file, size) {
+        if full && self.set_aside(&file, size) == Place::Free {
             file = self.open_file()?;
         }
         let (_, written) = write_patiently(line, patience(self.is_stuck), |rest| file.write(rest));
@@ -88,19 +97,19 @@ impl RotatingFile {
         Ok(file)
     }
 
-    /// Renames the file of `size` bytes away; whether the path is free then. A folder that does not allow it costs no
+    /// Renames the file of `size` bytes away. A folder that does not allow it costs no
     /// line: the file is then used on, and renaming is tried again later.
-    fn set_aside(&mut self, file: &File, size: u64) -> bool {
+    fn set_aside(&mut self, file: &File, size: u64) -> Place {
         if self.not_rotated_at.is_some_and(|at| at.elapsed() < ROTATE_AGAIN_AFTER) {
-            return false;
+            return Place::Taken;
         }
         // Servers that share a log take turns: the lock goes with the file. Where a file system has none, there is no
         // turn.
         if let Err(TryLockError::WouldBlock) = file.try_lock() {
-            return false;
+            return Place::Taken;
         }
         if self.is_gone(file) {
-            return true;
+            return Place::Free;
         }
         let rotated = self.rotate(file);
         let _ = file.unlock();
@@ -113,7 +122,7 @@ impl RotatingFile {
                         size / (1024 * 1024)
                     ));
                 }
-                true
+                Place::Free
             }
             Err(error) => {
                 if self.not_rotated_at.replace(Instant::now()).is_none() {
@@ -123,7 +132,7 @@ impl RotatingFile {
                         ROTATE_AGAIN_AFTER.as_secs()
                     ));
                 }
-                false
+                Place::Taken
             }
         }
     }
