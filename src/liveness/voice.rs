@@ -5,7 +5,8 @@
 
 use crate::process::clock::pause;
 use crate::process::log_sinks::terminal::Outlet;
-use crate::process::logging::{self, LogControl};
+use crate::process::logging::LogControl;
+use crate::process::logging::line::compose;
 use log::Level;
 use std::time::{Duration, Instant};
 use time::OffsetDateTime;
@@ -38,7 +39,7 @@ impl Voice {
     /// One line, in the log's own form, to the terminal and to the log's file. Blocks as [`Voice::put`] does.
     pub fn say(&mut self, level: Level, text: &str) {
         if self.log.as_ref().is_none_or(|log| log.writes(level)) {
-            let mut line = logging::compose(level, self.thread, &format_args!("{text}"), OffsetDateTime::now_utc());
+            let mut line = compose(level, self.thread, &format_args!("{text}"), OffsetDateTime::now_utc());
             line.push('\n');
             self.put(&line);
         }

@@ -4,32 +4,38 @@
 //! Owns: simplelog with its two sinks (terminal and file).
 //! Blocks on: a line or its end (250 ms), the terminal (50 ms a line, once it has been slow: not at all), the disk.
 //! Can be stalled by: the disk that the log file is on; a terminal of another user, which it may not open (`Outlet`).
-//! Nobody who logs can: the queue has no lock (`pile`), and the locks of this file are only tried, by everybody.
+//! Nobody who logs can: the queue has no lock (`pile`), and the locks here and in `sites` are only tried, by everybody.
 //! Full queue means: the line is dropped and counted; the next line that gets through says how many (`lines_lost`).
 //! Ends when: asked to; what is in the queue then is still written.
 //! Watched as: `log`; not a core thread, a stall makes health `degraded`.
 //!
-//! Lines that outsiders can cause must not fill a disk, so every place in the code may write only so many lines per
-//! window at info and above; what is left out is counted and said once per window.
+//! Lines that outsiders can cause must not fill a disk, so every place in the code may write only 20 lines in 10 s at
+//! info and above (`sites`); what is left out is counted and said once per window.
 
-use crate::process::bell::Bell;
-use crate::process::clock::{self, timespec};
+pub mod line;
+
+mod queue;
+
+mod sites;
+
+use crate::process::clock::timespec;
 use crate::process::files::Phase;
 use crate::process::locks::try_lock;
 use crate::process::log_sinks::rotating_file::RotatingFile;
 use crate::process::log_sinks::terminal::Terminal;
 use crate::process::log_sinks::{SinkLosses, WholeLines};
-use crate::process::pile::{Pile, Taken};
+use crate::process::logging::line::{Line, compose};
+use crate::process::logging::queue::{Full, LINES_QUEUE_LEN_MAX, Queue};
+use crate::process::logging::sites::Sites;
+use crate::process::pile::Taken;
 use crate::process::stop::Stop;
 use crate::process::threads::{self, CORE_STACK_BYTES, ThreadHandle};
-use crate::process::visible::judged;
 use crate::process::waits;
 use crate::process::words::{count, pick};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::event::{PollFd, PollFlags, poll};
 use simplelog::{CombinedLogger, ConfigBuilder, SharedLogger, WriteLogger};
-use std::collections::HashMap;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -37,18 +43,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use time::OffsetDateTime;
 
-/// Lines that wait for the disk. At about 200 bytes each this is under 1 MiB, but outsiders can make them longer.
-const LINES_QUEUE_LEN_MAX: usize = 4096;
-/// What these lines may take together. Full policy as for their number.
-const LINES_QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Longest line; machine names and messages come from outside.
-const LINE_BYTES_MAX: usize = 4096;
 /// How long thread `log` waits for a line before it looks at its other duties.
 const TURN: Duration = Duration::from_millis(250);
-/// Lines that one place in the code may write per window.
-const SITE_LINES_MAX: u32 = 20;
-/// Length of such a window.
-const SITE_WINDOW_MS: u64 = 10_000;
 /// What [`LogControl::leave`] holds for the file. Untouched memory costs nothing, and it is touched in a hang only.
 const LEFT_BYTES_MAX: usize = 512 * 1024;
 /// The target of lines that are on the terminal already.
@@ -56,38 +52,6 @@ const FILE_ONLY: &str = "file-only";
 
 /// Target of lines whose pace is our own clock's, which no outsider can quicken: they are not limited.
 pub const SELF_PACED: &str = "self-paced";
-
-/// A line on its way to the sinks.
-#[derive(Debug)]
-struct Line {
-    level: Level,
-    text: String,
-}
-
-/// A place in the code that logs, and one of the levels that it logs at: few important lines of a place must not go
-/// under in its many others.
-type SiteKey = (&'static str, u32, Level);
-
-/// What one place in the code has written at one level in the current window.
-#[derive(Debug)]
-struct Site {
-    window_start_ms: u64,
-    lines: u32,
-    left_out: u64,
-    example: String,
-}
-
-/// Lines on their way to thread `log`. A thread that stops anywhere in here costs the others one place of the queue.
-#[derive(Debug)]
-struct Queue {
-    lines: Pile<Line>,
-    /// How many lines wait, and their memory; with those that are tried right now, and those that thread `log` has in
-    /// hand.
-    count: AtomicUsize,
-    bytes: AtomicUsize,
-    count_max: usize,
-    bell: Bell,
-}
 
 /// The logger that the `log` macros reach.
 #[derive(Debug)]
@@ -104,9 +68,7 @@ struct Shared {
     queue_full: AtomicU64,
     /// All lines lost so far, whatever the cause.
     lost_total: AtomicU64,
-    /// Bounded by the program's text: keys are compiled in, one for each logging macro and level. Nobody waits for this
-    /// lock: who finds it taken writes without a limit.
-    sites: Mutex<HashMap<SiteKey, Site>>,
+    sites: Sites,
     /// Finished lines for the file, and whether there are any. Nobody waits for this lock either.
     left: Mutex<Vec<u8>>,
     has_left: AtomicBool,
@@ -118,46 +80,18 @@ static RUNNING: OnceLock<Arc<Shared>> = OnceLock::new();
 /// Runs `body` with the only lock in its hand that logging takes, as a thread that hangs in the middle of a line would.
 /// For drills: it shows that nobody else waits for that lock.
 pub fn with_lock_held(body: impl FnOnce()) {
-    let _held = RUNNING.get().and_then(|shared| try_lock(&shared.sites));
+    let _held = RUNNING.get().and_then(|shared| try_lock(&shared.sites.by_place));
     body();
-}
-
-impl Queue {
-    /// Leaves the line for thread `log` and wakes it; returns whether there was room. Never blocks.
-    fn leave(&self, line: Line) -> bool {
-        let bytes = line.text.capacity();
-        // Relaxed: bounds, not an order. Counted before it is in, so that it cannot be counted out first.
-        let count_before = self.count.fetch_add(1, Ordering::Relaxed);
-        let bytes_before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        if count_before >= self.count_max || bytes_before + bytes > LINES_QUEUE_BYTES_MAX {
-            self.count_out(bytes);
-            return false;
-        }
-        self.lines.leave(line);
-        self.bell.ring();
-        true
-    }
-
-    fn count_out(&self, bytes: usize) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-    }
 }
 
 impl Shared {
     fn new(level: LevelFilter, count_max: usize, left_bytes_max: usize) -> io::Result<Shared> {
         Ok(Shared {
             level: AtomicUsize::new(level as usize),
-            queue: Queue {
-                lines: Pile::new(),
-                count: AtomicUsize::new(0),
-                bytes: AtomicUsize::new(0),
-                count_max,
-                bell: Bell::new()?,
-            },
+            queue: Queue::new(count_max)?,
             queue_full: AtomicU64::new(0),
             lost_total: AtomicU64::new(0),
-            sites: Mutex::default(),
+            sites: Sites::default(),
             left: Mutex::new(Vec::with_capacity(left_bytes_max)),
             has_left: AtomicBool::new(false),
         })
@@ -170,42 +104,6 @@ impl Shared {
     }
 }
 
-impl Front {
-    /// Whether the place that made `record` may write another line now.
-    fn admits(&self, record: &Record<'_>) -> bool {
-        let (Some(file), Some(line)) = (record.file_static(), record.line()) else {
-            return true;
-        };
-        if record.level() > Level::Info || record.target() == SELF_PACED {
-            return true;
-        }
-        let now = clock::monotonic_ms();
-        let Some(mut sites) = try_lock(&self.shared.sites) else {
-            return true;
-        };
-        let site = sites.entry((file, line, record.level())).or_insert_with(|| Site {
-            window_start_ms: now,
-            lines: 0,
-            left_out: 0,
-            example: String::new(),
-        });
-        // A window with lines left out is ended by thread `log`, which says so.
-        if site.left_out == 0 && now.saturating_sub(site.window_start_ms) >= SITE_WINDOW_MS {
-            site.window_start_ms = now;
-            site.lines = 0;
-        }
-        site.lines = site.lines.saturating_add(1);
-        if site.lines <= SITE_LINES_MAX {
-            return true;
-        }
-        if site.left_out == 0 {
-            site.example = format!("{}", record.args()).chars().take(60).collect();
-        }
-        site.left_out += 1;
-        false
-    }
-}
-
 impl Log for Front {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         // Relaxed: a line more or less at the moment of a change.
@@ -213,7 +111,7 @@ impl Log for Front {
     }
 
     fn log(&self, record: &Record<'_>) {
-        if !self.enabled(record.metadata()) || !self.admits(record) {
+        if !self.enabled(record.metadata()) || !self.shared.sites.admits(record) {
             return;
         }
         let thread = std::thread::current();
@@ -223,30 +121,12 @@ impl Log for Front {
             level: record.level(),
             text,
         };
-        if !self.shared.queue.leave(line) {
+        if let Err(Full) = self.shared.queue.leave(line) {
             self.shared.lose(1);
         }
     }
 
     fn flush(&self) {}
-}
-
-/// One line without its end: UTC time, level, thread, message with every unsafe character made visible.
-pub fn compose(level: Level, thread: &str, args: &fmt::Arguments<'_>, at: OffsetDateTime) -> String {
-    let mut text = format!("{} {level:<5} [{thread}] ", clock::rfc3339_of(at));
-    let message = args.to_string();
-    for (character, is_treacherous) in judged(&message) {
-        if text.len() >= LINE_BYTES_MAX {
-            let _ = write!(text, "… (cut, {} in all)", count(message.len(), "byte"));
-            break;
-        }
-        if is_treacherous {
-            text.extend(character.escape_default());
-        } else {
-            text.push(character);
-        }
-    }
-    text
 }
 
 /// The running log; made once per process by [`start`].
@@ -491,323 +371,13 @@ impl LogThread {
         }
     }
 
-    /// Ends the windows in which lines were left out, and says how many.
+    /// Says how many lines were left out in the windows that end.
     fn report_left_out(&self, at_end: bool) {
-        let now = clock::monotonic_ms();
-        let mut messages = Vec::new();
-        // Held for microseconds; who finds it taken comes back next turn.
-        let Some(mut sites) = try_lock(&self.shared.sites) else {
-            return;
-        };
-        for site in sites.values_mut() {
-            let over = now.saturating_sub(site.window_start_ms) >= SITE_WINDOW_MS;
-            if site.left_out > 0 && (over || at_end) {
-                messages.push(format!(
-                    "⚠️ {} like “{}…” {} left out within {:.0} s",
-                    count(site.left_out, "more line"),
-                    site.example,
-                    pick(site.left_out, "was", "were"),
-                    now.saturating_sub(site.window_start_ms) as f64 / 1000.0,
-                ));
-                site.window_start_ms = now;
-                site.lines = 0;
-                site.left_out = 0;
-            }
-        }
-        drop(sites);
-        for message in messages {
+        for message in self.shared.sites.end_windows(at_end) {
             self.say(Level::Warn, &message);
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::process::threads;
-    use crossbeam_channel::bounded;
-
-    fn front() -> Front {
-        front_with_room(100)
-    }
-
-    fn front_with_room(lines: usize) -> Front {
-        Front {
-            shared: Arc::new(Shared::new(LevelFilter::Info, lines, LINE_BYTES_MAX).unwrap()),
-        }
-    }
-
-    impl Front {
-        /// Takes what waits, as thread `log` does.
-        fn taken(&self) -> Vec<Line> {
-            let lines: Vec<Line> = self.shared.queue.lines.take().collect();
-            for line in &lines {
-                self.shared.queue.count_out(line.text.capacity());
-            }
-            lines
-        }
-
-        fn lost(&self) -> u64 {
-            self.shared.queue_full.load(Ordering::Relaxed)
-        }
-    }
-
-    /// Where a thread under test writes.
-    #[derive(Clone, Debug, Default)]
-    struct Written(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Written {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl Written {
-        /// The messages, without time, level and thread.
-        fn messages(&self) -> Vec<String> {
-            let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-            let message = |line: &str| line.split_once("] ").map_or(line, |(_, message)| message).to_owned();
-            text.lines().map(message).collect()
-        }
-    }
-
-    /// A thread, where it writes, and what stops it.
-    fn log_thread(front: &Front) -> (LogThread, Written, Stop) {
-        let (written, stop) = (Written::default(), Stop::new().unwrap());
-        let sink = WriteLogger::new(LevelFilter::Trace, plain_lines().build(), written.clone());
-        let thread = LogThread {
-            shared: Arc::clone(&front.shared),
-            losses: Arc::new(SinkLosses::default()),
-            sinks: CombinedLogger::new(vec![sink]),
-            stop: stop.clone(),
-            turn: TURN,
-            left: Vec::with_capacity(LINE_BYTES_MAX),
-        };
-        (thread, written, stop)
-    }
-
-    fn record_at(front: &Front, line: u32, text: &str) {
-        record_at_level(front, line, Level::Info, text);
-    }
-
-    fn record_at_level(front: &Front, line: u32, level: Level, text: &str) {
-        front.log(
-            &Record::builder()
-                .level(level)
-                .file_static(Some("a.rs"))
-                .line(Some(line))
-                .args(format_args!("{text}"))
-                .build(),
-        );
-    }
-
-    #[test]
-    fn control_characters_cannot_forge_a_line() {
-        let at = OffsetDateTime::UNIX_EPOCH;
-        let line = compose(Level::Info, "ingest", &format_args!("a\nb\u{1b}[31m"), at);
-        assert_eq!(line, "1970-01-01T00:00:00.000Z INFO  [ingest] a\\nb\\u{1b}[31m");
-    }
-
-    #[test]
-    fn long_lines_are_cut_and_say_so() {
-        let long = "x".repeat(3 * LINE_BYTES_MAX);
-        let line = compose(Level::Info, "t", &format_args!("{long}"), OffsetDateTime::UNIX_EPOCH);
-        assert!(line.len() < LINE_BYTES_MAX + 64);
-        assert!(
-            line.ends_with("… (cut, 12288 bytes in all)"),
-            "{}",
-            &line[line.len() - 60..]
-        );
-    }
-
-    #[test]
-    fn a_place_that_writes_too_much_is_limited_and_others_are_not() {
-        let front = front();
-        for number in 0..SITE_LINES_MAX + 5 {
-            record_at(&front, 1, &format!("noise {number}"));
-        }
-        record_at(&front, 2, "signal");
-        assert_eq!(front.taken().len() as u32, SITE_LINES_MAX + 1);
-        let sites = front.shared.sites.lock().unwrap();
-        assert_eq!(sites[&("a.rs", 1, Level::Info)].left_out, 5);
-        assert_eq!(sites.len(), 2, "texts from outside make no entries");
-    }
-
-    #[test]
-    fn many_lines_of_a_place_do_not_hide_its_graver_ones() {
-        let front = front();
-        for _ in 0..SITE_LINES_MAX + 5 {
-            record_at(&front, 1, "ended as usual");
-        }
-        record_at_level(&front, 1, Level::Warn, "ended too slow");
-        let written: Vec<Level> = front.taken().iter().map(|line| line.level).collect();
-        assert_eq!(written.len() as u32, SITE_LINES_MAX + 1);
-        assert_eq!(written.last(), Some(&Level::Warn));
-    }
-
-    #[test]
-    fn a_full_queue_counts_and_does_not_wait() {
-        let front = front();
-        for line in 0..103 {
-            record_at(&front, line, "x");
-        }
-        assert_eq!(front.lost(), 3);
-        assert_eq!(front.taken().len(), 100);
-    }
-
-    #[test]
-    fn lines_in_hand_still_take_their_room_and_a_loss_is_said_behind_the_next_line() {
-        let front = front_with_room(3);
-        let (thread, written, stop) = log_thread(&front);
-        for line in 0..3 {
-            record_at(&front, line, &format!("line {line}"));
-        }
-        let mut phases = 0;
-        stop.request();
-        thread.run(|phase| {
-            // Two of the three are still in hand, and there is room for one.
-            if phase == Phase::Writing && phases == 1 {
-                record_at(&front, 10, "in time");
-                record_at(&front, 11, "too late");
-            }
-            phases += u32::from(phase == Phase::Writing);
-        });
-        let lost = "⚠️ 1 log line was lost: lines came faster than they could be written";
-        assert_eq!(written.messages(), ["line 0", "line 1", lost, "line 2", "in time"]);
-    }
-
-    #[test]
-    fn long_lines_fill_the_queue_by_their_bytes_and_make_room_again() {
-        let front = front_with_room(LINES_QUEUE_LEN_MAX);
-        let long = "x".repeat(LINE_BYTES_MAX);
-        for line in 0..LINES_QUEUE_LEN_MAX as u32 {
-            record_at(&front, line, &long);
-        }
-        let lost = front.lost() as usize;
-        let (thread, written, stop) = log_thread(&front);
-        let bytes = front.shared.queue.bytes.load(Ordering::Relaxed);
-        assert!(
-            (LINES_QUEUE_BYTES_MAX / 2..=LINES_QUEUE_BYTES_MAX).contains(&bytes),
-            "{bytes}"
-        );
-        record_at(&front, u32::MAX, &long);
-        assert_eq!(front.lost() as usize, lost + 1);
-
-        stop.request();
-        thread.run(|_| ());
-        assert_eq!(front.shared.queue.bytes.load(Ordering::Relaxed), 0);
-        assert_eq!(front.shared.queue.count.load(Ordering::Relaxed), 0);
-        // And one that tells of the loss.
-        assert_eq!(written.messages().len(), LINES_QUEUE_LEN_MAX - lost + 1);
-        record_at(&front, u32::MAX, &long);
-        assert_eq!(front.taken().len(), 1);
-    }
-
-    #[test]
-    fn every_line_is_written_or_counted_and_each_threads_lines_keep_their_order() {
-        const THREADS: usize = 4;
-        const EACH: usize = 2000;
-        let front = front_with_room(500);
-        let (thread, written, stop) = log_thread(&front);
-        let handle = threads::spawn("log", threads::CORE_STACK_BYTES, None, || thread.run(|_| ())).unwrap();
-        std::thread::scope(|scope| {
-            for of in 0..THREADS {
-                let front = &front;
-                // Each line of a place of its own, which has no limit then.
-                let line =
-                    move |number: usize| record_at(front, (of * EACH + number) as u32, &format!("{of} {number}"));
-                scope.spawn(move || (0..EACH).for_each(line));
-            }
-        });
-        stop.request();
-        handle.join_within(Duration::from_secs(20)).unwrap();
-        let mut next = [0; THREADS];
-        let mut seen = 0;
-        for message in written.messages() {
-            let Some((of, number)) = message.split_once(' ').filter(|_| !message.starts_with('⚠')) else {
-                continue;
-            };
-            let (of, number): (usize, usize) = (of.parse().unwrap(), number.parse().unwrap());
-            assert!(number >= next[of], "{number} of thread {of} after {}", next[of]);
-            next[of] = number + 1;
-            seen += 1;
-        }
-        let lost = front.shared.lost_total.load(Ordering::Relaxed) as usize;
-        assert_eq!(seen + lost, THREADS * EACH, "{lost} were lost");
-        assert_eq!(front.shared.queue.count.load(Ordering::Relaxed), 0);
-    }
-
-    #[test]
-    fn a_thread_that_stops_with_the_locks_holds_up_nobody() {
-        let front = front();
-        let (thread, written, stop) = log_thread(&front);
-        let control = LogControl {
-            stop: stop.clone(),
-            shared: Arc::clone(&front.shared),
-            losses: Arc::new(SinkLosses::default()),
-        };
-        control.leave("[watchdog] said before\n");
-        let held = (front.shared.sites.lock().unwrap(), front.shared.left.lock().unwrap());
-        record_at(&front, 1, "said meanwhile");
-        control.leave("[watchdog] lost\n");
-        let (waits_tx, waits_rx) = bounded(2);
-        let show = move |phase| {
-            if phase == Phase::Waiting {
-                let _ = waits_tx.try_send(());
-            }
-        };
-        let handle = threads::spawn("log", threads::CORE_STACK_BYTES, None, || thread.run(show)).unwrap();
-        // The second wait comes after a turn of everything that it does.
-        for _ in 0..2 {
-            assert_eq!(waits_rx.recv_timeout(Duration::from_secs(20)), Ok(()));
-        }
-        let lost = "⚠️ 1 log line was lost: lines came faster than they could be written";
-        assert_eq!(written.messages(), ["said meanwhile", lost]);
-        drop(held);
-        stop.request();
-        handle.join_within(Duration::from_secs(20)).unwrap();
-        assert_eq!(written.messages(), ["said meanwhile", lost, "said before"]);
-    }
-
-    #[test]
-    fn a_stop_ends_the_wait_for_a_line() {
-        let front = front();
-        let (mut thread, _, stop) = log_thread(&front);
-        // Only the stop can end it.
-        thread.turn = Duration::from_secs(3600);
-        let (waits_tx, waits_rx) = bounded(1);
-        let show = move |phase| {
-            let _ = waits_tx.try_send(phase);
-        };
-        let handle = threads::spawn("log", threads::CORE_STACK_BYTES, None, || thread.run(show)).unwrap();
-        assert_eq!(waits_rx.recv_timeout(Duration::from_secs(10)), Ok(Phase::Waiting));
-        stop.request();
-        handle.join_within(Duration::from_secs(10)).unwrap();
-    }
-
-    #[test]
-    fn a_line_ends_the_wait_for_one() {
-        let front = front();
-        let (mut thread, written, stop) = log_thread(&front);
-        thread.turn = Duration::from_secs(3600);
-        let (writes_tx, writes_rx) = bounded(1);
-        let show = move |phase| {
-            if phase == Phase::Waiting {
-                let _ = writes_tx.try_send(());
-            }
-        };
-        let handle = threads::spawn("log", threads::CORE_STACK_BYTES, None, || thread.run(show)).unwrap();
-        for number in 0..100 {
-            assert_eq!(writes_rx.recv_timeout(Duration::from_secs(20)), Ok(()));
-            record_at(&front, number, "x");
-        }
-        stop.request();
-        handle.join_within(Duration::from_secs(20)).unwrap();
-        assert_eq!(written.messages().len(), 100);
-    }
-}
+mod tests;
