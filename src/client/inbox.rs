@@ -21,6 +21,7 @@ use crate::process::clock::timespec;
 use crate::process::stop::Stop;
 use crate::process::threads::{self, CORE_STACK_BYTES, Obituaries, ThreadHandle};
 use crate::process::waits;
+use crate::process::wake::Wake;
 use crate::process::words::count;
 use crate::stream::chunk::{close_frame, text_frame};
 use crate::stream::protocol::{self, ClientMessage, EndReason};
@@ -80,7 +81,7 @@ pub struct InboxHandle {
 
 #[derive(Debug)]
 struct Shared {
-    wake: OwnedFd,
+    wake: Wake,
     ends: AtomicBool,
     end_all: AtomicBool,
 }
@@ -94,7 +95,7 @@ impl InboxHandle {
             leftover,
         };
         let taken = self.joining.send_timeout(joining, JOIN_TIMEOUT).is_ok();
-        self.wake();
+        self.shared.wake.wake();
         taken
     }
 
@@ -102,18 +103,13 @@ impl InboxHandle {
     pub fn look_for_ends(&self) {
         // Release: with it the inbox sees which link is over.
         self.shared.ends.store(true, Ordering::Release);
-        self.wake();
+        self.shared.wake.wake();
     }
 
     /// Makes the inbox end every client because the server stops: the way to them that needs no fan-out. Never blocks.
     pub fn end_all(&self) {
         self.shared.end_all.store(true, Ordering::Release);
-        self.wake();
-    }
-
-    fn wake(&self) {
-        // A full counter means that a wake-up is under way already.
-        let _ = rustix::io::write(&self.shared.wake, &1u64.to_ne_bytes());
+        self.shared.wake.wake();
     }
 }
 
@@ -146,8 +142,7 @@ impl Inbox {
         stop: Stop,
     ) -> io::Result<(Inbox, InboxHandle)> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
-        let wake = rustix::event::eventfd(0, flags)?;
+        let wake = Wake::new()?;
         epoll::add(&epoll, &wake, EventData::new_u64(WAKE_KEY), EventFlags::IN)?;
         epoll::add(&epoll, &stop, EventData::new_u64(STOP_KEY), EventFlags::IN)?;
         let (joining_tx, joining) = bounded(JOINING_QUEUE_LEN_MAX);
@@ -195,9 +190,7 @@ impl Inbox {
                 self.beat.step();
                 match event.data.u64() {
                     STOP_KEY => {}
-                    WAKE_KEY => {
-                        let _ = rustix::io::read(&self.shared.wake, &mut [0; 8]);
-                    }
+                    WAKE_KEY => drop(self.shared.wake.quieten()),
                     id => self.read(id),
                 }
             }
@@ -245,7 +238,7 @@ impl Inbox {
             self.read(id);
         }
         // More may wait than one turn takes.
-        let _ = rustix::io::write(&self.shared.wake, &1u64.to_ne_bytes());
+        self.shared.wake.wake();
     }
 
     fn read(&mut self, id: u64) {

@@ -17,9 +17,9 @@ use crate::process::locks::{lock, try_lock};
 use crate::process::stop::Stop;
 use crate::process::threads::{self, CORE_STACK_BYTES, ThreadHandle};
 use crate::process::waits;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use crate::process::wake::Wake;
+use rustix::event::{PollFd, PollFlags, poll};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -48,7 +48,7 @@ struct Inner {
     /// Pieces that were left, and those that the thread has dealt with.
     asked: AtomicU64,
     done: AtomicU64,
-    wake: OwnedFd,
+    wake: Wake,
 }
 
 /// How the writing of what was left goes.
@@ -74,7 +74,7 @@ impl Reports {
             failure: Mutex::default(),
             asked: AtomicU64::new(0),
             done: AtomicU64::new(0),
-            wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            wake: Wake::new()?,
         }));
         let writer = ReportWriter {
             file: EmergencyFile::new(path),
@@ -116,8 +116,7 @@ impl Reports {
         // Release: a thread that reads this number also sees the bytes that were left before.
         self.0.asked.fetch_add(1, Ordering::Release);
         drop(left);
-        // It cannot fail in a way that matters: a full counter wakes as well.
-        let _ = rustix::io::write(&self.0.wake, &1u64.to_ne_bytes());
+        self.0.wake.wake();
         taken
     }
 
@@ -190,8 +189,7 @@ impl ReportWriter {
         ];
         // An interrupted poll is one more look.
         let _ = waits::REPORTS.judge(poll(&mut fds, Some(&timespec(TURN))));
-        // It fails when nobody has left anything.
-        let _ = rustix::io::read(&self.reports.0.wake, &mut [0; 8]);
+        let _ = self.reports.0.wake.quieten();
     }
 
     /// Writes what was left.
