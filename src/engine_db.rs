@@ -69,7 +69,7 @@ pub struct StaleMachine {
     pub last_activity: Option<Box<str>>,
 }
 
-/// What `enginedb` shows to whoever asks. It holds the lock for a few assignments only.
+/// What `enginedb` shows to threads that ask. It holds the lock for a few assignments only.
 #[derive(Debug)]
 pub struct EngineDbGauges {
     path: PathBuf,

@@ -150,7 +150,7 @@ impl Admin {
         threads::spawn("admin", CORE_STACK_BYTES, None, move || self.run())
     }
 
-    /// The thread's body; gives the threads of requests that still run.
+    /// The thread's body; returns the threads of requests that still run.
     fn run(mut self) -> Vec<ThreadHandle<()>> {
         self.beat.adopt();
         while !self.stop.requested() {

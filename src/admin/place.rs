@@ -105,7 +105,7 @@ impl Bound {
         Ok(())
     }
 
-    /// Whether the file at the path is still ours.
+    /// Returns whether the file at the path is still ours.
     pub fn is_there(&self) -> bool {
         fs::symlink_metadata(&self.path).is_ok_and(|there| identity(&there) == self.file)
     }
@@ -177,7 +177,7 @@ fn clear(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether anybody listens there. Never blocks: a full queue of connections is an answer too.
+/// Returns whether anybody listens there. Never blocks: a full queue of connections is an answer too.
 fn answers(path: &Path) -> io::Result<bool> {
     let socket = stream_socket()?;
     let address = Address::of(path)?;

@@ -98,7 +98,7 @@ pub struct Reader {
     gauges: Arc<EngineDbGauges>,
     beat: &'static Beat,
     stop: Stop,
-    /// The first look is told to whoever starts us.
+    /// Gets word of the first look, for the thread that starts us.
     looked: Option<Sender<()>>,
     machines: BTreeMap<Box<str>, Told>,
     /// By which the beginnings of processes are compared with the times of rows.
@@ -191,7 +191,7 @@ impl Reader {
                 Ok(every) => every,
             };
             if let Some(looked) = self.looked.take() {
-                // Whoever started us may have given up.
+                // The thread that started us may have given up.
                 let _ = looked.try_send(());
             }
             if self.wait_until(begun + every) == Turn::Over {
@@ -409,7 +409,7 @@ impl Reader {
         }
     }
 
-    /// Shows what was read; gives how many rows are stale.
+    /// Shows what was read; returns how many rows are stale.
     fn show(&self) -> usize {
         let is_stale = |told: &&Told| told.row.process == Process::Gone;
         let stale = || self.machines.values().filter(is_stale);
@@ -471,7 +471,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Hands over events, which are not empty; gives the row of the last.
+    /// Hands over events, which are not empty; returns the row of the last.
     fn hand_over_events(&mut self, events: Vec<Refused>, before: u64) -> Result<u64, Interrupted> {
         let (count, file) = (events.len() as u64, self.named_file()?);
         let to = events.last().map(|last| RecoveredTo {
@@ -513,7 +513,7 @@ impl Reader {
         Ok(by_time.max(before.unwrap_or(0)))
     }
 
-    /// Whether the table is the one in which that row was, or a copy of it.
+    /// Returns whether the table is the one in which that row was, or a copy of it.
     fn is_known(&self, before: &RecoveredTo, newest: u64) -> Result<bool, Fault> {
         match self.source.mark_of(before.id)? {
             Some(mark) => Ok(mark == before.mark),
@@ -529,7 +529,7 @@ impl Reader {
             drill::obey(self.beat);
             self.beat.step();
             match answer {
-                // What it has given stays in the channel for whoever looks next.
+                // What it has given stays in the channel for the next look.
                 Some(answer) => {
                     let mut ready = Select::new();
                     ready.recv(answer);

@@ -286,8 +286,8 @@ fn id(id: i64) -> u64 {
     u64::try_from(id).unwrap_or(0)
 }
 
-/// Whether the file has a write-ahead log (its format's section 1.3.4): SQLite cannot read such a one without making
-/// two files beside it, which engines of another user then could not write to.
+/// Returns whether the file has a write-ahead log (its format's section 1.3.4): SQLite cannot read such a one without
+/// making two files beside it, which engines of another user then could not write to.
 fn is_write_ahead(path: &Path) -> bool {
     let mut head = [0; 20];
     let read = safe_open::read(path).and_then(|mut file| file.read_exact(&mut head));

@@ -218,7 +218,7 @@ pub fn lock(path: &Path) -> Result<PathLock, BindError> {
     }
 }
 
-/// Whether a server receives at `path`: connecting a datagram socket succeeds only then (connect(2)).
+/// Returns whether a server receives at `path`: connecting a datagram socket succeeds only then (connect(2)).
 fn is_alive(path: &Path) -> io::Result<bool> {
     let probe = UnixDatagram::unbound()?;
     match probe.connect(path) {
@@ -280,7 +280,7 @@ impl EventSocket {
         }
     }
 
-    /// Whether it belongs to the service manager.
+    /// Returns whether it belongs to the service manager.
     pub fn is_passed(&self) -> bool {
         self.passed
     }

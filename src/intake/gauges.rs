@@ -1,10 +1,10 @@
-//! What receiving shows to whoever asks. Relaxed throughout: single facts that order nothing.
+//! What receiving shows to threads that ask. Relaxed throughout: single facts that order nothing.
 
 use crate::intake::event_socket::PathState;
 use crate::stream::drops::DropTally;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-/// What receiving shows to whoever asks.
+/// What receiving shows to threads that ask.
 #[derive(Debug, Default)]
 pub struct IngestGauges {
     /// Datagrams taken from the kernel.

@@ -8,7 +8,7 @@
 //! Can be stalled by: the fan-out, for the patience; the file system, once a second, when the socket's folder hangs.
 //! Full queue means: datagrams are dropped and counted (`queue_full`), and the stream says so at their place.
 //! Ends when: asked to; what the kernel holds then is still taken, unless the socket is one that was passed to us: that
-//! holds it for whoever comes next.
+//! holds it for the server that comes next.
 //! Watched as: `ingest`, a core thread.
 
 use crate::intake::IntakeSettings;
@@ -186,8 +186,8 @@ impl Ingest {
         self.stop.requested() || self.is_path_look_due()
     }
 
-    /// Whoever removed or replaced our file took all new senders from us; takes the path back as soon as it is free. A
-    /// file system that hangs in here keeps nobody from receiving.
+    /// A process that removed or replaced our file took all new senders from us; this takes the path back as soon as it
+    /// is free. A file system that hangs in here keeps nobody from receiving.
     fn look_at_path(&mut self, receiver: &Mutex<Receiver>) {
         let (socket, former) = self.sockets.clone();
         let _doing = self.beat.begin(Operation::CheckingPath);

@@ -50,7 +50,7 @@ impl Entry {
     }
 }
 
-/// The end of whoever receives.
+/// The receiving thread's end.
 #[derive(Debug)]
 pub struct IntakeTx {
     tx: Sender<Entry>,
@@ -73,7 +73,7 @@ pub struct IntakeRx {
     room: Arc<Room>,
 }
 
-/// How full the queue is, for whoever asks. It holds no end of the queue, whose ends say who is still there.
+/// How full the queue is, for threads that ask. It holds no end of the queue, whose ends say who is still there.
 #[derive(Clone, Debug)]
 pub struct IntakeGauge(Arc<Room>);
 
@@ -183,7 +183,7 @@ impl IntakeTx {
         }
     }
 
-    /// Tells the fan-out what is missing although no further datagram came; called now and then. Gives how many
+    /// Tells the fan-out what is missing although no further datagram came; called now and then. Returns how many
     /// datagrams it could not tell of yet.
     pub fn settle(&mut self) -> u64 {
         if self.lost > 0 {
@@ -223,7 +223,7 @@ impl IntakeTx {
         }
     }
 
-    /// Whether the server stops and has no time left to wait for room.
+    /// Returns whether the server stops and has no time left to wait for room.
     fn is_late(&mut self) -> bool {
         if !self.stop.requested() {
             return false;
@@ -245,7 +245,7 @@ impl IntakeTx {
         Ok(())
     }
 
-    /// Whether nothing waits in the queue.
+    /// Returns whether nothing waits in the queue.
     pub fn is_empty(&self) -> bool {
         self.tx.is_empty()
     }
@@ -286,7 +286,7 @@ impl IntakeRx {
         self.rx.len()
     }
 
-    /// Whether nothing waits, and more may come.
+    /// Returns whether nothing waits, and more may come.
     pub fn is_idle(&self) -> bool {
         self.rx.is_empty() && !self.room.closed.load(Ordering::Relaxed)
     }
@@ -298,7 +298,7 @@ impl IntakeGauge {
         self.0.entries.load(Ordering::Relaxed)
     }
 
-    /// Whether none is.
+    /// Returns whether none is.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

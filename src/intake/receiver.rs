@@ -3,10 +3,10 @@
 //! An event that wakes `ingest`, which then wakes `fanout`, costs two wakes; on an idle host each is dearer than
 //! sending the event to fifty clients. So both wait for datagrams, and the kernel wakes `fanout` if it waits, else
 //! `ingest` (EPOLLEXCLUSIVE, epoll_ctl(2): one waiter per datagram, in the order in which they were added, and who does
-//! not wait in its epoll instance does not count). Whoever receives has the [`Receiver`] locked until all that it took
-//! is in the queue, so the queue has the order of the socket whoever it was. `fanout` only tries the lock, takes a
-//! handful, and only into an empty queue; `ingest` tries it again and again. Neither waits for the other longer than a
-//! look, and either alone keeps the stream going, unless the other one hangs with the lock in hand.
+//! not wait in its epoll instance does not count). The thread that receives has the [`Receiver`] locked until all that
+//! it took is in the queue, so the queue has the order of the socket whichever it was. `fanout` only tries the lock,
+//! takes a handful, and only into an empty queue; `ingest` tries it again and again. Neither waits for the other longer
+//! than a look, and either alone keeps the stream going, unless the other one hangs with the lock in hand.
 
 use crate::intake::IntakeSettings;
 use crate::intake::event_socket::EventSocket;
@@ -38,14 +38,14 @@ const FEW: usize = 8;
 /// System calls per socket and turn, so that one flooded socket does not keep the thread from the others.
 const BATCHES_PER_TURN: usize = 64;
 /// The kernel has told the idle fan-out alone of a datagram, and `ingest` has the lock: most likely it takes that
-/// datagram, but it may have looked before. So the fan-out waits for its bell for so long, and then looks itself.
+/// datagram, but it may have looked before. So the fan-out waits for its bell for 2 ms, and then looks itself.
 const LEFT_LOOK: Duration = Duration::from_millis(2);
 /// The epoll key of the fan-out's bell.
 const BELL_KEY: u64 = 0;
 /// The epoll key of the sockets that the fan-out waits for.
 const DATAGRAMS_KEY: u64 = 1;
 
-/// The sockets, and the queue's end. Whoever has it locked receives.
+/// The sockets, and the queue's end. The thread that has it locked receives.
 #[derive(Debug)]
 pub struct Receiver {
     socket: Arc<EventSocket>,
@@ -146,7 +146,7 @@ impl Receiver {
     }
 
     /// `ingest`: takes what waits until nothing does, every socket has had its share, or `interrupted` says so, which
-    /// is asked after every system call that gave something. Gives how many datagrams.
+    /// is asked after every system call that gave something. Returns how many datagrams.
     pub(super) fn receive(&mut self, beat: &'static Beat, interrupted: &dyn Fn() -> bool) -> u64 {
         let _doing = beat.begin(Operation::Receiving);
         let mut received = 0;
@@ -258,8 +258,8 @@ impl Receiver {
         }
     }
 
-    /// `ingest`: tells the fan-out what is missing although no further datagram came. Gives how many datagrams it could
-    /// not tell of yet.
+    /// `ingest`: tells the fan-out what is missing although no further datagram came. Returns how many datagrams it
+    /// could not tell of yet.
     pub(super) fn settle(&mut self) -> u64 {
         self.intake.as_mut().map_or(0, IntakeTx::settle)
     }

@@ -77,7 +77,7 @@ impl FlushTx {
         Ok(())
     }
 
-    /// Whether everything that was asked for is done.
+    /// Returns whether everything that was asked for is done.
     pub fn is_idle(&self) -> bool {
         // Acquire: an error that was stored before is seen.
         self.state.done.load(Ordering::Acquire) == self.asked

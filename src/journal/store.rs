@@ -298,7 +298,7 @@ impl Store {
         self.current.as_ref()?.unsynced
     }
 
-    /// Whether the flush that was asked for last is done.
+    /// Returns whether the flush that was asked for last is done.
     pub fn is_flushed(&self) -> bool {
         self.flush.is_idle()
     }
@@ -319,8 +319,8 @@ impl Store {
         asked
     }
 
-    /// Whether a flush that was asked for has failed: whether the disk has kept what was written since the last time,
-    /// nobody knows then. The segment is given up.
+    /// Gives up the segment if a flush that was asked for has failed: nobody knows then what the disk has kept since
+    /// the one before.
     ///
     /// # Errors
     /// The flush failed, with the error that the disk gave; the caller must begin a new segment.

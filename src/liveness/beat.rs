@@ -1,7 +1,7 @@
 //! What a thread shows of itself: that it moves, since when it does what it does, and what that is.
 //!
 //! Written by its own thread with plain stores, read by anybody at any time; nobody ever waits for it. Beats live as
-//! long as the process: whoever looks at one must never find it gone.
+//! long as the process: a thread that looks at one must never find it gone.
 
 use crate::liveness::operation::{Numbers, Operation, Pace, SlowTally};
 use crate::process::clock::monotonic_us;
@@ -39,7 +39,7 @@ pub struct Beat {
     held_until_ms: AtomicU64,
     /// How, a kind of drill.
     held_how: AtomicU8,
-    /// The watchdog's verdict, a [`Verdict`]: the place where whoever tells viewers looks.
+    /// The watchdog's verdict, a [`Verdict`]: the thread that tells viewers looks here.
     verdict: AtomicU8,
     /// The kernel's id of the thread, 0 before it runs.
     thread_id: AtomicI32,
@@ -128,7 +128,7 @@ impl Beat {
         self.role
     }
 
-    /// Whether the data path needs this thread.
+    /// Returns whether the data path needs this thread.
     pub fn is_core(&self) -> bool {
         self.role == Role::Core
     }
@@ -149,8 +149,8 @@ impl Beat {
         self.thread_id.load(Ordering::Relaxed)
     }
 
-    /// Whether its thread could run but gets no processor, or is busy: not hung, as far as the kernel can tell. Reads
-    /// /proc, some 20 µs.
+    /// Returns whether its thread could run but gets no processor, or is busy: not hung, as far as the kernel can tell.
+    /// Reads /proc, some 20 µs.
     pub fn is_runnable(&self) -> bool {
         match self.thread_id() {
             0 => false,
@@ -263,14 +263,14 @@ impl Beat {
             self.hung_ms.store(was_still.as_millis() as u64, Ordering::Relaxed);
         }
         self.still_ms.store(still.as_millis() as u64, Ordering::Relaxed);
-        // Release: whoever sees the verdict sees which hang it is.
+        // Release: a thread that sees the verdict sees which hang it is.
         self.verdict.store(verdict as u8, Ordering::Release);
     }
 
     /// Asks the thread to stand still until `until_ms`, for a drill.
     pub(super) fn hold_until(&self, until_ms: u64, how: u8) {
         self.held_how.store(how, Ordering::Relaxed);
-        // Release: whoever sees the time sees how, too.
+        // Release: a thread that sees the time sees how, too.
         self.held_until_ms.store(until_ms, Ordering::Release);
     }
 
@@ -280,7 +280,7 @@ impl Beat {
         (until, self.held_how.load(Ordering::Relaxed))
     }
 
-    /// Whether a drill wants this thread to stand still.
+    /// Returns whether a drill wants this thread to stand still.
     pub fn is_held(&self) -> bool {
         self.held_until_ms.load(Ordering::Relaxed) != 0
     }

@@ -30,7 +30,7 @@ struct Inner {
 enum State {
     #[default]
     Idle,
-    /// With the memory for the answer, taken by whoever asks: the watchdog takes none.
+    /// With the memory for the answer, taken by the thread that asks: the watchdog takes none.
     Asked(Vec<u8>),
     /// The watchdog has it in hand; whether somebody still waits for it.
     Making {
@@ -121,7 +121,7 @@ impl Demand {
         let report = make();
         let (fits, _) = cut_at_line(&report, memory.capacity());
         memory.extend_from_slice(fits.as_bytes());
-        // Whoever holds it does so for moments, and takes no memory meanwhile.
+        // The thread that holds it does so for moments, and takes no memory meanwhile.
         let mut state = lock(&self.0.state);
         *state = match *state {
             State::Making { wanted: true } => State::Answered(memory),

@@ -81,7 +81,7 @@ impl EmergencyFile {
         file.metadata().map(|facts| facts.len())
     }
 
-    /// Whether it was never opened, or somebody has removed or renamed it since.
+    /// Returns whether it was never opened, or somebody has removed or renamed it since.
     fn is_gone(&self) -> bool {
         let Some(file) = &self.file else { return true };
         match (file.metadata(), fs::metadata(&self.path)) {

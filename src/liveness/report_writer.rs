@@ -98,7 +98,7 @@ impl Reports {
         }
     }
 
-    /// Leaves `bytes` for the file; gives how many had room. Called by one thread. Blocks for 20 ms at
+    /// Leaves `bytes` for the file; returns how many had room. Called by one thread. Blocks for 20 ms at
     /// most, and takes no memory.
     pub fn leave(&self, bytes: &[u8]) -> usize {
         let mut tries = 0;

@@ -71,8 +71,8 @@ pub enum Symbols {
 }
 
 impl Dumper {
-    /// Prepares dumps. To be called on the thread that will make them, once it runs: whoever is still on the way into
-    /// its body uses the system's allocator once more, and could stick there.
+    /// Prepares dumps. To be called on the thread that will make them, once it runs: a thread that is still on the way
+    /// into its body uses the system's allocator once more, and could stick there.
     ///
     /// # Errors
     /// The host refuses address space for the arena, or the handler of the signal.
@@ -164,8 +164,8 @@ fn last_line(summary: &DumpSummary) -> String {
     line
 }
 
-/// There is one arena and one signal per process, and tests run in parallel: whoever dumps or enters a scope in a unit
-/// test holds this meanwhile.
+/// There is one arena and one signal per process, and tests run in parallel: a test that dumps or enters a scope in a
+/// unit test holds this meanwhile.
 #[cfg(test)]
 pub(crate) fn one_at_a_time() -> std::sync::MutexGuard<'static, ()> {
     static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());

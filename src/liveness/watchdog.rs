@@ -38,8 +38,8 @@ use std::time::{Duration, Instant};
 
 /// How often beats are read.
 const TURN: Duration = Duration::from_millis(250);
-/// A round that took so much longer than a turn says more about the host, or about whoever suspended this process, than
-/// about the threads: it is void.
+/// A round that took so much longer than a turn says more about the host, or about the program that suspended this
+/// process, than about the threads: it is void.
 const OVERSLEPT: Duration = Duration::from_millis(500);
 /// Threads that begin to hang within this many rounds of each other share one report.
 const SETTLE_ROUNDS: u32 = 2;
@@ -267,7 +267,7 @@ impl Watchdog {
         changes
     }
 
-    /// Whether something waits for this thread.
+    /// Returns whether something waits for this thread.
     fn owes(&self, beat: &'static Beat) -> bool {
         let mut own = self.backlogs.iter().filter(|backlog| std::ptr::eq(backlog.beat, beat));
         own.any(|backlog| (backlog.waiting)().is_some())

@@ -16,7 +16,7 @@ struct Inner {
     wake: Wake,
 }
 
-// The sleeper says that it sleeps and then looks for work; whoever leaves work does so and then looks whether it
+// The sleeper says that it sleeps and then looks for work; a thread that leaves work does so and then looks whether it
 // sleeps. With a fence between the two steps of each, at least one of them sees what the other has done.
 impl Bell {
     /// One that nobody has rung.

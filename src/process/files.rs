@@ -55,7 +55,7 @@ impl Slot {
         }
     }
 
-    /// Whether nothing waits to be fetched.
+    /// Returns whether nothing waits to be fetched.
     pub fn is_empty(&self) -> bool {
         self.tx.is_empty()
     }
@@ -175,7 +175,7 @@ impl Keeping {
         }
     }
 
-    /// Whether it is to be written now: also soon after a failure when this is the `last` chance.
+    /// Returns whether it is to be written now: also soon after a failure when this is the `last` chance.
     fn is_due(&self, last: bool) -> bool {
         let may_try = last || self.over || self.failed_at.is_none_or(|at| at.elapsed() >= RETRY_AFTER);
         self.unwritten.is_some() && may_try
@@ -265,8 +265,8 @@ fn create_anew(path: &Path) -> io::Result<File> {
 
 /// An advisory lock (flock(2)) that says who holds it; given back by dropping it or by the end of the process.
 ///
-/// Dropping it removes the file too. That is safe because whoever has locked a file looks whether it is still the one
-/// at the path, so nobody can hold a removed file and believe that it means something.
+/// Dropping it removes the file too. That is safe because a process that has locked a file looks whether it is still
+/// the one at the path, so nobody can hold a removed file and believe that it means something.
 #[derive(Debug)]
 pub struct LockFile {
     file: File,
@@ -589,7 +589,7 @@ mod tests {
         assert!(other.is_at_its_path().unwrap());
     }
 
-    /// Whoever opens the file just before its holder removes it gets a lock that nobody else would see.
+    /// A process that opens the file just before its holder removes it gets a lock that nobody else would see.
     #[test]
     fn a_lock_on_a_removed_file_counts_for_nothing() {
         let folder = tempfile::tempdir().unwrap();

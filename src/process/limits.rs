@@ -78,7 +78,7 @@ fn spare(connections: u64) -> u64 {
     (connections / 8).clamp(SPARE_LEAST, SPARE_MAX).min(connections / 2)
 }
 
-/// Raises the soft limit of descriptors to the hard one. Gives the limit now in force.
+/// Raises the soft limit of descriptors to the hard one. Returns the limit now in force.
 pub fn raise_descriptors() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {

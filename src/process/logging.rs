@@ -155,7 +155,7 @@ impl LogControl {
         log::set_max_level(level);
     }
 
-    /// Whether a line of this level is written.
+    /// Returns whether a line of this level is written.
     pub fn writes(&self, level: Level) -> bool {
         level as usize <= self.shared.level.load(Ordering::Relaxed)
     }
@@ -165,12 +165,12 @@ impl LogControl {
         self.stop.request();
     }
 
-    /// Whether lines wait for thread `log`.
+    /// Returns whether lines wait for thread `log`.
     pub fn has_waiting(&self) -> bool {
         self.shared.queue.count.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether thread `log` has still to take what [`LogControl::leave`] got.
+    /// Returns whether thread `log` has still to take what [`LogControl::leave`] got.
     pub fn has_left(&self) -> bool {
         self.shared.has_left.load(Ordering::Relaxed)
     }
@@ -282,7 +282,7 @@ impl LogThread {
             self.write_left();
             self.report_left_out(is_last);
             self.report();
-            // Whoever still runs then may have left more meanwhile.
+            // Threads that still run then may have left more meanwhile.
             if is_last && self.shared.queue.lines.is_empty() {
                 return;
             }
@@ -353,7 +353,7 @@ impl LogThread {
         self.write(&Line { level, text });
     }
 
-    /// Says what was lost, to whoever can still be told.
+    /// Says what was lost, to the sink that still takes lines.
     fn report_losses(&self) {
         match self.shared.queue_full.swap(0, Ordering::Relaxed) {
             0 => {}

@@ -53,12 +53,13 @@ pub fn unix_socket_owner(path: &Path) -> Option<ProcessName> {
 }
 
 /// The same among sockets that this process does not have open: a socket keeps its name after its file is gone, so
-/// whoever lost the path still looks like an owner of it, and so does who passed us our socket and has it open too.
+/// a process that lost the path still looks like an owner of it, and so does who passed us our socket and has it open
+/// too.
 pub fn other_unix_socket_owner(path: &Path) -> Option<ProcessName> {
     owner_of_any(&sockets_of_others_bound_to(path))
 }
 
-/// Whether a socket that this process does not have open is bound to `path`, whoever has it.
+/// Returns whether a socket that this process does not have open is bound to `path`, in any process.
 pub fn is_bound_by_another_socket(path: &Path) -> bool {
     !sockets_of_others_bound_to(path).is_empty()
 }
@@ -106,7 +107,7 @@ fn has_open(pid: u32, links: &[String]) -> bool {
     })
 }
 
-/// Whether process `pid` has the file open that `file` describes; `false` too when we may not look.
+/// Returns whether process `pid` has the file open that `file` describes; `false` too when we may not look.
 ///
 /// Judged by device and inode, because the process may see the file at another path than we do.
 pub fn has_file_open(pid: u32, file: &fs::Metadata) -> bool {
@@ -153,7 +154,7 @@ impl HostBegun {
         self.see(epoch_seconds(), up.tv_sec as f64 + up.tv_nsec as f64 / 1e9)
     }
 
-    /// The wall clock shows `wall` when the host has been up for `up` seconds; gives the earliest beginning.
+    /// The wall clock shows `wall` when the host has been up for `up` seconds; returns the earliest beginning.
     fn see(&mut self, wall: f64, up: f64) -> f64 {
         self.earliest = self.earliest.min(wall - up);
         self.earliest
@@ -190,8 +191,8 @@ impl Processes {
         }
     }
 
-    /// Whether the process is gone that had id `pid` at `at` (seconds since the epoch; `None`: nobody knows when):
-    /// there is none, or one that began later. Takes some 10 µs for an id that was not asked for before.
+    /// Returns whether the process is gone that had id `pid` at `at` (seconds since the epoch; `None`: nobody knows
+    /// when): there is none, or one that began later. Takes some 10 µs for an id that was not asked for before.
     pub fn is_gone(&mut self, pid: i32, at: Option<f64>) -> bool {
         let host_begun = self.host_begun;
         match self.seen.entry(pid).or_insert_with(|| life(pid, host_begun)) {

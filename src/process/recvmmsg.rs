@@ -7,7 +7,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// Buffers for one call, allocated once and used by whoever receives.
+/// Buffers for one call, allocated once and used by the thread that receives.
 #[derive(Debug)]
 pub struct DatagramBatch {
     bytes: Vec<u8>,
@@ -42,7 +42,7 @@ impl DatagramBatch {
         }
     }
 
-    /// Receives what is waiting, at most `most` datagrams and what there is room for, without blocking. Gives the
+    /// Receives what is waiting, at most `most` datagrams and what there is room for, without blocking. Returns the
     /// number of datagrams, 0 when none waits.
     ///
     /// # Errors

@@ -259,7 +259,7 @@ fn own_descriptor(folder: BorrowedFd<'_>, name: &OsStr, flags: OFlags) -> io::Re
     }
 }
 
-/// Whether this folder is /proc/self/fd, whose links lead to what this process has open already.
+/// Returns whether this folder is /proc/self/fd, whose links lead to what this process has open already.
 fn is_own_descriptors(folder: BorrowedFd<'_>) -> io::Result<bool> {
     if fstatfs(folder)?.f_type != PROC_SUPER_MAGIC {
         return Ok(false);
@@ -318,7 +318,7 @@ fn judge_link(folder: BorrowedFd<'_>, link: &Stat, name: &OsStr) -> io::Result<(
     Ok(())
 }
 
-/// Whether only this user and root may write this folder.
+/// Returns whether only this user and root may write this folder.
 fn is_ours_alone(folder: BorrowedFd<'_>) -> io::Result<bool> {
     let facts = fstat(folder)?;
     let is_own_group = || facts.st_gid == getegid().as_raw() && is_private(facts.st_gid, geteuid().as_raw());
@@ -326,7 +326,8 @@ fn is_ours_alone(folder: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(is_trusted(facts.st_uid) && facts.st_mode & OTHERS_WRITE == 0 && !may_group)
 }
 
-/// Whether the folder has an access control list (acl(5)): its group's permissions are then those of others too.
+/// Returns whether the folder has an access control list (acl(5)): its group's permissions are then those of others
+/// too.
 fn has_acl(folder: BorrowedFd<'_>) -> bool {
     // A folder that was opened only to be passed through gives no attributes (open(2), O_PATH).
     let path = format!("/proc/self/fd/{}", folder.as_raw_fd());
@@ -363,7 +364,7 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// Whether this error says that a file is of a kind that is never opened, or a link that is not followed.
+/// Returns whether this error says that a file is of a kind that is never opened, or a link that is not followed.
 pub fn is_refusal(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|why| why.is::<Refused>())
 }

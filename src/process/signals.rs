@@ -74,8 +74,8 @@ impl Seen {
     /// with status 1, even if every thread is stuck.
     fn wish_to_end(&self, signal: i32) {
         let now = monotonic_ms();
-        // The time first: whoever sees the signal sees it too. Relaxed suffices within one thread's handlers, and the
-        // exchange orders it for others.
+        // The time first: a thread that sees the signal sees it too. Relaxed suffices within one thread's handlers, and
+        // the exchange orders it for others.
         if self.stop.load(Ordering::Acquire) == 0 {
             self.stop_ms.store(now, Ordering::Relaxed);
         }
@@ -132,7 +132,7 @@ impl StopSignals {
         Ok(StopSignals { wake, seen })
     }
 
-    /// Blocks until a signal has come that asks for something, at most `bound`; gives what there is to do. A wish to
+    /// Blocks until a signal has come that asks for something, at most `bound`; returns what there is to do. A wish to
     /// end is given again at every call, anything else once.
     pub fn wait(&self, bound: Duration) -> Option<Heard> {
         let mut fds = [PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN)];
@@ -213,7 +213,7 @@ fn name_of(signal: i32) -> &'static str {
     }
 }
 
-/// Whether the process has a controlling terminal (tty(4)).
+/// Returns whether the process has a controlling terminal (tty(4)).
 fn has_terminal() -> bool {
     open(
         "/dev/tty",
@@ -238,7 +238,7 @@ impl EndSignals {
     /// Takes over those of the three signals that the process was not started to ignore.
     ///
     /// A shell starts `command &` in a script with SIGINT ignored, and nohup(1) starts its command with SIGHUP ignored;
-    /// this wish of whoever started us stays in force.
+    /// this wish of the process that started us stays in force.
     ///
     /// # Errors
     /// The process or the host is out of descriptors, or the kernel refuses a handler; the signals then end the process
@@ -253,7 +253,7 @@ impl EndSignals {
             let flag = Arc::clone(&requested);
             let heard = move || {
                 flag.store(true, Ordering::Release);
-                // A full pipe means that whoever waits is woken already.
+                // A full pipe means that the threads that wait are woken already.
                 let _ = (&sender).write(&[0]);
             };
             ctrlc::try_set_handler(heard).map_err(|error| io::Error::other(error.to_string()))?;
@@ -267,7 +267,7 @@ impl EndSignals {
         Ok(EndSignals { wake, requested })
     }
 
-    /// Whether one of them has come; from then on always.
+    /// Returns whether one of them has come; from then on always.
     pub fn requested(&self) -> bool {
         self.requested.load(Ordering::Acquire)
     }

@@ -31,12 +31,12 @@ impl Stop {
 
     /// Makes the request; may be called any number of times, from any thread, and never blocks.
     pub fn request(&self) {
-        // Release: whoever sees the flag also sees what was written before the request.
+        // Release: a thread that sees the flag also sees what was written before the request.
         self.0.requested.store(true, Ordering::Release);
         self.0.wake.wake();
     }
 
-    /// Whether the request was made.
+    /// Returns whether the request was made.
     pub fn requested(&self) -> bool {
         self.0.requested.load(Ordering::Acquire)
     }

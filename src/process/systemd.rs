@@ -81,7 +81,7 @@ impl Notifier {
         self.send_with_status("STOPPING=1", "stopping: delivering what was received")
     }
 
-    /// Tells that we are alive. Whoever calls this vouches for every core thread.
+    /// Tells that we are alive. The caller vouches for every core thread.
     ///
     /// # Errors
     /// It did not get through; the next call may.
@@ -110,7 +110,7 @@ impl Notifier {
     }
 }
 
-/// Writes the message; gives its length.
+/// Writes the message; returns its length.
 fn compose(buffer: &mut [u8; MESSAGE_BYTES_MAX], what: &str, status: &str) -> usize {
     // A line end would begin another assignment.
     let line = status.split('\n').next().unwrap_or_default();

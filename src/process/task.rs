@@ -126,7 +126,7 @@ impl TaskFacts {
         Some(facts)
     }
 
-    /// Whether signal number `signal` waits until this thread lets it through.
+    /// Returns whether signal number `signal` waits until this thread lets it through.
     pub fn blocks(&self, signal: i32) -> bool {
         let bit = u32::try_from(signal - 1).ok().and_then(|bit| 1_u64.checked_shl(bit));
         bit.is_some_and(|bit| self.blocked_signals & bit != 0)

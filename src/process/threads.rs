@@ -80,7 +80,7 @@ where
     let own_name = name.to_owned();
     let run = move || {
         let result = catch_unwind(AssertUnwindSafe(body)).map_err(|panic| panic_text(&*panic));
-        // Held for moments by us and by whoever joins.
+        // Held for moments by us and by the thread that joins.
         *lock(&own_outcome.slot) = Some(result);
         own_outcome.filled.notify_all();
         if let Some(obituaries) = obituaries {
@@ -105,7 +105,7 @@ impl<T> ThreadHandle<T> {
         &self.name
     }
 
-    /// Whether its body has returned or panicked.
+    /// Returns whether its body has returned or panicked.
     pub fn is_finished(&self) -> bool {
         self.join.is_finished()
     }
@@ -137,7 +137,7 @@ impl<T> ThreadHandle<T> {
     }
 }
 
-/// Whether thread `id` of this process is running or waits for a processor only (state R of proc_pid_stat(5)).
+/// Returns whether thread `id` of this process is running or waits for a processor only (state R of proc_pid_stat(5)).
 pub fn is_thread_runnable(id: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/self/task/{id}/stat"));
     // The name before the state may itself contain parentheses.

@@ -1,7 +1,7 @@
 //! Values as people write them, in flags, in the file of settings and on a command's line: numbers, times, sizes,
 //! paths.
 //!
-//! Whoever cannot read a value says what would be right, as a text that ends a sentence.
+//! A function that cannot read a value says what would be right, as a text that ends a sentence.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

@@ -77,7 +77,7 @@ impl Before {
     }
 }
 
-/// Whether `character` must not be shown as it is behind `before`.
+/// Returns whether `character` must not be shown as it is behind `before`.
 fn is_treacherous(character: char, before: &Before) -> bool {
     if character.is_ascii() {
         return character.is_ascii_control();

@@ -1,4 +1,4 @@
-//! What thread `admin` shows to whoever asks. Relaxed throughout: single facts that order nothing.
+//! What thread `admin` shows to threads that ask. Relaxed throughout: single facts that order nothing.
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
 

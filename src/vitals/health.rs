@@ -155,7 +155,7 @@ impl Vitals {
     }
 
     /// Judges. When the watchdog seems to stand still, `pause` is called, once, with the time until the second look;
-    /// whoever calls has it block in the way of its own thread.
+    /// the caller has it block in the way of its own thread.
     pub fn find(&self, pause: impl FnOnce(Duration)) -> Finding {
         let stalls = self.stalls(pause);
         let mut status = Status::Ok;

@@ -4,8 +4,8 @@
 //! Owns: what was counted until the last line.
 //! Blocks on: the clock (250 ms a turn, ended at once by a request); a second look at a watchdog that
 //! seems to stand still (400 ms, in turns too). It asks nobody: it reads what the others show.
-//! Can be stalled by: the kernel's answer to a read of /proc; after a crowd of clients has left, whoever holds the
-//! allocator's lock.
+//! Can be stalled by: the kernel's answer to a read of /proc; after a crowd of clients has left, the thread that holds
+//! the allocator's lock.
 //! Full queue means: a log line is lost and counted; in the status file's slot the newest content replaces an older
 //! one.
 //! Ends when: asked to, with a last line and a last status.

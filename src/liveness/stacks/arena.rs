@@ -11,8 +11,8 @@
 //!   counted ([`leaked`]). Who runs inside a scope must not drop what was made outside; the dump does not (a test
 //!   looks).
 //! - Memory of the system that grows inside a scope moves to the arena, and its old place is leaked in the same way.
-//! - When the arena is full, an allocation fails, which ends the process. So whoever fills it asks [`has_room`] between
-//!   two steps and stops in time; the dump does, and says what it left out.
+//! - When the arena is full, an allocation fails, which ends the process. So code that fills it asks [`has_room`]
+//!   between two steps and stops in time; the dump does, and says what it left out.
 #![allow(unsafe_code, reason = "an allocator cannot be written without")]
 
 use crate::process::limits;
@@ -41,7 +41,7 @@ thread_local! {
 
 // Orderings: BASE and SIZE are written once, before the first address of the arena exists. USED and PEAK belong to the
 // thread that occupies the arena; taking OCCUPIED (acquire) and giving it back (release) hands them on. LIVE is lowered
-// by whoever frees (release), so that who sees 0 (acquire) also sees that nobody uses the memory any more.
+// by the thread that frees (release), so that who sees 0 (acquire) also sees that nobody uses the memory any more.
 static BASE: AtomicUsize = AtomicUsize::new(0);
 static SIZE: AtomicUsize = AtomicUsize::new(0);
 static USED: AtomicUsize = AtomicUsize::new(0);
@@ -111,8 +111,8 @@ pub fn room() -> usize {
     SIZE.load(Ordering::Relaxed) - USED.load(Ordering::Relaxed)
 }
 
-/// Whether there is room for another step: more than three quarters are free. The rest is for the step in work, which
-/// cannot be stopped.
+/// Returns whether there is room for another step: more than three quarters are free. The rest is for the step in work,
+/// which cannot be stopped.
 pub fn has_room() -> bool {
     room() > SIZE.load(Ordering::Relaxed) / 4 * 3
 }
@@ -307,7 +307,7 @@ mod hold {
         loop {
             let until_ms = UNTIL_MS.load(Ordering::Relaxed);
             if clock::monotonic_ms() >= until_ms {
-                // Whoever finds it over says so, unless it has been begun anew.
+                // The thread that finds it over says so, unless it has been begun anew.
                 let _ = UNTIL_MS.compare_exchange(until_ms, 0, Ordering::Relaxed, Ordering::Relaxed);
                 return;
             }

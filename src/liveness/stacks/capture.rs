@@ -131,7 +131,7 @@ fn answer(info: &libc::siginfo_t, context: &libc::ucontext_t) {
     {
         return;
     }
-    // SAFETY: whoever made the step to COPYING has the copy for itself until DONE.
+    // SAFETY: the thread that made the step to COPYING has the copy for itself until DONE.
     let copy = unsafe { &mut *slot.copy.get() };
     let registers = &context.uc_mcontext.gregs;
     copy.pc = registers[libc::REG_RIP as usize] as u64;
@@ -171,7 +171,7 @@ pub(super) struct StackCopy<'a> {
 }
 
 impl StackCopy<'_> {
-    /// Whether the stack may go on behind the copy.
+    /// Returns whether the stack may go on behind the copy.
     pub(super) fn is_cut(&self) -> bool {
         self.bytes.len() == STACK_BYTES_MAX
     }
@@ -181,7 +181,7 @@ impl StackCopy<'_> {
         self.start.saturating_add(self.bytes.len() as u64)
     }
 
-    /// Whether the copy has the byte at `address`.
+    /// Returns whether the copy has the byte at `address`.
     pub(super) fn has(&self, address: u64) -> bool {
         (self.start..self.end()).contains(&address)
     }
@@ -418,7 +418,7 @@ mod tests {
         assert!(copy.has(copy.sp) && !copy.is_cut());
         drop(end_tx);
         thread.join_within(BOUND).unwrap();
-        // Whoever joins a thread may be a moment ahead of the kernel's own end of it.
+        // A thread that joins another may be a moment ahead of the kernel's own end of it.
         let deadline = Instant::now() + BOUND;
         while !matches!(asker.ask(id, Duration::from_millis(1)), Answer::Gone) {
             assert!(Instant::now() < deadline);

@@ -54,7 +54,7 @@ pub(super) fn prepare() -> Result<(), Refused> {
         // A limit of descriptors may let it through at the next dump.
         let opened = rustix::fs::open(c"/proc/self/mem", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
         match opened {
-            // Whoever was first has opened the same.
+            // The thread that was first has opened the same.
             Ok(file) => drop(FILE.set(file)),
             Err(error) => {
                 let file = error.into();
@@ -74,7 +74,7 @@ fn probe(read: fn(u64, &mut [u8]) -> io::Result<usize>) -> io::Result<()> {
     }
 }
 
-/// Copies memory from `address` on into `into`, at most [`CALL_BYTES_MAX`] bytes. Gives the number of bytes up to the
+/// Copies memory from `address` on into `into`, at most [`CALL_BYTES_MAX`] bytes. Returns the number of bytes up to the
 /// first page that cannot be read; 0 also when the host forbids both ways. The file also gives pages that the process
 /// itself may not read, such as those that guard stacks.
 ///

@@ -45,7 +45,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Whether both may share one entry.
+    /// Returns whether both may share one entry.
     fn folds_with(&self, other: &Entry) -> bool {
         let alone = |entry: &Entry| entry.first || entry.reports || entry.stack.note.is_some();
         let what = |entry: &Entry| (entry.facts.state, syscall_of(&entry.facts));

@@ -204,13 +204,13 @@ impl Unwinder {
     }
 }
 
-/// Whether `pc`, the address before a return address, belongs to a handler that returns to the trampoline.
+/// Returns whether `pc`, the address before a return address, belongs to a handler that returns to the trampoline.
 pub(super) fn is_trampoline(pc: u64) -> bool {
     let mut bytes = [0; TRAMPOLINE.len()];
     memory::read(pc.wrapping_add(1), &mut bytes) == bytes.len() && bytes == TRAMPOLINE
 }
 
-/// Whether the instruction before `pc` is `syscall`.
+/// Returns whether the instruction before `pc` is `syscall`.
 fn is_after_system_call(pc: u64) -> bool {
     let mut bytes = [0; SYSTEM_CALL.len()];
     memory::read(pc.wrapping_sub(2), &mut bytes) == bytes.len() && bytes == SYSTEM_CALL

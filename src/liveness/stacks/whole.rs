@@ -1,4 +1,4 @@
-//! Complete stacks: each thread is asked for a copy; whoever cannot answer is looked at from outside.
+//! Complete stacks: each thread is asked for a copy; one that cannot answer is examined from outside.
 
 use super::capture::{self, Answer, Asker};
 use super::symbols::Symbolizer;

@@ -69,8 +69,8 @@ impl Sites {
         false
     }
 
-    /// Ends the windows in which lines were left out: those that are over, all of them if `at_end`. Returns a message for
-    /// each. Never blocks.
+    /// Ends the windows in which lines were left out: those that are over, all of them if `at_end`. Returns a message
+    /// for each. Never blocks.
     pub(super) fn end_windows(&self, at_end: bool) -> Vec<String> {
         let now = clock::monotonic_ms();
         let mut messages = Vec::new();
