@@ -1,9 +1,10 @@
 //! `threadcast demo`: five machines that live beside a running server until Ctrl-C or SIGTERM, so that there is
 //! something to see.
 
+use crate::commands::complain;
 use crate::commands::emit::envelope;
+use crate::commands::end_signals::end_signals;
 use crate::commands::sender::{EventSender, Refusal};
-use crate::commands::{complain, end_signals};
 use crate::process::clock::{epoch_seconds, json_seconds, pause};
 use crate::process::exit::ExitStatus;
 use crate::process::visible::visible;

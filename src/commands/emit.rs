@@ -1,7 +1,8 @@
 //! `threadcast emit`: sends events from a shell, and says what became of them.
 
+use crate::commands::complain;
+use crate::commands::end_signals::{end_after_grace, end_signals};
 use crate::commands::sender::{EventSender, Refusal};
-use crate::commands::{complain, end_after_grace, end_signals};
 use crate::config::{Config, MAX_EVENT_BYTES_MAX};
 use crate::process::exit::ExitStatus;
 use crate::process::signals::EndSignals;

@@ -1,8 +1,9 @@
 //! `threadcast replay`: sends what a journal has recorded into a server's socket again, in its order and with its
 //! timing.
 
+use crate::commands::complain;
+use crate::commands::end_signals::end_signals;
 use crate::commands::sender::{EventSender, Refusal};
-use crate::commands::{complain, end_signals};
 use crate::journal::line::{self, Line};
 use crate::journal::reader::LineReader;
 use crate::journal::segments::{Segment, list};

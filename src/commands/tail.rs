@@ -4,15 +4,17 @@
 pub mod connect;
 pub mod end;
 pub mod lines;
+mod lookup;
 pub mod notices;
 pub mod place;
 
+use crate::commands::complain;
+use crate::commands::end_signals::{end_after_grace, end_signals};
 use crate::commands::tail::connect::{Connected, Dialer, StreamUrl, filter_pairs};
 use crate::commands::tail::end::{End, Halt, reader_is_gone};
 use crate::commands::tail::lines::{Format, Lines};
 use crate::commands::tail::notices::{Notices, to_go_on, without_numbers};
 use crate::commands::tail::place::{Heard, Place};
-use crate::commands::{complain, end_after_grace, end_signals};
 use crate::process::exit::ExitStatus;
 use crate::process::visible::visible;
 use crate::process::words::count;

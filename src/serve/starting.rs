@@ -1,5 +1,13 @@
 //! Ends a start that hangs: a signal that asks to end must not wait for a disk that does not answer. What the start has made
 //! goes with it, as far as its disks answer.
+//!
+//! Runs on: `start`, one while the server starts; when it is given up, one more for each file to remove.
+//! Owns: what the start has made, so far as it goes with it.
+//! Blocks on: the start's end (100 ms); giving up: the disks of what the start has made (500 ms).
+//! Can be stalled by: nothing; a file whose disk does not answer is left behind.
+//! Full queue means: nothing; it has none.
+//! Ends when: the start is over, or with the process.
+//! Watched as: not watched; it ends with the start.
 
 use crate::config::Config;
 use crate::journal::queue::JournalTx;

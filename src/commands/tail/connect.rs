@@ -5,17 +5,17 @@
 
 use crate::commands::tail::end::LOOK;
 use crate::commands::tail::end::{End, Halt};
+use crate::commands::tail::lookup::{Lookup, look_up};
 use crate::config::Config;
 use crate::process::address::{Authority, ServerAddress};
-use crate::process::threads::{self, CORE_STACK_BYTES};
 use crate::process::visible::visible;
 use crate::stream::protocol::{Protocol, v1};
 use crate::web::STREAM_PATH;
 use crate::web::query;
-use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 use tungstenite::client::IntoClientRequest;
@@ -115,9 +115,6 @@ impl StreamUrl {
     }
 }
 
-/// The answer to a name.
-type Lookup = io::Result<Vec<SocketAddr>>;
-
 /// A connection, and what is spoken on it.
 pub type Connected = (WebSocket<Looking>, Protocol);
 
@@ -202,18 +199,6 @@ pub fn filter_pairs(filter: &crate::stream::filter::Filter) -> Vec<(&'static str
     let pairs: Vec<_> = pairs.collect();
     let bytes: usize = pairs.iter().map(|(_, value)| query::encode(value).len()).sum();
     if bytes > FILTER_BYTES_MAX { Vec::new() } else { pairs }
-}
-
-/// Starts thread `lookup`; its answer comes through the queue, which holds one.
-fn look_up(host: String, port: u16) -> io::Result<Receiver<Lookup>> {
-    let (answer, answers) = bounded(1);
-    // Not joined: nothing ends it before the system answers, and it holds nothing that matters.
-    threads::spawn("lookup", CORE_STACK_BYTES, None, move || {
-        let addresses = (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
-        // Nobody may wait for it any more.
-        let _ = answer.try_send(addresses);
-    })?;
-    Ok(answers)
 }
 
 fn open(addresses: &[SocketAddr], deadline: Instant) -> io::Result<TcpStream> {
