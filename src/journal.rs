@@ -201,19 +201,18 @@ impl Journal {
             limits,
             history_bytes,
         } = settings;
-        let history_bytes = *history_bytes;
         fs::create_dir_all(folder).map_err(|error| JournalError::Folder {
             path: folder.to_owned(),
             error,
         })?;
         let lock = LockFile::acquire(&lock_path_in(folder)).map_err(JournalError::Lock)?;
-        let recovered = recover(folder, history_bytes, epoch_seconds())
+        let recovered = recover(folder, *history_bytes, epoch_seconds())
             .map_err(|(path, error)| JournalError::Read { path, error })?;
         let gauges = Arc::new(JournalGauges::default());
         let (tx, rx) = queue::queue(&gauges);
         let Recovered {
-            mut epoch,
-            mut history,
+            epoch,
+            history,
             restart,
             segments,
             resumes,
@@ -237,32 +236,42 @@ impl Journal {
             looked: Instant::now(),
             taken_to: None,
         };
-        if let Err(fault) = journal.begin(resumes, restart) {
-            // Nothing on the disk says that numbers are given from here on, so the next start could give them again.
-            epoch = Epoch::new();
-            history = History::new(history_bytes, history.newest());
-            journal.store.begin_epoch(epoch);
-            journal.next = history.newest() + 1;
-            journal.written = history.newest();
-            journal.fail(&fault);
-        }
-        log::info!(
-            "📖 journal in {}: epoch {epoch}, the next number is {}, {} KiB of recent events are back in the history",
-            folder.display(),
-            history.newest() + 1,
-            history.bytes() / 1024
-        );
-        let record = Record {
+        let mut record = Record {
             epoch,
             history,
             journal: Some(tx),
         };
+        if let Err(fault) = journal.begin(resumes, restart) {
+            record = journal.give_up_epoch(record, *history_bytes, &fault);
+        }
+        log::info!(
+            "📖 journal in {}: epoch {}, the next number is {}, {} KiB of recent events are back in the history",
+            folder.display(),
+            record.epoch,
+            record.history.newest() + 1,
+            record.history.bytes() / 1024
+        );
         Ok(Opened {
             record,
             journal,
             flusher,
             gauges,
         })
+    }
+
+    /// Begins another epoch: nothing on the disk says that numbers are given from here on, so the next start could give them
+    /// again.
+    fn give_up_epoch(&mut self, record: Record, history_bytes: usize, fault: &io::Error) -> Record {
+        let (epoch, newest) = (Epoch::new(), record.history.newest());
+        self.store.begin_epoch(epoch);
+        self.next = newest + 1;
+        self.written = newest;
+        self.fail(fault);
+        Record {
+            epoch,
+            history: History::new(history_bytes, newest),
+            journal: record.journal,
+        }
     }
 
     /// The first lines of this run, on the disk before anybody gets a number.

@@ -381,6 +381,15 @@ fn is_key(key: &str) -> bool {
     digits.len() == KEY_DIGITS && digits.bytes().all(is_digit)
 }
 
+/// Where the client's stream begins. Blocks as [`start_of_last`] does.
+fn start_of(begin: &Begin, view: &View, reception: &Reception, beat: &'static Beat) -> Result<Start, Unanswered> {
+    match *begin {
+        Begin::State => Ok(Start::State),
+        Begin::After(position) => Ok(Start::After(position)),
+        Begin::Last(wanted) => start_of_last(&reception.fanout, &view.filter, wanted, beat).map(Start::Past),
+    }
+}
+
 fn join(
     connection: &Connection,
     wish: Wish,
@@ -401,14 +410,7 @@ fn join(
     let at = Instant::now();
     let unanswered = |why: Unanswered| Answer::detail(503, &why.to_string()).with("retry-after", "5".to_owned());
     let view = Arc::new(wish.view);
-    let start = match wish.begin {
-        Begin::State => Start::State,
-        Begin::After(position) => Start::After(position),
-        Begin::Last(wanted) => {
-            let start = start_of_last(&reception.fanout, &view.filter, wanted, beat);
-            Start::Past(start.map_err(unanswered)?)
-        }
-    };
+    let start = start_of(&wish.begin, &view, reception, beat).map_err(unanswered)?;
     let link = Arc::new(Link::new(
         connection.id,
         connection.peer,

@@ -1,7 +1,11 @@
 //! A server: the list of steps that start it, and its stop.
 
+use crate::admin::place::Bound;
 use crate::config::Config;
 use crate::fanout::{Beginning, state_file};
+use crate::intake::event_socket::EventSocket;
+use crate::journal::Record;
+use crate::journal::queue::JournalGauges;
 use crate::liveness::beats::Beats;
 use crate::process::clock::epoch_seconds;
 use crate::process::files::LockFile;
@@ -14,13 +18,16 @@ use crate::serve::ground::Ground;
 use crate::serve::parts::{Part, Parts};
 use crate::serve::room::Room;
 use crate::serve::settings::Settings;
+use crate::serve::sockets::Sockets;
 use crate::serve::start_error::StartError;
 use crate::serve::starting::{Progress, Step};
 use crate::serve::way::Way;
 use crate::serve::{beside, path, sockets};
+use crate::stream::machines::Machines;
 use crate::web::origin::{AllowedOrigins, OriginRules};
 use crossbeam_channel::{Receiver, bounded};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -98,53 +105,50 @@ impl Server {
     }
 }
 
-/// The steps of the start. Each one that starts a thread returns a part; what has begun stays in `parts` if a later one fails.
-fn start_parts(
-    mut config: Config,
-    given: Given,
-    progress: &Progress,
-    parts: &mut Parts,
-) -> Result<Serving, StartError> {
-    let beats = given.beats;
-    let mut sockets = sockets::open(&mut config, given.passed)?;
-    progress.has_locked(&config.event_socket_path);
-    let admin_socket = beside::bind_admin(&config, sockets.address.port(), progress)?;
-    let settings = Settings::new(&config, given.room, &sockets);
-    progress.begin(Step::Journal);
-    let opened = beside::open_journal(settings.journal.as_ref(), settings.history_bytes, beats, progress)?;
-    parts.extend(beside::start_journal(opened.threads)?);
-    progress.begin(Step::Files);
-    // Before anybody can send: an engine that finds a socket waits for who receives there.
-    let unusable = |(path, error)| StartError::File { path, error };
-    let (mut machines, state_lock, state_path) = state_file::restore(config.state_path()).map_err(unusable)?;
-    let (status_lock, status_path) = beside::claim_status_file(config.status_file.clone()).map_err(unusable)?;
-    progress.begin(Step::EventSocket);
-    let event_socket = sockets::bind_events(sockets.passed_events.take(), &config)?;
-    if !event_socket.is_passed() {
-        progress.has_made(&config.event_socket_path);
-    }
-    sockets::announce(&config, &sockets, settings.clients.clients_max, given.room.clients);
+/// What a start claims before its threads run.
+struct Claimed {
+    config: Config,
+    settings: Settings,
+    sockets: Sockets,
+    admin_socket: Option<Bound>,
+    event_socket: EventSocket,
+    record: Record,
+    journal: Option<Arc<JournalGauges>>,
+    machines: Machines,
+    state_path: Option<PathBuf>,
+    status_path: Option<PathBuf>,
+    /// Of the state file and of the status file.
+    locks: [Option<LockFile>; 2],
+}
 
+/// The steps of the start. Each one that starts a thread returns a part; what has begun stays in `parts` if a later one fails.
+fn start_parts(config: Config, given: Given, progress: &Progress, parts: &mut Parts) -> Result<Serving, StartError> {
+    let beats = given.beats;
+    let mut claimed = claim(config, given.passed, given.room, beats, progress, parts)?;
+    let (config, settings, sockets) = (&claimed.config, &claimed.settings, claimed.sockets);
+    let (record, admin_socket) = (claimed.record, claimed.admin_socket);
     let (obituaries, ended) = bounded(CORE_THREADS);
-    let way = Way::new(settings.intake, event_socket, beats)?;
-    let ground = Ground::new(&config, beats, given.log, &way, opened.gauges, obituaries)?;
-    let (reports, writer) = beside::start_reports(&ground, &settings)?;
+    let way = Way::new(settings.intake, claimed.event_socket, beats)?;
+    let ground = Ground::new(config, beats, given.log, &way, claimed.journal, obituaries)?;
+    let (reports, writer) = beside::start_reports(&ground, settings)?;
     parts.add(writer);
-    parts.add(beside::start_watchdog(&ground, &settings, reports, given.notifier)?);
-    let caught_up = machines.catch_up(&opened.record.history, config.machine_ttl, Instant::now());
-    let engine_db = beside::engine_db_beginning(&opened.record.history, &machines);
-    let (slots, files) = beside::start_files(state_path, status_path, beats)?;
+    parts.add(beside::start_watchdog(&ground, settings, reports, given.notifier)?);
+    let caught_up = claimed
+        .machines
+        .catch_up(&record.history, config.machine_ttl, Instant::now());
+    let engine_db = beside::engine_db_beginning(&record.history, &claimed.machines);
+    let (slots, files) = beside::start_files(claimed.state_path, claimed.status_path, beats)?;
     parts.extend(files);
     if let Some(slot) = slots.state.as_ref().filter(|_| caught_up) {
         // The fan-out saves only what changes from here on.
-        slot.put(Arc::new(machines.saved(epoch_seconds())));
+        slot.put(Arc::new(claimed.machines.saved(epoch_seconds())));
     }
     progress.begin(Step::Threads);
     parts.add(beside::start_heartbeat(&ground, settings.heartbeat, slots.status)?);
     let beginning = Beginning {
-        machines,
-        epoch: opened.record.epoch,
-        history: opened.record.history,
+        machines: claimed.machines,
+        epoch: record.epoch,
+        history: record.history,
         journal: progress.take_journal()?,
         state_slot: slots.state,
     };
@@ -153,18 +157,12 @@ fn start_parts(
     parts.add(part);
     parts.add(Part::clients(inbox.clone()));
     parts.extend(beside::start_engine_db(&ground, settings.engine_db.clone(), engine_db)?);
-    let site = ground.site(&settings, admin_socket.as_ref().map(|bound| bound.path.clone()));
-    let site = Arc::new(site);
-    parts.extend(beside::start_admin(
-        &ground,
-        &settings,
-        admin_socket,
-        Arc::clone(&site),
-    )?);
-    let rules = origin_rules(&config, sockets.address, given.origins);
+    let site = Arc::new(ground.site(settings, admin_socket.as_ref().map(|bound| bound.path.clone())));
+    parts.extend(beside::start_admin(&ground, settings, admin_socket, Arc::clone(&site))?);
+    let rules = origin_rules(config, sockets.address, given.origins);
     parts.add(path::start_accept(
         &ground,
-        &settings,
+        settings,
         sockets.listener,
         rules,
         inbox,
@@ -179,14 +177,61 @@ fn start_parts(
     )?);
     Ok(Serving {
         address: sockets.address,
-        status: format!(
-            "serving http://{}, events at {}",
-            sockets.address,
-            config.event_socket_path.display()
-        ),
+        status: status_of(config, sockets.address),
         ended,
-        _locks: [state_lock, status_lock],
+        _locks: claimed.locks,
     })
+}
+
+/// Claims sockets, journal and files, in the order in which a taken one leaves the least behind, and starts the journal's
+/// threads. Blocks on the disks.
+fn claim(
+    mut config: Config,
+    passed: PassedSockets,
+    room: Room,
+    beats: &'static Beats,
+    progress: &Progress,
+    parts: &mut Parts,
+) -> Result<Claimed, StartError> {
+    let mut sockets = sockets::open(&mut config, passed)?;
+    progress.has_locked(&config.event_socket_path);
+    let admin_socket = beside::bind_admin(&config, sockets.address.port(), progress)?;
+    let settings = Settings::new(&config, room, &sockets);
+    progress.begin(Step::Journal);
+    let opened = beside::open_journal(settings.journal.as_ref(), settings.history_bytes, beats, progress)?;
+    parts.extend(beside::start_journal(opened.threads)?);
+    progress.begin(Step::Files);
+    // Before anybody can send: an engine that finds a socket waits for who receives there.
+    let unusable = |(path, error)| StartError::File { path, error };
+    let (machines, state_lock, state_path) = state_file::restore(config.state_path()).map_err(unusable)?;
+    let (status_lock, status_path) = beside::claim_status_file(config.status_file.clone()).map_err(unusable)?;
+    progress.begin(Step::EventSocket);
+    let event_socket = sockets::bind_events(sockets.passed_events.take(), &config)?;
+    if !event_socket.is_passed() {
+        progress.has_made(&config.event_socket_path);
+    }
+    sockets::announce(&config, &sockets, settings.clients.clients_max, room.clients);
+    Ok(Claimed {
+        config,
+        settings,
+        sockets,
+        admin_socket,
+        event_socket,
+        record: opened.record,
+        journal: opened.gauges,
+        machines,
+        state_path,
+        status_path,
+        locks: [state_lock, status_lock],
+    })
+}
+
+/// Where the server serves, in a line for people.
+fn status_of(config: &Config, address: SocketAddr) -> String {
+    format!(
+        "serving http://{address}, events at {}",
+        config.event_socket_path.display()
+    )
 }
 
 fn origin_rules(config: &Config, address: SocketAddr, allowed: AllowedOrigins) -> OriginRules {

@@ -245,6 +245,48 @@ fn every_file_that_starts_a_thread_opens_with_the_seven_lines() {
     }
 }
 
+/// Each function of the file with its count of lines, by rustfmt's indentation.
+fn functions(text: &str) -> Vec<(usize, String)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut found = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let code = line.trim_start();
+        let Some((before, name)) = code.split_once("fn ") else {
+            continue;
+        };
+        let words = ["pub", "const", "unsafe", "extern", "\"C\""];
+        let is_function = before.split_whitespace().all(|word| {
+            words.contains(&word) || word.starts_with("pub(") || word.starts_with("crate") || word.ends_with(')')
+        });
+        if !is_function || code.ends_with('}') || code.ends_with(';') {
+            continue;
+        }
+        let end = format!("{}}}", &line[..line.len() - code.len()]);
+        let length = lines[at..].iter().position(|line| **line == end);
+        let name = name.split(['(', '<']).next().unwrap().to_owned();
+        found.extend(length.map(|length| (length + 1, name)));
+    }
+    found
+}
+
+#[test]
+fn no_function_is_longer_than_a_screen() {
+    const LINES_MAX: usize = 70;
+    let mut seen = 0;
+    for (path, text) in sources("src") {
+        for (lines, name) in functions(&text) {
+            assert!(lines <= LINES_MAX, "{} has {lines} lines: {}", name, path.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 1000, "{seen}");
+    let long = format!(
+        "impl A {{\n    pub(super) fn b<T>(\n{}    }}\n}}\n",
+        "        c();\n".repeat(70)
+    );
+    assert_eq!(functions(&long), [(72, "b".to_owned())]);
+}
+
 #[test]
 fn readme_lists_every_flag_with_its_default_and_every_exit_status() {
     let readme = read("README.md");
