@@ -1,8 +1,13 @@
 //! From arguments to a command.
 
+mod flags;
 mod help;
 pub mod settings_file;
 
+use crate::cli::flags::{
+    TIME_MIN, admin_socket, count_value, drill_time, event_path, filter, format, host_value, lines_value, point,
+    port_value, position, server_url, speed_value, stream_url, time_value, watch_time, wrong_flag,
+};
 use crate::cli::help::{
     clients_help, demo_help, diagnose_help, drill_help, emit_help, forget_help, overview, replay_help, serve_help,
     tail_help,
@@ -12,16 +17,13 @@ use crate::commands::act::Target;
 use crate::commands::clients::Clients;
 use crate::commands::drill::Drill;
 use crate::commands::emit::{Emit, Source};
-use crate::commands::replay::{Point, Replay};
+use crate::commands::replay::Replay;
 use crate::commands::request::ServerUrl;
 use crate::commands::tail::Tail;
 use crate::commands::tail::connect::StreamUrl;
 use crate::commands::tail::lines::Format;
 use crate::config::{self, Config, Setting, SettingError};
-use crate::liveness::drill::DRILL_MAX;
-use crate::process::{address, values};
 use crate::stream::filter::Filter;
-use crate::stream::position::Position;
 use lexopt::{Arg, Parser, ValueExt};
 use std::ffi::OsString;
 use std::fmt;
@@ -240,47 +242,8 @@ fn forget(parser: &mut Parser) -> Result<Command, UsageError> {
     }
 }
 
-/// The value of `--host`, as `serve` takes it.
-fn host_value(parser: &mut Parser) -> Result<String, UsageError> {
-    let value = parser.value()?.string()?;
-    address::parse_host(&value).map_err(|wanted| wrong("host", value, wanted))
-}
-
-/// The port of a server that runs: `serve` alone may leave the choice to the system.
-fn port_value(parser: &mut Parser) -> Result<u16, UsageError> {
-    let value = parser.value()?.string()?;
-    values::number(&value, 1, u64::from(u16::MAX))
-        .map(|port| port as u16)
-        .map_err(|wanted| wrong("port", value, wanted))
-}
-
-fn wrong(name: &str, value: String, wanted: String) -> UsageError {
-    UsageError::Setting(SettingError {
-        name: name.to_owned(),
-        value,
-        wanted,
-    })
-}
-
-/// The value of `--event-socket-path`, as `serve` takes it; a sender may also use a path that is not UTF-8.
-fn event_path(parser: &mut Parser) -> Result<PathBuf, UsageError> {
-    let value = parser.value()?;
-    values::socket_path(&value)
-        .map_err(|wanted| wrong("event-socket-path", value.to_string_lossy().into_owned(), wanted))
-}
-
-/// Shortest time that a command's flag takes, if 0 is none.
-const TIME_MIN: Duration = Duration::from_millis(1);
-/// Longest time that a command's flag takes: a year.
-const TIME_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 /// How long `emit` waits for room in the server's queue.
 const EMIT_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// The value of a flag that is a time.
-fn time_value(parser: &mut Parser, flag: &str, least: Duration) -> Result<Duration, UsageError> {
-    let value = parser.value()?.string()?;
-    values::duration(&value, least, TIME_MAX).map_err(|wanted| wrong(flag, value, wanted))
-}
 
 fn emit(parser: &mut Parser) -> Result<Command, UsageError> {
     let mut words: Vec<String> = Vec::new();
@@ -361,74 +324,8 @@ fn tail(parser: &mut Parser) -> Result<Command, UsageError> {
     Ok(Command::Tail(tail))
 }
 
-/// The value of `-n`: how many events of the history come first; 0 for none.
-fn lines_value(parser: &mut Parser) -> Result<Option<u64>, UsageError> {
-    let number = count_value(parser, "lines")?;
-    Ok((number > 0).then_some(number))
-}
-
-/// The value of a flag that is a number of events.
-fn count_value(parser: &mut Parser, flag: &str) -> Result<u64, UsageError> {
-    let value = parser.value()?.string()?;
-    values::number(&value, 0, u64::MAX)
-        .map_err(|_| wrong(flag, value, "write how many events, a whole number".to_owned()))
-}
-
-fn wrong_flag(flag: String, wanted: String) -> UsageError {
-    UsageError::UnknownFlag(format!("there is no {flag}: {wanted}"))
-}
-
-/// The filter of the values of --machine and --type.
-fn filter(machines: Option<String>, kinds: Option<String>) -> Result<Filter, UsageError> {
-    let (machines, kinds) = (machines.as_deref(), kinds.as_deref());
-    let refused = |name: &str, value: Option<&str>, wanted: String| {
-        UsageError::Setting(SettingError {
-            name: name.to_owned(),
-            value: value.unwrap_or_default().to_owned(),
-            wanted,
-        })
-    };
-    // One after the other, so that the fault names its flag.
-    Filter::from_lists(machines, None).map_err(|error| refused("machine", machines, error.to_string()))?;
-    Filter::from_lists(machines, kinds).map_err(|error| refused("type", kinds, error.to_string()))
-}
-
-fn position(parser: &mut Parser) -> Result<Position, UsageError> {
-    let value = parser.value()?.string()?;
-    value.parse().map_err(|_| {
-        UsageError::Setting(SettingError {
-            name: "since".to_owned(),
-            value,
-            wanted: "write EPOCH:N as tail prints it at its end, 16 hexadecimal digits, a colon and a number"
-                .to_owned(),
-        })
-    })
-}
-
-fn stream_url(value: String) -> Result<StreamUrl, UsageError> {
-    value.parse().map_err(|wanted| wrong("url", value, wanted))
-}
-
-fn format(parser: &mut Parser) -> Result<Format, UsageError> {
-    let value = parser.value()?.string()?;
-    match value.as_str() {
-        "human" => Ok(Format::Human),
-        "compact" => Ok(Format::Compact),
-        "json" => Ok(Format::Json),
-        _ => Err(UsageError::Setting(SettingError {
-            name: "format".to_owned(),
-            value,
-            wanted: "write human, compact or json".to_owned(),
-        })),
-    }
-}
-
 /// How long `replay` waits for a server that is away or takes nothing.
 const REPLAY_TIMEOUT: Duration = Duration::from_secs(10);
-/// The slowest that a recording may be played, as a factor: a second of it then takes 17 minutes.
-const SPEED_MIN: f64 = 0.001;
-/// The fastest that a recording may be played, as a factor: a day of it then takes a tenth of a second.
-const SPEED_MAX: f64 = 1_000_000.0;
 
 fn replay(parser: &mut Parser) -> Result<Command, UsageError> {
     let missing = |what| UsageError::Missing {
@@ -465,27 +362,8 @@ fn replay(parser: &mut Parser) -> Result<Command, UsageError> {
     }))
 }
 
-fn point(parser: &mut Parser, flag: &str) -> Result<Point, UsageError> {
-    let value = parser.value()?.string()?;
-    value.parse().map_err(|wanted| wrong(flag, value, wanted))
-}
-
-fn speed_value(parser: &mut Parser) -> Result<f64, UsageError> {
-    let value = parser.value()?.string()?;
-    match value.parse() {
-        Ok(speed) if (SPEED_MIN..=SPEED_MAX).contains(&speed) => Ok(speed),
-        _ => Err(UsageError::Setting(SettingError {
-            name: "speed".to_owned(),
-            value,
-            wanted: format!("write how many times faster, from {SPEED_MIN} to {SPEED_MAX}"),
-        })),
-    }
-}
-
 /// How often `clients --watch` looks, if no time is given.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
-/// Shortest time between two looks of `clients --watch`: nobody reads faster, and each look is a request.
-const WATCH_MIN: Duration = Duration::from_millis(100);
 
 fn clients(parser: &mut Parser) -> Result<Command, UsageError> {
     let mut clients = Clients {
@@ -514,15 +392,6 @@ fn clients(parser: &mut Parser) -> Result<Command, UsageError> {
         }
     }
     Ok(Command::Clients(clients))
-}
-
-/// A time; a bare number is seconds.
-fn watch_time(value: String) -> Result<Duration, UsageError> {
-    let text = match value.parse::<f64>() {
-        Ok(_) => format!("{value}s"),
-        Err(_) => value.clone(),
-    };
-    values::duration(&text, WATCH_MIN, TIME_MAX).map_err(|wanted| wrong("watch", value, wanted))
 }
 
 fn demo(parser: &mut Parser) -> Result<Command, UsageError> {
@@ -578,25 +447,6 @@ fn drill(parser: &mut Parser) -> Result<Command, UsageError> {
         kind,
         server,
     }))
-}
-
-fn drill_time(value: String) -> Result<Duration, UsageError> {
-    values::duration(&value, Duration::ZERO, DRILL_MAX).map_err(|wanted| wrong("duration", value, wanted))
-}
-
-/// Where the server's admin socket is.
-fn admin_socket(parser: &mut Parser) -> Result<PathBuf, UsageError> {
-    let value = parser.value()?;
-    if value.is_empty() {
-        let wanted = "write the path of the server's admin socket, as its log and /status name it";
-        return Err(wrong("admin-socket", String::new(), wanted.to_owned()));
-    }
-    values::file_path(&value).map_err(|wanted| wrong("admin-socket", value.to_string_lossy().into_owned(), wanted))
-}
-
-fn server_url(parser: &mut Parser) -> Result<ServerUrl, UsageError> {
-    let value = parser.value()?.string()?;
-    value.parse().map_err(|wanted| wrong("url", value, wanted))
 }
 
 #[cfg(test)]
