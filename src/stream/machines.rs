@@ -4,18 +4,20 @@
 //! message over 1 MiB, so the machines that have been silent longest give way, and are counted.
 
 pub mod merge;
+pub mod row;
+pub mod saved;
+mod snapshot;
 
+pub use self::snapshot::Snapshot;
+
+use self::merge::{Ends, RecoveredTo};
+use self::row::{Origin, Process, Row};
 use crate::process::clock::json_seconds;
-use crate::process::locks::lock;
 use crate::stream::batch::Item;
-use crate::stream::chunk::Chunk;
-use crate::stream::event::{Event, Seq, check};
+use crate::stream::event::{Event, check};
 use crate::stream::history::History;
-use crate::stream::machines::merge::{Ends, Origin, Process, RecoveredTo};
-use serde_json::value::RawValue;
 use std::collections::BTreeMap;
-use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Rows of a snapshot together: 1 MiB less the frame around them.
@@ -27,28 +29,6 @@ const ROWS_BYTES_AFTER_EVICTION: usize = ROWS_BYTES_MAX / 16 * 15;
 const FIELD_BYTES_MAX: usize = 16 * 1024;
 /// A snapshot of an unchanged table is given out again for this long; then its `timestamp` is renewed.
 const SNAPSHOT_FRESH: Duration = Duration::from_secs(1);
-
-/// What is known of a machine.
-#[derive(Debug)]
-struct Row {
-    current_state: Option<Box<str>>,
-    config_type: Option<Box<str>>,
-    metadata: Option<Box<str>>,
-    /// A JSON number, or `null`.
-    last_activity: Box<str>,
-    /// The row as snapshots carry it.
-    json: Vec<u8>,
-    /// When it was last heard of; decides who gives way.
-    heard: Instant,
-    /// Where its state and `last_activity` come from.
-    origin: Origin,
-    /// What is known of the process that wrote its row in the engine's database.
-    process: Process,
-    /// It has a row there, as far as was read last.
-    in_database: bool,
-    /// Nothing else was heard of it since the start.
-    from_database: bool,
-}
 
 /// The table.
 #[derive(Debug, Default)]
@@ -69,57 +49,6 @@ pub struct Machines {
     /// The last snapshot, of which `shown_version`, and when it was made.
     cached: Option<(u64, Instant, Arc<Snapshot>)>,
 }
-
-/// The table at one moment, ready to be sent.
-#[derive(Debug)]
-pub struct Snapshot {
-    /// `{"type":"initial",...}`.
-    pub json: Vec<u8>,
-    /// The same as a frame.
-    pub chunk: Arc<Chunk>,
-    /// Number of rows.
-    pub machines: usize,
-    /// The last one that was made with a number: 1,000 clients that read nothing hold one of 1 MiB, not 1,000.
-    numbered: Mutex<Option<(Seq, Arc<Chunk>)>>,
-}
-
-impl Snapshot {
-    /// Of a document and its number of rows.
-    pub fn new(json: Vec<u8>, machines: usize) -> Snapshot {
-        Snapshot {
-            chunk: Arc::new(Chunk::message(&json)),
-            json,
-            machines,
-            numbered: Mutex::new(None),
-        }
-    }
-
-    /// It with the number of the last event in it, as `make` makes it; made once for all who ask in a row. Called by
-    /// clients' threads, which may wait for each other for the milliseconds that it takes to make 1 MiB.
-    pub fn numbered(&self, as_of: Seq, make: impl FnOnce(&[u8]) -> Chunk) -> Arc<Chunk> {
-        let mut last = lock(&self.numbered);
-        match &*last {
-            Some((seq, chunk)) if *seq == as_of => Arc::clone(chunk),
-            _ => {
-                let chunk = Arc::new(make(&self.json));
-                *last = Some((as_of, Arc::clone(&chunk)));
-                chunk
-            }
-        }
-    }
-}
-
-/// A saved table that cannot be read.
-#[derive(Debug)]
-pub struct RestoreError(String);
-
-impl fmt::Display for RestoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for RestoreError {}
 
 /// What applying an event did that a person may have to be told.
 #[derive(Debug, PartialEq, Eq)]
@@ -180,7 +109,7 @@ impl Machines {
         let config_type = event.config_type.as_deref();
         if event
             .time
-            .is_some_and(|time| self.is_overtaken(machine, merge::seconds(Some(time))))
+            .is_some_and(|time| self.is_overtaken(machine, row::seconds(Some(time))))
         {
             self.hear(machine, now);
             return Applied::Nothing;
@@ -302,15 +231,6 @@ impl Machines {
         snapshot
     }
 
-    /// The table as the state file keeps it.
-    pub fn saved(&self, epoch: f64) -> Vec<u8> {
-        let start = format!(
-            "{{\"threadcast_state\":1,\"saved\":{},\"machines\":[",
-            json_seconds(epoch)
-        );
-        self.document(&start, &merge::saved_end(self))
-    }
-
     fn document(&self, start: &str, end: &str) -> Vec<u8> {
         let mut json = Vec::with_capacity(start.len() + self.rows_bytes + end.len());
         json.extend_from_slice(start.as_bytes());
@@ -322,47 +242,6 @@ impl Machines {
         }
         json.extend_from_slice(end.as_bytes());
         json
-    }
-
-    /// A table from what [`Machines::saved`] made.
-    ///
-    /// # Errors
-    /// It is not such a document, or was damaged; the text says where. The caller begins with an empty table.
-    pub fn restore(saved: &[u8], now: Instant) -> Result<Machines, RestoreError> {
-        let error = |what: &dyn fmt::Display| RestoreError(what.to_string());
-        let top: BTreeMap<String, &RawValue> = serde_json::from_slice(saved).map_err(|e| error(&e))?;
-        if top.get("threadcast_state").map(|version| version.get()) != Some("1") {
-            return Err(error(&"it is not a state file of this version"));
-        }
-        let rows = top.get("machines").ok_or_else(|| error(&"it has no machines"))?;
-        let rows: Vec<BTreeMap<String, &RawValue>> = serde_json::from_str(rows.get()).map_err(|e| error(&e))?;
-        let mut machines = Machines {
-            // One that cannot be read only means that more is looked at again.
-            saved: top.get("saved").and_then(|time| time.get().parse().ok()).unwrap_or(0.0),
-            ..Machines::default()
-        };
-        for row in rows {
-            let text = |key: &str| -> Option<Box<str>> { serde_json::from_str(row.get(key)?.get()).ok()? };
-            let name = text("machine_name").ok_or_else(|| error(&"a machine has no name"))?;
-            let time = row.get("last_activity").map_or("null", |time| time.get());
-            let mut restored = Row {
-                current_state: text("current_state"),
-                config_type: text("config_type"),
-                metadata: text("metadata"),
-                last_activity: time.into(),
-                // So that a row counts only if it is newer.
-                origin: Origin::Event,
-                ..Row::new(now)
-            };
-            restored.encode(&name);
-            machines.rows_bytes += restored.json.len() + 1;
-            machines.rows.insert(name, restored);
-        }
-        if let Some(kept) = top.get("engine_db") {
-            machines.restore_kept(kept);
-        }
-        machines.evict();
-        Ok(machines)
     }
 }
 
@@ -396,95 +275,22 @@ impl Machines {
     }
 }
 
-impl Row {
-    fn new(heard: Instant) -> Row {
-        Row {
-            current_state: None,
-            config_type: None,
-            metadata: None,
-            last_activity: "null".into(),
-            json: Vec::new(),
-            heard,
-            origin: Origin::Database,
-            process: Process::Unknown,
-            in_database: false,
-            from_database: false,
-        }
-    }
-
-    /// An event came from its machine: even if the process of its row is gone, the machine is not.
-    fn hear(&mut self, now: Instant) {
-        self.heard = now;
-        self.from_database = false;
-        if self.process == Process::Gone {
-            self.process = Process::Unknown;
-        }
-    }
-
-    /// `process` is what is known of its process now. Silence counts from the death of one that lived.
-    fn set_process(&mut self, process: Process, now: Instant) {
-        let before = std::mem::replace(&mut self.process, process);
-        if before == Process::Lives && process != Process::Lives {
-            self.heard = now;
-        }
-    }
-
-    /// Returns whether clients see that its process is gone.
-    fn is_stale(&self) -> bool {
-        self.process == Process::Gone
-    }
-
-    /// `last_activity`, seconds since the epoch; before everything where there is none.
-    fn seconds(&self) -> f64 {
-        merge::seconds(Some(&self.last_activity))
-    }
-
-    /// Writes the row anew, keys in the original's order with `id` behind them.
-    fn encode(&mut self, machine: &str) {
-        let json = &mut self.json;
-        json.clear();
-        json.extend_from_slice(b"{\"machine_name\":");
-        put_string(json, Some(machine));
-        json.extend_from_slice(b",\"current_state\":");
-        put_string(json, self.current_state.as_deref());
-        json.extend_from_slice(b",\"last_activity\":");
-        json.extend_from_slice(self.last_activity.as_bytes());
-        json.extend_from_slice(b",\"metadata\":");
-        put_string(json, self.metadata.as_deref());
-        json.extend_from_slice(b",\"config_type\":");
-        put_string(json, self.config_type.as_deref());
-        json.extend_from_slice(b",\"id\":");
-        put_string(json, Some(machine));
-        if self.process == Process::Gone {
-            json.extend_from_slice(b",\"stale\":true");
-        }
-        json.push(b'}');
-    }
-}
-
-fn put_string(out: &mut Vec<u8>, text: Option<&str>) {
-    match text {
-        Some(text) => serde_json::to_writer(out, text).expect("writing a string to a Vec cannot fail"),
-        None => out.extend_from_slice(b"null"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::stream::batch::BatchBuilder;
 
-    fn apply(machines: &mut Machines, text: &str) -> Applied {
+    pub(super) fn apply(machines: &mut Machines, text: &str) -> Applied {
         machines.apply(&check(text.as_bytes()).unwrap(), Instant::now(), 100.5)
     }
 
-    fn change(machine: &str, state: &str) -> String {
+    pub(super) fn change(machine: &str, state: &str) -> String {
         format!(
             r#"{{"machine_name":"{machine}","type":"state_change","payload":{{"to_state":"{state}","timestamp":1.25}}}}"#
         )
     }
 
-    fn initial(machines: &mut Machines) -> String {
+    pub(super) fn initial(machines: &mut Machines) -> String {
         String::from_utf8(machines.snapshot(Instant::now(), 2.5).json.clone()).unwrap()
     }
 
@@ -593,38 +399,6 @@ mod tests {
             Applied::Untabled
         );
         assert_eq!((machines.len(), machines.untabled()), (1, 1));
-    }
-
-    #[test]
-    fn what_was_saved_comes_back_byte_for_byte() {
-        let mut machines = Machines::default();
-        apply(&mut machines, &change("ä", "s\\n"));
-        apply(
-            &mut machines,
-            r#"{"machine_id":"z","type":"state_change","state":"x","timestamp":1795393481.742173}"#,
-        );
-        let saved = machines.saved(9.5);
-        let mut restored = Machines::restore(&saved, Instant::now()).unwrap();
-        assert_eq!(initial(&mut restored), initial(&mut machines));
-        assert_eq!(restored.rows_bytes, machines.rows_bytes);
-    }
-
-    #[test]
-    fn damage_is_an_error_and_not_a_panic() {
-        let mut machines = Machines::default();
-        apply(&mut machines, &change("m", "s"));
-        let saved = machines.saved(9.5);
-        for len in 0..saved.len() - 2 {
-            Machines::restore(&saved[..len], Instant::now()).unwrap_err();
-        }
-        for text in [
-            "{}",
-            "[]",
-            r#"{"threadcast_state":2,"machines":[]}"#,
-            r#"{"threadcast_state":1,"machines":[{}]}"#,
-        ] {
-            Machines::restore(text.as_bytes(), Instant::now()).unwrap_err();
-        }
     }
 
     /// One event each second.

@@ -1,10 +1,10 @@
 //! What comes from the engine's database, brought together with what came by the socket: the newest state wins, and
 //! what clients were sent is never turned back.
 
-use super::{Applied, FIELD_BYTES_MAX, Machines, Row};
+use super::row::{Origin, Process, Row, seconds};
+use super::{Applied, FIELD_BYTES_MAX, Machines};
 use crate::stream::event::Event;
-use serde_json::value::RawValue;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -13,17 +13,6 @@ use std::time::{Duration, Instant};
 const SAME_STEP_S: f64 = 2.0;
 /// Ends that are remembered, so that an older row does not bring the machine back; the oldest goes.
 const ENDS_MAX: usize = 4096;
-
-/// Where a state comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
-    /// An event as it happened: a row counts only if it is newer.
-    Event,
-    /// An event that came late: of both, rows and events that were on their way, only newer ones count.
-    LateEvent,
-    /// A row: what the database says now counts, and events that are not older.
-    Database,
-}
 
 /// A row of the engine's `machine_state`, its values as `initial` has them.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,17 +24,6 @@ pub struct EngineRow {
     pub metadata: Option<Box<str>>,
     pub config_type: Option<Box<str>>,
     pub process: Process,
-}
-
-/// The process that wrote a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Process {
-    /// A sign of life without an event.
-    Lives,
-    /// The row is stale, unless its machine was heard of since.
-    Gone,
-    /// The row does not say which it was, or we cannot see it, or there is no row.
-    Unknown,
 }
 
 impl EngineRow {
@@ -115,7 +93,7 @@ impl Ends {
     }
 
     /// Those that a row would bring back after a restart.
-    fn with_rows(&self) -> serde_json::Map<String, Value> {
+    pub(super) fn with_rows(&self) -> serde_json::Map<String, Value> {
         let ends = self.0.iter().filter(|(_, (_, has_row))| *has_row);
         ends.map(|(machine, (time, _))| (machine.to_string(), Value::from(*time)))
             .collect()
@@ -239,30 +217,6 @@ impl Machines {
         rows.map(|(name, _)| &**name)
     }
 
-    /// After a restart: what [`saved_end`] made.
-    pub(super) fn restore_kept(&mut self, kept: &RawValue) {
-        let kept: Value = serde_json::from_str(kept.get()).unwrap_or_default();
-        let names = kept["machines"].as_array().into_iter().flatten();
-        for name in names.filter_map(Value::as_str) {
-            if let Some(row) = self.rows.get_mut(name) {
-                // Unless it is heard of again it goes with its row.
-                (row.in_database, row.from_database) = (true, true);
-            }
-        }
-        for (name, time) in kept["ended"].as_object().into_iter().flatten() {
-            self.ends.note(name, time.as_f64().unwrap_or_default(), true);
-        }
-        let text = |key: &str| kept[key].as_str().map(str::to_owned);
-        // Without one it is as if nothing had been recovered yet, which is bounded by other means too.
-        self.recovered_to = text("file").and_then(|file| {
-            Some(RecoveredTo {
-                file,
-                id: kept["events"].as_u64()?,
-                mark: text("mark")?,
-            })
-        });
-    }
-
     /// As [`Machines::apply`], of an event that comes late, from the engine's database, into which it was written at
     /// `written` (seconds since the epoch). The table is left alone if it has something newer.
     pub fn apply_late(&mut self, event: &Event<'_>, written: f64, now: Instant) -> Late {
@@ -306,27 +260,6 @@ impl Machines {
             self.kept_version += 1;
         }
     }
-}
-
-/// How the state file ends.
-pub(super) fn saved_end(machines: &Machines) -> String {
-    let names: Vec<&str> = machines.in_database().collect();
-    let ended = machines.ends.with_rows();
-    if names.is_empty() && ended.is_empty() && machines.recovered_to.is_none() {
-        return "]}\n".to_owned();
-    }
-    let mut kept = json!({ "machines": names, "ended": ended });
-    if let Some(RecoveredTo { file, id, mark }) = &machines.recovered_to {
-        kept["file"] = file.as_str().into();
-        kept["events"] = (*id).into();
-        kept["mark"] = mark.as_str().into();
-    }
-    format!("],\"engine_db\":{kept}}}\n")
-}
-
-/// The seconds of a JSON number; before everything without one.
-pub(super) fn seconds(number: Option<&str>) -> f64 {
-    number.and_then(|text| text.parse().ok()).unwrap_or(f64::NEG_INFINITY)
 }
 
 /// Whether `to` was another one.

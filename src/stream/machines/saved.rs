@@ -1,0 +1,153 @@
+//! The table as the state file keeps it, and back.
+
+use super::Machines;
+use super::merge::RecoveredTo;
+use super::row::{Origin, Row};
+use crate::process::clock::json_seconds;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Instant;
+
+/// A saved table that cannot be read.
+#[derive(Debug)]
+pub struct RestoreError(String);
+
+impl fmt::Display for RestoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for RestoreError {}
+
+impl Machines {
+    /// The table as the state file keeps it.
+    pub fn saved(&self, epoch: f64) -> Vec<u8> {
+        let start = format!(
+            "{{\"threadcast_state\":1,\"saved\":{},\"machines\":[",
+            json_seconds(epoch)
+        );
+        self.document(&start, &saved_end(self))
+    }
+
+    /// A table from what [`Machines::saved`] made.
+    ///
+    /// # Errors
+    /// It is not such a document, or was damaged; the text says where. The caller begins with an empty table.
+    pub fn restore(saved: &[u8], now: Instant) -> Result<Machines, RestoreError> {
+        let error = |what: &dyn fmt::Display| RestoreError(what.to_string());
+        let top: BTreeMap<String, &RawValue> = serde_json::from_slice(saved).map_err(|e| error(&e))?;
+        if top.get("threadcast_state").map(|version| version.get()) != Some("1") {
+            return Err(error(&"it is not a state file of this version"));
+        }
+        let rows = top.get("machines").ok_or_else(|| error(&"it has no machines"))?;
+        let rows: Vec<BTreeMap<String, &RawValue>> = serde_json::from_str(rows.get()).map_err(|e| error(&e))?;
+        let mut machines = Machines {
+            // One that cannot be read only means that more is looked at again.
+            saved: top.get("saved").and_then(|time| time.get().parse().ok()).unwrap_or(0.0),
+            ..Machines::default()
+        };
+        for row in rows {
+            let text = |key: &str| -> Option<Box<str>> { serde_json::from_str(row.get(key)?.get()).ok()? };
+            let name = text("machine_name").ok_or_else(|| error(&"a machine has no name"))?;
+            let time = row.get("last_activity").map_or("null", |time| time.get());
+            let mut restored = Row {
+                current_state: text("current_state"),
+                config_type: text("config_type"),
+                metadata: text("metadata"),
+                last_activity: time.into(),
+                // So that a row counts only if it is newer.
+                origin: Origin::Event,
+                ..Row::new(now)
+            };
+            restored.encode(&name);
+            machines.rows_bytes += restored.json.len() + 1;
+            machines.rows.insert(name, restored);
+        }
+        if let Some(kept) = top.get("engine_db") {
+            machines.restore_kept(kept);
+        }
+        machines.evict();
+        Ok(machines)
+    }
+
+    /// After a restart: what [`saved_end`] made.
+    fn restore_kept(&mut self, kept: &RawValue) {
+        let kept: Value = serde_json::from_str(kept.get()).unwrap_or_default();
+        let names = kept["machines"].as_array().into_iter().flatten();
+        for name in names.filter_map(Value::as_str) {
+            if let Some(row) = self.rows.get_mut(name) {
+                // Unless it is heard of again it goes with its row.
+                (row.in_database, row.from_database) = (true, true);
+            }
+        }
+        for (name, time) in kept["ended"].as_object().into_iter().flatten() {
+            self.ends.note(name, time.as_f64().unwrap_or_default(), true);
+        }
+        let text = |key: &str| kept[key].as_str().map(str::to_owned);
+        // Without one it is as if nothing had been recovered yet, which is bounded by other means too.
+        self.recovered_to = text("file").and_then(|file| {
+            Some(RecoveredTo {
+                file,
+                id: kept["events"].as_u64()?,
+                mark: text("mark")?,
+            })
+        });
+    }
+}
+
+/// How the state file ends.
+fn saved_end(machines: &Machines) -> String {
+    let names: Vec<&str> = machines.in_database().collect();
+    let ended = machines.ends.with_rows();
+    if names.is_empty() && ended.is_empty() && machines.recovered_to.is_none() {
+        return "]}\n".to_owned();
+    }
+    let mut kept = json!({ "machines": names, "ended": ended });
+    if let Some(RecoveredTo { file, id, mark }) = &machines.recovered_to {
+        kept["file"] = file.as_str().into();
+        kept["events"] = (*id).into();
+        kept["mark"] = mark.as_str().into();
+    }
+    format!("],\"engine_db\":{kept}}}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{apply, change, initial};
+    use super::*;
+
+    #[test]
+    fn what_was_saved_comes_back_byte_for_byte() {
+        let mut machines = Machines::default();
+        apply(&mut machines, &change("ä", "s\\n"));
+        apply(
+            &mut machines,
+            r#"{"machine_id":"z","type":"state_change","state":"x","timestamp":1795393481.742173}"#,
+        );
+        let saved = machines.saved(9.5);
+        let mut restored = Machines::restore(&saved, Instant::now()).unwrap();
+        assert_eq!(initial(&mut restored), initial(&mut machines));
+        assert_eq!(restored.rows_bytes, machines.rows_bytes);
+    }
+
+    #[test]
+    fn damage_is_an_error_and_not_a_panic() {
+        let mut machines = Machines::default();
+        apply(&mut machines, &change("m", "s"));
+        let saved = machines.saved(9.5);
+        for len in 0..saved.len() - 2 {
+            Machines::restore(&saved[..len], Instant::now()).unwrap_err();
+        }
+        for text in [
+            "{}",
+            "[]",
+            r#"{"threadcast_state":2,"machines":[]}"#,
+            r#"{"threadcast_state":1,"machines":[{}]}"#,
+        ] {
+            Machines::restore(text.as_bytes(), Instant::now()).unwrap_err();
+        }
+    }
+}
