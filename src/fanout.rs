@@ -11,6 +11,8 @@
 //! Watched as: `fanout`, a core thread.
 
 mod answers;
+mod encoding;
+mod gathering;
 pub mod rates;
 pub mod requests;
 mod showing;
@@ -32,39 +34,19 @@ use crate::process::limits;
 use crate::process::stop::Stop;
 use crate::process::threads::{self, CORE_STACK_BYTES, Obituaries, ThreadHandle};
 use crate::process::words::{count, pick};
-use crate::stream::batch::{Batch, BatchBuilder};
-use crate::stream::event::Refused;
-use crate::stream::event::beginning;
-use crate::stream::event::{self, DropCause, Event, Seq};
+use crate::stream::batch::Batch;
+use crate::stream::event::DropCause;
 use crate::stream::history::History;
-use crate::stream::machines::{Applied, Machines};
+use crate::stream::machines::Machines;
 use crate::stream::position::Epoch;
 use crate::stream::protocol::EndReason;
 use crate::stream::view::Views;
-use crossbeam_channel::TryRecvError;
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Longest wait for an event or a request.
-const TURN: Duration = Duration::from_millis(250);
-/// Most events of one turn, so that requests are answered soon; more of them would not make sends any cheaper.
-const TURN_EVENTS_MAX: usize = 512;
-/// If senders send in bursts, the fan-out waits for the rest before a turn, as long as more comes within this time per
-/// client: a send costs some 3 µs per client, so it risks a fiftieth of the turn's own work to do that work once
-/// instead of twice.
-const LINGER_PER_CLIENT: Duration = Duration::from_nanos(50);
-/// With fewer clients a timed wait would cost more than it saves: 500 clients are worth 25 µs, and the kernel may end a
-/// wait 50 µs late (PR_SET_TIMERSLACK, prctl(2)).
-const LINGER_CLIENTS_MIN: usize = 500;
-/// With fewer clients than that, how many times in a turn the fan-out lets other threads run instead.
-const YIELDS_MAX: u32 = 2;
-/// Longest of these waits: that for 10,000 clients.
-const LINGER_MAX: Duration = Duration::from_micros(500);
-/// Most of these waits in a turn, so that a turn waits 4 ms at most.
-const LINGERS_MAX: u32 = 8;
 /// A wait ended with a burst if, before all clients had what ended it, this many times as many events were there.
 const BURST: usize = 4;
 /// Most requests of one turn.
@@ -316,72 +298,6 @@ impl Fanout {
         }
     }
 
-    /// Takes one turn's entries from the queue; waits for the first. Also how many there were when the wait ended, if
-    /// there was one, and whether there will be no more.
-    fn gather(&mut self) -> (Vec<Entry>, Option<usize>, bool) {
-        let mut entries = Vec::new();
-        let mut bytes = 0;
-        let mut waited = false;
-        let mut first = None;
-        let mut lingers = 0;
-        while entries.len() < TURN_EVENTS_MAX {
-            let entry = match self.carried.take().map_or_else(|| self.intake.try_recv(), Ok) {
-                Ok(entry) => entry,
-                Err(TryRecvError::Disconnected) => return (entries, first, true),
-                Err(TryRecvError::Empty) if entries.is_empty() && !waited => {
-                    waited = true;
-                    self.wait();
-                    continue;
-                }
-                Err(TryRecvError::Empty) if entries.is_empty() || !waited => break,
-                Err(TryRecvError::Empty) => {
-                    first.get_or_insert(entries.len());
-                    if self.linger(&mut lingers) { continue } else { break }
-                }
-            };
-            if !entries.is_empty() && bytes + entry.bytes() > self.settings.chunk_bytes_max {
-                self.carried = Some(entry);
-                break;
-            }
-            bytes += entry.bytes();
-            entries.push(entry);
-        }
-        (entries, first, false)
-    }
-
-    /// Where events come in bursts, waits a moment for more of them to come into the same turn; whether some came.
-    fn linger(&mut self, lingers: &mut u32) -> bool {
-        let clients = u32::try_from(self.clients.len()).unwrap_or(u32::MAX);
-        let is_crowd = self.clients.len() >= LINGER_CLIENTS_MIN;
-        let most = if is_crowd { LINGERS_MAX } else { YIELDS_MAX };
-        if !self.bursts || clients == 0 || *lingers == most {
-            return false;
-        }
-        *lingers += 1;
-        let _doing = self.beat.begin(Operation::Waiting);
-        if is_crowd {
-            pause(LINGER_PER_CLIENT.saturating_mul(clients).min(LINGER_MAX));
-        } else {
-            std::thread::yield_now();
-        }
-        !self.intake.is_idle()
-    }
-
-    /// Blocks until an event or a request is there, at most one turn; then an event is in the queue, unless `ingest` is
-    /// about to put it there.
-    fn wait(&mut self) {
-        let doing = self.beat.begin(Operation::Waiting);
-        let turn = if self.requests.attention.load(Ordering::Relaxed) {
-            REFRESH_EVERY
-        } else {
-            TURN
-        };
-        let (intake, requests) = (&self.intake, &self.requests.rx);
-        self.sleep.wait(turn, || intake.is_idle() && requests.is_empty());
-        drop(doing);
-        self.sleep.receive(self.beat);
-    }
-
     /// Checks, numbers, tables and encodes the entries, then hands them to everybody.
     fn publish(&mut self, entries: &[Entry]) {
         let Some(batch) = self.encode(entries) else {
@@ -399,102 +315,6 @@ impl Fanout {
         }
         self.show_history();
         self.broadcast(&batch);
-    }
-
-    fn encode(&mut self, entries: &[Entry]) -> Option<Batch> {
-        let (now, time) = (Instant::now(), epoch_seconds());
-        let bytes = entries.iter().map(Entry::bytes).sum();
-        let about = (entries.len() as u64, bytes as u64);
-        let _doing = self.beat.begin_about(Operation::Encoding, about);
-        let mut builder = BatchBuilder::new(self.history.newest() + 1, entries.len(), bytes);
-        for entry in entries {
-            self.beat.step();
-            match entry {
-                Entry::Lost(count, cause) => lose(&mut builder, *count, *cause),
-                Entry::Datagram(datagram) => self.encode_event(&mut builder, datagram, None, (now, time)),
-                Entry::Recovered(event) => {
-                    self.encode_event(&mut builder, &event.datagram, Some(event), (now, time));
-                }
-            }
-        }
-        let published_us = monotonic_us();
-        let batch = builder.finish(published_us, time)?;
-        if batch.events() > 0 {
-            self.gauges.events.fetch_add(batch.events() as u64, Ordering::Relaxed);
-            self.gauges.last_event.store(time.to_bits(), Ordering::Relaxed);
-            self.gauges
-                .last_event_ms
-                .store(published_us / 1000 + 1, Ordering::Relaxed);
-        }
-        Some(batch)
-    }
-
-    /// One event; `recovered` is where it comes from if not from the socket.
-    fn encode_event(
-        &mut self,
-        builder: &mut BatchBuilder,
-        datagram: &[u8],
-        recovered: Option<&Refused>,
-        now: (Instant, f64),
-    ) {
-        match event::check(datagram) {
-            Ok(event) => {
-                note(&event, builder.next_seq(), datagram.len());
-                match recovered {
-                    None => say_applied(&self.machines.apply(&event, now.0, now.1)),
-                    Some(recovered) => self.apply_late(&event, recovered.written, now.0),
-                }
-                let (machine, kind) = (event.machine.as_deref(), event.kind.as_deref());
-                if recovered.is_none() {
-                    self.count_rate(machine, now.0);
-                }
-                builder.push_as(recovered.map(|event| event.row), datagram, machine, kind);
-            }
-            Err(cause) => {
-                self.refuse(cause, datagram);
-                // Nothing at all was sent, so nothing is missing.
-                if cause != DropCause::Empty {
-                    builder.lose(1, cause.name());
-                }
-            }
-        }
-    }
-
-    fn count_rate(&mut self, machine: Option<&str>, now: Instant) {
-        if let Some(count) = machine.and_then(|machine| self.rates.count(machine, now)) {
-            log::warn!(
-                "⚠️ machine {} sends over {} events/s; is it in a loop? (said once a minute)",
-                machine.unwrap_or_default(),
-                count - 1
-            );
-        }
-    }
-
-    fn apply_late(&mut self, event: &Event<'_>, written: f64, now: Instant) {
-        let late = self.machines.apply_late(event, written, now);
-        say_applied(&late.applied);
-        let has_state = event.state.is_some();
-        let Some(machine) = event.machine.as_deref() else {
-            return;
-        };
-        if late.turns_back {
-            self.turned_back.insert(machine.into());
-        } else if has_state {
-            self.turned_back.remove(machine);
-        }
-    }
-
-    fn refuse(&self, cause: DropCause, datagram: &[u8]) {
-        let total = self.ingest.drops.add(cause);
-        if cause == DropCause::Empty {
-            log::debug!("ignored an empty datagram ({total} so far)");
-        } else {
-            log::warn!(
-                "⚠️ dropped an event: {}; it begins {} ({total} so far)",
-                cause.text(),
-                beginning(datagram)
-            );
-        }
     }
 
     /// Hands `batch` to every client as it sees it, beginning with another one each time. A client that sees nothing of
@@ -587,33 +407,6 @@ impl Fanout {
     }
 }
 
-/// Logs an event as it is taken in.
-fn note(event: &Event<'_>, seq: Seq, len: usize) {
-    log::debug!(
-        "📥 event {seq}: {} of {}, {}",
-        event.kind.as_deref().unwrap_or("(no type)"),
-        event.machine.as_deref().unwrap_or("(no machine)"),
-        count(len, "byte"),
-    );
-}
-
-/// Logs what applying an event did, where a person may have to act.
-fn say_applied(applied: &Applied) {
-    match applied {
-        Applied::Nothing => {}
-        Applied::Evicted(evicted) => log::warn!(
-            "⚠️ the snapshot would have passed 1 MiB, which clients do not take: {} that {} silent \
-             longest left it; `threadcast forget NAME` removes what nobody needs",
-            count(*evicted, "machine"),
-            pick(*evicted, "was", "were")
-        ),
-        Applied::Untabled => log::warn!(
-            "⚠️ an event or a row names a machine that is too large for the snapshot (name, state or config_type over \
-             16 KiB); an event is forwarded, but the machine is not in the table"
-        ),
-    }
-}
-
 /// Names a slow client in the log, if it is time to.
 fn name_if_slow(client: &mut Subscriber) {
     let Some((after, unsaid)) = client.name_in_log() else {
@@ -629,19 +422,6 @@ fn name_if_slow(client: &mut Subscriber) {
         link.id(),
         link.peer()
     );
-}
-
-/// Events are missing here: they take their numbers.
-fn lose(builder: &mut BatchBuilder, lost: u64, cause: DropCause) {
-    builder.lose(lost, cause.name());
-    if cause == DropCause::QueueFull {
-        log::error!(
-            "🚨 {} {} dropped before number {}, because the fan-out had stood still",
-            count(lost, "event"),
-            pick(lost, "was", "were"),
-            builder.next_seq()
-        );
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What other threads ask of the fan-out, answered in its own turns.
 
-use super::{Fanout, REFRESH_EVERY, TURN_REQUESTS_MAX, say_applied};
+use super::encoding::say_applied;
+use super::{Fanout, REFRESH_EVERY, TURN_REQUESTS_MAX};
 use crate::fanout::requests::{Found, Joined, Missed, PastPage, Request, Start};
 use crate::intake::queue::Entry;
 use crate::liveness::operation::{Operation, at_client};
