@@ -10,6 +10,7 @@
 
 mod catch_up;
 mod ending;
+mod keepalive;
 mod socket;
 
 use self::catch_up::CatchUp;
@@ -20,13 +21,11 @@ use crate::liveness::beats::Beats;
 use crate::liveness::drill;
 use crate::liveness::operation::Operation;
 use crate::outbox::link::{Link, Parcel, StateAsOf};
-use crate::process::clock::{epoch_seconds, monotonic_ms, monotonic_us, pause};
+use crate::process::clock::{monotonic_us, pause};
 use crate::process::limits;
-use crate::process::tcp_path::Way;
 use crate::process::words::count;
-use crate::stream::chunk::{Chunk, ping_frame, text_frame};
-use crate::stream::event::Seq;
-use crate::stream::protocol::{self, EndReason, Protocol, v1};
+use crate::stream::chunk::{Chunk, text_frame};
+use crate::stream::protocol::{EndReason, Protocol, v1};
 use crate::stream::view::View;
 use crossbeam_channel::{Receiver, TryRecvError, never, select};
 use std::collections::VecDeque;
@@ -56,10 +55,6 @@ const LAST_ACQUIRE: Duration = Duration::from_millis(100);
 const LAST_FLUSH: Duration = Duration::from_millis(1000);
 /// How long the peer has to answer our close frame (contract: an ordered end, but a bounded one).
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
-/// A wait that took so much longer than asked means that this process did not run (suspended, starved).
-const OVERSLEPT: Duration = Duration::from_secs(1);
-/// A beat of the inbox older than this means that silence is not the client's fault.
-const INBOX_STILL: Duration = Duration::from_secs(1);
 
 /// A client that gets events older than this is told how far it is behind.
 const LAG_MIN: Duration = Duration::from_millis(250);
@@ -151,9 +146,10 @@ struct Running {
     path_is_dead: bool,
     /// Until when there may be anything written at all; set when the server stops.
     deadline: Option<Instant>,
-    /// When this process last came back from not running, [`monotonic_ms`].
+    /// When this process last came back from not running, [`monotonic_ms`](crate::process::clock::monotonic_ms).
     resumed_ms: u64,
-    /// When its socket, having been full, last took bytes again, [`monotonic_ms`]: the peer reads.
+    /// When its socket, having been full, last took bytes again, [`monotonic_ms`](crate::process::clock::monotonic_ms):
+    /// the peer reads.
     reads_ms: u64,
     owner: bool,
     /// The frames end with the answer to the client's close frame.
@@ -331,73 +327,6 @@ impl Running {
             Duration::MAX
         };
         to_ping.min(to_judge).min(most)
-    }
-
-    /// After a time in which this process did not run, nobody is blamed for it.
-    fn notice_oversleep(&mut self, asked: Duration, begun: Instant) {
-        if begun.elapsed() > asked + OVERSLEPT {
-            self.resumed_ms = monotonic_ms();
-            self.blocked_since = self.blocked_since.map(|_| Instant::now());
-        }
-    }
-
-    /// For how long there was no sign of the client while we were listening. Taking bytes is one: our ping lies behind
-    /// what it has still to read.
-    fn silence(&self) -> Duration {
-        let since = self.writer.link.heard_ms().max(self.resumed_ms).max(self.reads_ms);
-        Duration::from_millis(monotonic_ms().saturating_sub(since))
-    }
-
-    /// Pings when it is time, and ends a client that is silent for too long.
-    fn keep_alive(&mut self) {
-        let now = Instant::now();
-        if now >= self.next_ping {
-            // Never two at once for what a ping was late.
-            self.next_ping = now + self.writer.timing.ping_interval;
-            self.ping_due = true;
-        }
-        let silence = self.silence();
-        if silence < self.writer.timing.pong_timeout {
-            return;
-        }
-        if self.writer.inbox_beat.sight().age >= INBOX_STILL {
-            self.resumed_ms = monotonic_ms();
-        } else if self.way(silence) != Way::Dead {
-            self.writer.link.end(EndReason::NoPong);
-        } else if silence >= self.writer.timing.dead_path_timeout {
-            self.writer.link.end(EndReason::DeadPath);
-        }
-    }
-
-    /// Makes the ping that is due. The socket is ours and at a frame boundary, and no event goes out before the ping,
-    /// so what it says of the stream is so when it goes out.
-    fn put_ping(&mut self) {
-        if !std::mem::take(&mut self.ping_due) {
-            return;
-        }
-        let mut frames = text_frame(&if self.writer.is_v1() {
-            v1::ping(epoch_seconds(), self.has_all_up_to())
-        } else {
-            protocol::ping(epoch_seconds())
-        });
-        frames.extend_from_slice(&ping_frame());
-        self.frames.push_back(frames);
-        log::debug!("🏓 ping to client {}", self.writer.link.id());
-    }
-
-    /// The number up to which the client was sent all that it wants; `None` while something waits for it. For the
-    /// socket's owner only.
-    fn has_all_up_to(&self) -> Option<Seq> {
-        // Acquire, and first: of all that was offered up to there, what was queued is seen below, and so is that the
-        // client was left out because it catches up (which counts as queued) or has ended.
-        let offered = self.writer.numbers.offered.load(Ordering::Acquire);
-        let link = &self.writer.link;
-        let waits = !self.backlog.is_empty() || self.catch_up.is_some() || link.handover().queued() > 0;
-        if waits || link.end_reason().is_some() {
-            return None;
-        }
-        // Of a batch that others are still to get it may have its part already.
-        Some(offered.max(link.sent()))
     }
 
     /// Writes backlog and frames until there are none, or gives up this turn because the fan-out owns the socket.
