@@ -138,6 +138,15 @@ pub struct Fanout {
     beat: &'static Beat,
 }
 
+/// What follows a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Another one.
+    Again,
+    /// Nothing: `ingest` has ended, and the queue is empty.
+    Over,
+}
+
 impl Fanout {
     /// Ready to run.
     pub fn new(
@@ -216,7 +225,7 @@ impl Fanout {
                 self.discard();
                 break;
             }
-            if self.turn() {
+            if self.turn() == Turn::Over {
                 break;
             }
         }
@@ -230,9 +239,9 @@ impl Fanout {
     }
 
     /// One turn: what waits in the queue goes to everybody, then requests are answered. Waits at most 250 ms for
-    /// something to do. Whether nothing more will come. Public for `benches/micro`, which has no thread for it.
-    pub fn turn(&mut self) -> bool {
-        let (entries, first, over) = self.gather();
+    /// something to do. Public for `benches/micro`, which has no thread for it.
+    pub fn turn(&mut self) -> Turn {
+        let (entries, first, next) = self.gather();
         if !entries.is_empty() {
             self.publish(&entries);
         }
@@ -242,7 +251,7 @@ impl Fanout {
         self.answer_requests();
         self.attend();
         self.housekeep();
-        over && self.carried.is_none()
+        if self.carried.is_some() { Turn::Again } else { next }
     }
 
     /// When the server stops and more events wait than can be handed on in time.

@@ -16,8 +16,7 @@ use threadcast::intake::queue::{INTAKE_BYTES_MAX, IntakeTx, Pushed, intake};
 use threadcast::intake::receiver::FanoutSleep;
 use threadcast::liveness::beats::Beats;
 use threadcast::liveness::operation::SlowLimits;
-use threadcast::outbox::link::Delivery;
-use threadcast::outbox::link::{Link, OfferLimits, Parcel, Subscriber, outbox};
+use threadcast::outbox::link::{Delivery, Link, OfferLimits, Parcel, Refreshed, Subscriber, outbox};
 use threadcast::process::bell::Bell;
 use threadcast::process::stop::Stop;
 use threadcast::stream::chunk::text_frame;
@@ -128,7 +127,7 @@ impl Crowd {
         }
         for (link, queue) in &self.clients {
             assert!(matches!(queue.try_recv(), Ok(Parcel::Initial(_))), "it comes first");
-            assert!(!link.initial_written());
+            assert_eq!(link.initial_written(), Refreshed::Content);
             if self.state == State::Idle {
                 link.handover().release();
             }

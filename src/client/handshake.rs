@@ -17,7 +17,7 @@ use crate::liveness::beat::Beat;
 use crate::liveness::beats::Beats;
 use crate::liveness::operation::Operation;
 use crate::outbox::gauges::{ClientGauges, ConnectionFault, RefusalStatus};
-use crate::outbox::link::{Link, outbox};
+use crate::outbox::link::{Ended, Link, outbox};
 use crate::outbox::registry::Registry;
 use crate::process::stop::Stop;
 use crate::process::threads::{self, ThreadHandle};
@@ -242,7 +242,7 @@ struct Over<'a> {
 impl Drop for Over<'_> {
     fn drop(&mut self) {
         // Only a panic gets here without a reason.
-        if self.link.end(EndReason::Internal) {
+        if self.link.end(EndReason::Internal) == Ended::Now {
             self.reception.gauges.ends.add(EndReason::Internal);
             self.link.cut();
         }
@@ -487,7 +487,11 @@ fn welcome(connection: Connection, accept_key: &str, joined: Joined, reception: 
     let doing = joined.writer.beat.begin(Operation::Joining);
     if !http::send_all(link.as_fd(), accepted.as_bytes(), Instant::now() + ACCEPT_DEADLINE) {
         link.end(EndReason::PeerGone);
-    } else if !reception.inbox.join(Arc::clone(&link), joined.control, joined.leftover) {
+    } else if reception
+        .inbox
+        .join(Arc::clone(&link), joined.control, joined.leftover)
+        .is_err()
+    {
         link.end(EndReason::Internal);
     }
     drop(doing);

@@ -11,14 +11,14 @@
 
 mod reader;
 
-use self::reader::{Next, Reader};
+use self::reader::{Next, Owed, Reader};
 use crate::client::writer::Control;
 use crate::fanout::requests::FanoutHandle;
 use crate::liveness::beat::Beat;
 use crate::liveness::drill;
 use crate::liveness::operation::Operation;
 use crate::outbox::gauges::ClientGauges;
-use crate::outbox::link::Link;
+use crate::outbox::link::{Ended, Link};
 use crate::process::clock::timespec;
 use crate::process::stop::Stop;
 use crate::process::threads::{self, CORE_STACK_BYTES, Obituaries, ThreadHandle};
@@ -67,6 +67,10 @@ pub struct InboxHandle {
     shared: Arc<Shared>,
 }
 
+/// The inbox has had no room for a client for [`JOIN_TIMEOUT`], or is over.
+#[derive(Clone, Copy, Debug)]
+pub struct NotTaken;
+
 #[derive(Debug)]
 struct Shared {
     wake: Wake,
@@ -75,16 +79,19 @@ struct Shared {
 }
 
 impl InboxHandle {
-    /// Gives a client's reading half to the inbox; whether it took it. Blocks at most [`JOIN_TIMEOUT`].
-    pub fn join(&self, link: Arc<Link>, control: Sender<Control>, leftover: Vec<u8>) -> bool {
+    /// Gives a client's reading half to the inbox. Blocks at most [`JOIN_TIMEOUT`].
+    ///
+    /// # Errors
+    /// [`NotTaken`]: nothing of the client is read, so the caller ends it.
+    pub fn join(&self, link: Arc<Link>, control: Sender<Control>, leftover: Vec<u8>) -> Result<(), NotTaken> {
         let joining = Joining {
             link,
             control,
             leftover,
         };
-        let taken = self.joining.send_timeout(joining, JOIN_TIMEOUT).is_ok();
+        let sent = self.joining.send_timeout(joining, JOIN_TIMEOUT);
         self.shared.wake.wake();
-        taken
+        sent.map_err(|_| NotTaken)
     }
 
     /// Makes the inbox let go of clients whose thread is done with them. Never blocks.
@@ -99,6 +106,15 @@ impl InboxHandle {
         self.shared.end_all.store(true, Ordering::Release);
         self.shared.wake.wake();
     }
+}
+
+/// What a wait for readiness has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    /// It tells who is to be read; nobody, if it was interrupted or its time was over.
+    Told,
+    /// It tells of nobody, so that anybody may have to be read.
+    Failed,
 }
 
 /// The thread's own things.
@@ -172,7 +188,7 @@ impl Inbox {
         let mut events = Vec::with_capacity(EVENTS_PER_TURN);
         while !self.stop.requested() {
             drill::obey(self.beat);
-            let knows = self.wait(&mut events);
+            let wait = self.wait(&mut events);
             let _doing = self.beat.begin(Operation::Reading);
             for event in &events {
                 self.beat.step();
@@ -182,7 +198,7 @@ impl Inbox {
                     id => self.read(id),
                 }
             }
-            if !knows {
+            if wait == Wait::Failed {
                 self.read_all();
             }
             self.retry_waiting();
@@ -192,8 +208,8 @@ impl Inbox {
         self.beat.turn_to(Operation::Ended);
     }
 
-    /// Blocks until somebody is to be read, at most a turn. Returns whether `events` says who.
-    fn wait(&self, events: &mut Vec<epoll::Event>) -> bool {
+    /// Blocks until somebody is to be read, at most a turn. `events` are they.
+    fn wait(&self, events: &mut Vec<epoll::Event>) -> Wait {
         let _doing = self.beat.begin(Operation::Waiting);
         let turn = if self.waiting.is_empty() {
             TURN
@@ -204,7 +220,11 @@ impl Inbox {
         let waited = epoll::wait(&self.epoll, spare_capacity(events), Some(&timespec(turn)));
         // An interrupted wait gives no events; the next turn waits again. A failed one tells of nobody, so everybody is
         // looked at.
-        waits::INBOX.judge(waited).is_some() || waited == Err(Errno::INTR)
+        match waits::INBOX.judge(waited) {
+            Some(_) => Wait::Told,
+            None if waited == Err(Errno::INTR) => Wait::Told,
+            None => Wait::Failed,
+        }
     }
 
     fn take_joining(&mut self) {
@@ -266,7 +286,7 @@ impl Inbox {
             let Some(reader) = self.readers.get_mut(&id) else {
                 continue;
             };
-            if !reader.send_owed() {
+            if reader.send_owed() == Owed::NoRoom {
                 self.waiting.push(id);
                 continue;
             }
@@ -280,7 +300,7 @@ impl Inbox {
         if self.shared.end_all.load(Ordering::Acquire) {
             // Again each turn, for those who join meanwhile; the first reason stands.
             for reader in self.readers.values() {
-                if reader.link.end(EndReason::Stopping) {
+                if reader.link.end(EndReason::Stopping) == Ended::Now {
                     let _ = reader.control.try_send(Control::Wake);
                 }
             }

@@ -20,7 +20,7 @@ use crate::liveness::beat::Beat;
 use crate::liveness::beats::Beats;
 use crate::liveness::drill;
 use crate::liveness::operation::Operation;
-use crate::outbox::link::{Link, Parcel, StateAsOf};
+use crate::outbox::link::{Ended, Link, Parcel, StateAsOf};
 use crate::process::clock::{monotonic_us, pause};
 use crate::process::limits;
 use crate::process::words::count;
@@ -118,6 +118,23 @@ enum Source {
     Initial,
     /// Our own: from the history, or what goes before and behind it.
     Own,
+}
+
+/// Who has the client's socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Socket {
+    Ours,
+    /// The fan-out sends to it, for microseconds.
+    Busy,
+}
+
+/// What looking for something to write has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Supply {
+    /// There is something to write, or to go on with.
+    More,
+    /// Nothing is there now.
+    Empty,
 }
 
 /// The state of a running writer.
@@ -333,7 +350,7 @@ impl Running {
     fn write_all_there_is(&mut self) -> Result<(), EndReason> {
         let about = (0, self.writer.link.queued_bytes() as u64);
         let _doing = self.writer.beat.begin_about(Operation::Sending, about);
-        if !self.acquire() {
+        if self.acquire() == Socket::Busy {
             pause(BUSY);
             return Ok(());
         }
@@ -356,7 +373,7 @@ impl Running {
             while !self.frames.is_empty() {
                 self.write_frame()?;
             }
-            if self.has_chunks() {
+            if self.supply_chunks() == Supply::More {
                 self.write_chunks()?;
             } else if !had_frames {
                 return Ok(());
@@ -364,32 +381,35 @@ impl Running {
         }
     }
 
-    /// Whether there is something to write next; takes it from the queue or from the history.
-    fn has_chunks(&mut self) -> bool {
+    /// Takes what is to be written next from the history or from the queue, unless there is something already.
+    fn supply_chunks(&mut self) -> Supply {
         self.tell_lag();
-        !self.backlog.is_empty() || self.replay() || self.take_parcels()
+        if !self.backlog.is_empty() || self.replay() == Supply::More {
+            return Supply::More;
+        }
+        self.take_parcels()
     }
 
-    fn acquire(&mut self) -> bool {
+    /// Takes the socket, unless the fan-out has it. Never blocks.
+    fn acquire(&mut self) -> Socket {
         if self.owner {
-            return true;
+            return Socket::Ours;
         }
         let Some(tail) = self.writer.link.handover().try_acquire() else {
-            return false;
+            return Socket::Busy;
         };
         self.owner = true;
         if tail > 0 {
             // The chunk that the fan-out could not finish: in hand already, or first in the queue.
-            let found = !self.backlog.is_empty() || self.take_parcels();
+            let found = !self.backlog.is_empty() || self.take_parcels() == Supply::More;
             debug_assert!(found, "a passed-on chunk is in the queue");
             self.sent_of_first = tail;
         }
-        true
+        Socket::Ours
     }
 
-    /// Moves what waits from the queue to the backlog; whether there is anything now. While the client catches up, what
-    /// waits there comes later.
-    fn take_parcels(&mut self) -> bool {
+    /// Moves what waits from the queue to the backlog. While the client catches up, what waits there comes later.
+    fn take_parcels(&mut self) -> Supply {
         while self.backlog.len() < GATHER_CHUNKS_MAX && self.catch_up.is_none() {
             match self.writer.queue.try_recv() {
                 Ok(parcel) => self.take_parcel(parcel),
@@ -406,7 +426,16 @@ impl Running {
                 }
             }
         }
-        !self.backlog.is_empty()
+        self.supply()
+    }
+
+    /// What is in hand.
+    fn supply(&self) -> Supply {
+        if self.backlog.is_empty() {
+            Supply::Empty
+        } else {
+            Supply::More
+        }
     }
 
     fn take_parcel(&mut self, parcel: Parcel) {
@@ -458,25 +487,18 @@ impl Running {
                 self.put_own(&v1::gap(&gap));
             }
         }
-        if self.lacks_room(SNAPSHOT_COPIES * state.snapshot.json.len() + KEPT_FOR_EVENTS) {
+        if limits::is_short_of((SNAPSHOT_COPIES * state.snapshot.json.len() + KEPT_FOR_EVENTS) as u64) {
+            self.end_without_room();
             return;
         }
         let initial = self.writer.view.initial(&state.snapshot, state.as_of);
         self.put(initial, source);
     }
 
-    /// Ends this client if a limit of the address space has no room for `bytes` more: the allocation would end the
-    /// process. Returns whether it did.
-    fn lacks_room(&self, bytes: usize) -> bool {
-        let lacks = limits::is_short_of(bytes as u64);
-        if lacks {
-            self.end_without_room();
-        }
-        lacks
-    }
-
+    /// Ends this client because a limit of the address space has no room for what it is to get: the allocation would end
+    /// the process.
     fn end_without_room(&self) {
-        if self.writer.link.end(EndReason::Internal) {
+        if self.writer.link.end(EndReason::Internal) == Ended::Now {
             log::error!(
                 "🚨 client {} ends, because there is no room for what it is to get: the limit of the address space is all \
                  but reached. Raise it (ulimit -v, LimitAS=), or lower --max-clients",

@@ -5,7 +5,7 @@ use super::{Fanout, REFRESH_EVERY, TURN_REQUESTS_MAX};
 use crate::fanout::requests::{Found, Joined, Missed, PastPage, Request, Start};
 use crate::intake::queue::Entry;
 use crate::liveness::operation::{Operation, at_client};
-use crate::outbox::link::{Offered, StateAsOf, Subscriber};
+use crate::outbox::link::{Offered, Refreshed, StateAsOf, Subscriber};
 use crate::process::clock::{epoch_seconds, json_seconds};
 use crate::stream::event::DropCause;
 use crate::stream::event::Refused;
@@ -273,7 +273,7 @@ impl Fanout {
                 gap: None,
                 view,
             };
-            again |= client.offer_refresh(state, self.settings.limits.delivery);
+            again |= client.offer_refresh(state, self.settings.limits.delivery) == Refreshed::WantsAnother;
         }
         self.refreshed = Instant::now();
         if again {

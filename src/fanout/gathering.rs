@@ -1,6 +1,6 @@
 //! What one turn takes from the queue, and how the fan-out waits for it.
 
-use super::{Fanout, REFRESH_EVERY};
+use super::{Fanout, REFRESH_EVERY, Turn};
 use crate::intake::queue::Entry;
 use crate::liveness::operation::Operation;
 use crate::process::clock::pause;
@@ -26,10 +26,19 @@ const LINGER_MAX: Duration = Duration::from_micros(500);
 /// Most of these waits in a turn, so that a turn waits 4 ms at most.
 const LINGERS_MAX: u32 = 8;
 
+/// What waiting for the rest of a burst has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Linger {
+    /// More has come, or is about to.
+    More,
+    /// Nothing has, or no wait was worth it: the turn begins.
+    Enough,
+}
+
 impl Fanout {
     /// Takes one turn's entries from the queue; waits for the first. Also how many there were when the wait ended, if
-    /// there was one, and whether there will be no more.
-    pub(super) fn gather(&mut self) -> (Vec<Entry>, Option<usize>, bool) {
+    /// there was one, and what follows the turn.
+    pub(super) fn gather(&mut self) -> (Vec<Entry>, Option<usize>, Turn) {
         let mut entries = Vec::new();
         let mut bytes = 0;
         let mut waited = false;
@@ -38,7 +47,7 @@ impl Fanout {
         while entries.len() < TURN_EVENTS_MAX {
             let entry = match self.carried.take().map_or_else(|| self.intake.try_recv(), Ok) {
                 Ok(entry) => entry,
-                Err(TryRecvError::Disconnected) => return (entries, first, true),
+                Err(TryRecvError::Disconnected) => return (entries, first, Turn::Over),
                 Err(TryRecvError::Empty) if entries.is_empty() && !waited => {
                     waited = true;
                     self.wait();
@@ -47,7 +56,10 @@ impl Fanout {
                 Err(TryRecvError::Empty) if entries.is_empty() || !waited => break,
                 Err(TryRecvError::Empty) => {
                     first.get_or_insert(entries.len());
-                    if self.linger(&mut lingers) { continue } else { break }
+                    match self.linger(&mut lingers) {
+                        Linger::More => continue,
+                        Linger::Enough => break,
+                    }
                 }
             };
             if !entries.is_empty() && bytes + entry.bytes() > self.settings.chunk_bytes_max {
@@ -57,16 +69,16 @@ impl Fanout {
             bytes += entry.bytes();
             entries.push(entry);
         }
-        (entries, first, false)
+        (entries, first, Turn::Again)
     }
 
-    /// Where events come in bursts, waits a moment for more of them to come into the same turn; whether some came.
-    fn linger(&mut self, lingers: &mut u32) -> bool {
+    /// Where events come in bursts, waits a moment for more of them to come into the same turn.
+    fn linger(&mut self, lingers: &mut u32) -> Linger {
         let clients = u32::try_from(self.clients.len()).unwrap_or(u32::MAX);
         let is_crowd = self.clients.len() >= LINGER_CLIENTS_MIN;
         let most = if is_crowd { LINGERS_MAX } else { YIELDS_MAX };
         if !self.bursts || clients == 0 || *lingers == most {
-            return false;
+            return Linger::Enough;
         }
         *lingers += 1;
         let _doing = self.beat.begin(Operation::Waiting);
@@ -75,7 +87,11 @@ impl Fanout {
         } else {
             std::thread::yield_now();
         }
-        !self.intake.is_idle()
+        if self.intake.is_idle() {
+            Linger::Enough
+        } else {
+            Linger::More
+        }
     }
 
     /// Blocks until an event or a request is there, at most one turn; then an event is in the queue, unless `ingest` is

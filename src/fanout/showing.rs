@@ -1,7 +1,8 @@
-//! What the fan-out shows to whoever looks, without being asked.
+//! What the fan-out shows without being asked, for pages and the heartbeat.
 
 use super::{Fanout, name_if_slow};
 use crate::fanout::requests::Backlog;
+use crate::outbox::link::Ended;
 use crate::process::clock::monotonic_ms;
 use crate::stream::protocol::EndReason;
 use std::sync::atomic::Ordering;
@@ -27,7 +28,7 @@ impl Fanout {
                 behind += 1;
                 // Who is behind again soon after it was named is named when it still is.
                 name_if_slow(client);
-                ended |= time >= self.settings.max_behind && client.link().end(EndReason::TooSlow);
+                ended |= time >= self.settings.max_behind && client.link().end(EndReason::TooSlow) == Ended::Now;
             }
         }
         self.gauges.behind.store(behind, Ordering::Relaxed);

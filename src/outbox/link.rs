@@ -104,6 +104,34 @@ pub struct Link {
     figures: Figures,
 }
 
+/// What a client has come to with an `initial`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Refreshed {
+    /// It waits for nothing.
+    Content,
+    /// It has asked for another one meanwhile.
+    WantsAnother,
+}
+
+/// What a client's wish for a new `initial` is to the fan-out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// The fan-out does not know of it yet.
+    New,
+    /// The same was wanted already, and the fan-out was nudged for it.
+    Known,
+}
+
+/// When a client got the reason of its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// With this call.
+    Now,
+    /// Earlier; that reason stands.
+    Before,
+}
+
 // Orderings: `end`, `over`, `peer_ended`, `refresh` and `heard_ms` are single facts that order nothing else; relaxed.
 // `sent` comes with the socket's ownership.
 // `queued_bytes` is a bound that only the fan-out compares; a late look makes it stricter for a moment.
@@ -178,25 +206,29 @@ impl Link {
         self.handover.written();
     }
 
-    /// Writer: a queued `initial` is written to its last byte. Whether the fan-out is to be nudged, because the client
-    /// has asked for another one meanwhile.
-    #[must_use]
-    pub fn initial_written(&self) -> bool {
-        let again = self.refreshed();
+    /// Writer: a queued `initial` is written to its last byte. If that is [`Refreshed::WantsAnother`], the caller nudges
+    /// the fan-out.
+    pub fn initial_written(&self) -> Refreshed {
+        let refreshed = self.refreshed();
         self.handover.written();
-        again
+        refreshed
     }
 
-    /// An `initial` is with the client; whether it has asked for another one meanwhile.
-    fn refreshed(&self) -> bool {
-        self.refresh.fetch_and(!REFRESH_IN_WORK, Ordering::Relaxed) & REFRESH_WANTED != 0
+    /// An `initial` is with the client.
+    fn refreshed(&self) -> Refreshed {
+        match self.refresh.fetch_and(!REFRESH_IN_WORK, Ordering::Relaxed) & REFRESH_WANTED {
+            0 => Refreshed::Content,
+            _ => Refreshed::WantsAnother,
+        }
     }
 
-    /// Ends the client for `reason`; whether this was the first reason.
-    pub fn end(&self, reason: EndReason) -> bool {
-        self.end
-            .compare_exchange(0, reason as u8, Ordering::Relaxed, Ordering::Relaxed)
-            .is_ok()
+    /// Ends the client for `reason`, unless there is a reason already.
+    pub fn end(&self, reason: EndReason) -> Ended {
+        let end = &self.end;
+        match end.compare_exchange(0, reason as u8, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => Ended::Now,
+            Err(_) => Ended::Before,
+        }
     }
 
     /// Why it ended, if it has.
@@ -224,14 +256,17 @@ impl Link {
         self.peer_ended.load(Ordering::Relaxed)
     }
 
-    /// Inbox: the client wants a new `initial`; whether that is a new wish.
-    pub fn want_refresh(&self) -> bool {
+    /// Inbox: the client wants a new `initial`.
+    pub fn want_refresh(&self) -> Wish {
         // Release: the filter that was set before comes with it.
-        self.refresh.fetch_or(REFRESH_WANTED, Ordering::Release) & REFRESH_WANTED == 0
+        match self.refresh.fetch_or(REFRESH_WANTED, Ordering::Release) & REFRESH_WANTED {
+            0 => Wish::New,
+            _ => Wish::Known,
+        }
     }
 
-    /// Inbox: the client wants another filter, and the state as it sees it then; whether that is a new wish.
-    pub fn want_filter(&self, filter: Filter) -> bool {
+    /// Inbox: the client wants another filter, and the state as it sees it then.
+    pub fn want_filter(&self, filter: Filter) -> Wish {
         *lock(&self.subscription) = Some(Box::new(filter));
         self.want_refresh()
     }
@@ -568,9 +603,13 @@ impl Subscriber {
         self.link.take_filter()
     }
 
-    /// Hands over the `initial` that the client asked for; whether it has asked for another one meanwhile. Never
-    /// blocks.
-    pub fn offer_refresh(&mut self, state: StateAsOf, delivery: Delivery) -> bool {
-        self.offer_state(state, delivery) == Offered::Sent && self.link.refreshed()
+    /// Hands over the `initial` that the client asked for. [`Refreshed::WantsAnother`] if it is with the client, which has
+    /// asked for another one meanwhile. Never blocks.
+    pub fn offer_refresh(&mut self, state: StateAsOf, delivery: Delivery) -> Refreshed {
+        match self.offer_state(state, delivery) {
+            Offered::Sent => self.link.refreshed(),
+            // Its writer sends it, and looks then.
+            Offered::Queued | Offered::Behind | Offered::Ended => Refreshed::Content,
+        }
     }
 }

@@ -5,7 +5,7 @@ use crate::client::frame_rules::{Fault, FrameRules};
 use crate::client::writer::Control;
 use crate::fanout::requests::FanoutHandle;
 use crate::outbox::gauges::ClientGauges;
-use crate::outbox::link::Link;
+use crate::outbox::link::{Link, Wish};
 use crate::process::words::count;
 use crate::stream::chunk::{close_frame, text_frame};
 use crate::stream::protocol::{self, ClientMessage, EndReason};
@@ -37,6 +37,15 @@ pub(super) enum Next {
     Wait,
     /// There is nothing more to read.
     Done,
+}
+
+/// What became of what a client is owed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owed {
+    /// Its writer has all of it.
+    HandedOver,
+    /// The writer's queue is full; it is tried again.
+    NoRoom,
 }
 
 /// One client's reading half.
@@ -130,12 +139,12 @@ impl Reader {
                     out.extend_from_slice(&text_frame(protocol::PONG));
                 }
                 ClientMessage::Refresh => {
-                    if self.link.want_refresh() {
+                    if self.link.want_refresh() == Wish::New {
                         fanout.nudge();
                     }
                 }
                 ClientMessage::Subscribe(filter) => {
-                    if self.link.want_filter(filter) {
+                    if self.link.want_filter(filter) == Wish::New {
                         fanout.nudge();
                     }
                 }
@@ -178,16 +187,19 @@ impl Reader {
 
     /// Hands what the client is owed to its writer, all of a turn at once.
     fn answer(&mut self) -> Next {
-        if self.send_owed() { Next::Ready } else { Next::Wait }
+        match self.send_owed() {
+            Owed::HandedOver => Next::Ready,
+            Owed::NoRoom => Next::Wait,
+        }
     }
 
-    /// Whether everything owed found room.
-    pub(super) fn send_owed(&mut self) -> bool {
-        if !self.socket.get_mut().hand_over() {
-            return false;
+    /// Hands what the client is owed to its writer. After the answer to its close frame, what comes is thrown away.
+    pub(super) fn send_owed(&mut self) -> Owed {
+        let owed = self.socket.get_mut().hand_over();
+        if owed == Owed::HandedOver {
+            self.draining |= self.socket.get_ref().closing;
         }
-        self.draining |= self.socket.get_ref().closing;
-        true
+        owed
     }
 
     fn end(&mut self, reason: EndReason) -> Next {
@@ -291,10 +303,10 @@ impl Half {
         }
     }
 
-    /// Hands over what was written, which is whole frames; whether the writer's queue had room for it.
-    fn hand_over(&mut self) -> bool {
+    /// Hands over what was written, which is whole frames.
+    fn hand_over(&mut self) -> Owed {
         if self.out.is_empty() {
-            return true;
+            return Owed::HandedOver;
         }
         let frames = std::mem::take(&mut self.out);
         let control = if self.closing {
@@ -305,10 +317,10 @@ impl Half {
         match self.control.try_send(control) {
             Err(TrySendError::Full(Control::Frame(frames) | Control::Close(frames))) => {
                 self.out = frames;
-                false
+                Owed::NoRoom
             }
             // Without a writer nothing is owed any more.
-            Ok(()) | Err(_) => true,
+            Ok(()) | Err(_) => Owed::HandedOver,
         }
     }
 }

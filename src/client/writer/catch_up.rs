@@ -1,6 +1,6 @@
 //! What a client missed: asked for, encoded as it sees the stream, and written before anything that came later.
 
-use super::{BUSY, GATHER_BYTES_MAX, GATHER_CHUNKS_MAX, Pending, Running, Source};
+use super::{BUSY, GATHER_BYTES_MAX, GATHER_CHUNKS_MAX, Pending, Running, Source, Supply};
 use crate::fanout::requests::{Missed, Unanswered};
 use crate::liveness::operation::Operation;
 use crate::process::clock::pause;
@@ -29,11 +29,10 @@ pub(super) struct CatchUp {
 }
 
 impl Running {
-    /// Goes on with what the client missed, as soon as all before it is written; whether it came any further. Never
-    /// blocks.
-    pub(super) fn replay(&mut self) -> bool {
+    /// Goes on with what the client missed, as soon as all before it is written. Never blocks.
+    pub(super) fn replay(&mut self) -> Supply {
         let Some(catch_up) = &mut self.catch_up else {
-            return false;
+            return Supply::Empty;
         };
         let _doing = self.writer.beat.begin(Operation::Replaying);
         let mut bytes = 0;
@@ -44,7 +43,7 @@ impl Running {
             self.writer.beat.step();
             if limits::is_short_of(batch.memory_bytes() as u64) {
                 self.end_without_room();
-                return false;
+                return Supply::Empty;
             }
             if let Some(chunk) = self.writer.view.encode(&batch, catch_up.after) {
                 bytes += chunk.bytes().len();
@@ -58,7 +57,7 @@ impl Running {
             catch_up.after = batch.last();
         }
         if !self.backlog.is_empty() {
-            return true;
+            return Supply::More;
         }
         self.writer.link.figures().reached(catch_up.after);
         if catch_up.complete {
@@ -77,7 +76,7 @@ impl Running {
             if self.writer.is_v1() {
                 self.put_own(&live);
             }
-            return !self.backlog.is_empty();
+            return self.supply();
         }
         if catch_up.asked.is_none() {
             match self.writer.fanout.ask_missed(self.writer.link.id()) {
@@ -90,19 +89,19 @@ impl Running {
         self.take_answer()
     }
 
-    /// Whether the answer to our question is there, so that there is something to go on with.
-    pub(super) fn take_answer(&mut self) -> bool {
+    /// Takes the answer to our question, if it is there.
+    pub(super) fn take_answer(&mut self) -> Supply {
         let answer = self.catch_up.as_ref().and_then(|catch_up| catch_up.asked.as_ref());
         match answer.map(Receiver::try_recv) {
             Some(Ok(missed)) => {
                 self.take_missed(missed);
-                true
+                Supply::More
             }
             Some(Err(TryRecvError::Disconnected)) => {
                 self.end_without_fanout();
-                false
+                Supply::Empty
             }
-            Some(Err(TryRecvError::Empty)) | None => false,
+            Some(Err(TryRecvError::Empty)) | None => Supply::Empty,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::{GATHER_BYTES_MAX, GATHER_CHUNKS_MAX, LOOK, Running, Source};
 use crate::liveness::operation::Operation;
-use crate::outbox::link::Link;
+use crate::outbox::link::{Link, Refreshed};
 use crate::process::clock::{monotonic_ms, monotonic_us, timespec};
 use crate::process::tcp_path::{TcpPath, Way};
 use crate::process::waits;
@@ -70,7 +70,7 @@ impl Running {
                 }
                 Source::Initial => {
                     self.in_hand -= 1;
-                    if self.writer.link.initial_written() {
+                    if self.writer.link.initial_written() == Refreshed::WantsAnother {
                         self.writer.fanout.nudge();
                     }
                 }
