@@ -221,7 +221,7 @@ impl Setting {
         SETTINGS.iter().find(|setting| setting.name == name)
     }
 
-    /// Whether it takes no value on the command line.
+    /// Returns whether it takes no value on the command line.
     pub fn is_switch(&self) -> bool {
         self.value.is_empty()
     }
@@ -247,7 +247,7 @@ impl Setting {
 /// The largest `--max-event-bytes`: a message to a client stays below 1 MiB, with what stands around the event.
 pub const MAX_EVENT_BYTES_MAX: usize = MIB - 1024;
 
-/// Whether both lead to the same place, as far as their spelling tells.
+/// Returns whether both lead to the same place, as far as their spelling tells.
 fn is_same_path(one: &Path, other: &Path) -> bool {
     match (std::path::absolute(one), std::path::absolute(other)) {
         (Ok(one), Ok(other)) => one == other,

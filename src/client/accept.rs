@@ -5,7 +5,7 @@
 //! Blocks on: a connection (250 ms); out of descriptors: a pause of 100 ms.
 //! Can be stalled by: the kernel's making of a thread.
 //! Full queue means: beyond the bound of connections, one is told 503 and ended; counted in `connections_failed`.
-//! Ends when: asked to; the handles then go to whoever joins the threads.
+//! Ends when: asked to; the handles then go to `main`, which joins the threads.
 //! Watched as: `accept`, a core thread.
 
 use crate::client::handshake::{Connection, Reception, STACK_BYTES};
@@ -82,7 +82,7 @@ impl Accept {
         threads::spawn("accept", CORE_STACK_BYTES, Some(obituaries), move || self.run())
     }
 
-    /// The thread's body; gives the threads that still run.
+    /// The thread's body; returns the threads that still run.
     fn run(mut self) -> Vec<ThreadHandle<()>> {
         self.beat.adopt();
         while !self.stop.requested() {

@@ -42,8 +42,9 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Whether a close frame may carry `code`: the assigned codes of IANA's registry "WebSocket Close Code Number" that are
-/// not reserved for local use, and the ranges for libraries (3000) and applications (4000), RFC 6455 section 7.4.2.
+/// Returns whether a close frame may carry `code`: the assigned codes of IANA's registry "WebSocket Close Code Number"
+/// that are not reserved for local use, and the ranges for libraries (3000) and applications (4000), RFC 6455 section
+/// 7.4.2.
 pub fn may_be_sent(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }

@@ -76,7 +76,7 @@ pub struct Reception {
     pub registry: Arc<Registry>,
     pub site: Arc<Site>,
     pub beats: &'static Beats,
-    /// Made when the server stops: whoever is no client yet is not waited for.
+    /// Made when the server stops: nobody waits for a connection that is no client yet.
     pub stop: Stop,
 }
 
@@ -219,7 +219,7 @@ fn without_request(connection: &Connection, error: &HeadError, reception: &Recep
                 count(*received, "byte")
             );
         }
-        // Nobody's fault, and refusals are answered by whoever called.
+        // Nobody's fault, and the caller answers refusals.
         HeadError::Stopping | HeadError::Refused(_) => {}
     }
 }
@@ -315,7 +315,7 @@ impl Wish {
     }
 }
 
-/// Judges the request to become a WebSocket, and joins the client. Gives the accept key.
+/// Judges the request to become a WebSocket, and joins the client. Returns the accept key.
 fn upgrade(
     connection: &Connection,
     head: Head,
@@ -390,6 +390,15 @@ fn start_of(begin: &Begin, view: &View, reception: &Reception, beat: &'static Be
     }
 }
 
+/// The refusal of a client for which the fan-out has no answer.
+fn come_again(why: Unanswered) -> Answer {
+    Answer::detail(503, &why.to_string()).with("retry-after", "5".to_owned())
+}
+
+/// Joins the client: with what it wishes to see and to begin with, the fan-out has it from here on.
+///
+/// # Errors
+/// The refusal to answer with: 503, if there is no place for it or the fan-out does not answer.
 fn join(
     connection: &Connection,
     wish: Wish,
@@ -408,9 +417,8 @@ fn join(
         return Err(Answer::detail(503, &text).with("retry-after", "5".to_owned()));
     }
     let at = Instant::now();
-    let unanswered = |why: Unanswered| Answer::detail(503, &why.to_string()).with("retry-after", "5".to_owned());
     let view = Arc::new(wish.view);
-    let start = start_of(&wish.begin, &view, reception, beat).map_err(unanswered)?;
+    let start = start_of(&wish.begin, &view, reception, beat).map_err(come_again)?;
     let link = Arc::new(Link::new(
         connection.id,
         connection.peer,
@@ -422,7 +430,7 @@ fn join(
         // It may still join us although we have stopped waiting.
         link.set_over();
         reception.fanout.nudge();
-        unanswered(why)
+        come_again(why)
     })?;
     log::info!(
         "📋 client {} from {} joined after event {}{}",

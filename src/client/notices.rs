@@ -1,7 +1,7 @@
 //! What one client is told of components that hang.
 //!
-//! The watchdog writes its verdicts into the beats; each client's own thread reads them there. So whoever hangs cannot
-//! keep it from being told, and the watchdog does nothing for it that could take time.
+//! The watchdog writes its verdicts into the beats; each client's own thread reads them there. So a component that
+//! hangs cannot keep it from being told, and the watchdog does nothing for it that could take time.
 
 use crate::liveness::beat::{Beat, Verdict};
 use crate::liveness::beats::Beats;

@@ -174,8 +174,8 @@ struct Running {
 }
 
 impl Writer {
-    /// Serves the client until its end; gives the reason. The caller has sent the handshake; first in the queue is what
-    /// the fan-out has joined the client with, asked for at `begun`.
+    /// Serves the client until its end; returns the reason. The caller has sent the handshake; first in the queue is
+    /// what the fan-out has joined the client with, asked for at `begun`.
     pub fn run(self, begun: Instant, joined: &Joined, slow_snapshot: Duration) -> EndReason {
         let now = Instant::now();
         let mut running = Running {
@@ -200,7 +200,7 @@ impl Writer {
         };
         let reason = running.begin(begun, joined, slow_snapshot).err();
         let reason = reason.unwrap_or_else(|| running.serve());
-        // Whoever set a reason first was right.
+        // The first reason stands.
         running.writer.link.end(reason);
         let reason = running.writer.link.end_reason().unwrap_or(reason);
         running.finish(reason);
@@ -495,8 +495,8 @@ impl Running {
         self.put(initial, source);
     }
 
-    /// Ends this client because a limit of the address space has no room for what it is to get: the allocation would end
-    /// the process.
+    /// Ends this client because a limit of the address space has no room for what it is to get: the allocation would
+    /// end the process.
     fn end_without_room(&self) {
         if self.writer.link.end(EndReason::Internal) == Ended::Now {
             log::error!(
@@ -527,7 +527,7 @@ impl Running {
             .push_back(text_frame(&v1::lag(age.as_millis() as u64, events)));
     }
 
-    /// Tells which components hang, and which do no more. Asks nobody, so it works whoever hangs.
+    /// Tells which components hang, and which do no more. Asks nobody, so it works whatever hangs.
     fn tell_hangs(&mut self) {
         if self.writer.is_v1() {
             let news = self.notices.news();

@@ -126,8 +126,8 @@ fn open(path: &Path, server: Option<&ServerUrl>) -> Result<UnixStream, NotThis> 
     connect_to_trusted(path)
 }
 
-/// Whether a server that listens at `theirs` is the one that `server` names: the port, and either the address itself
-/// or, for one that listens at every address, an address of this host.
+/// Returns whether a server that listens at `theirs` is the one that `server` names: the port, and either the address
+/// itself or, for one that listens at every address, an address of this host.
 fn is_at(server: &ServerUrl, theirs: SocketAddr) -> bool {
     let Ok(addresses) = server.addresses() else {
         return false;

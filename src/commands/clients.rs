@@ -98,7 +98,7 @@ fn write(text: &str) -> Option<ExitStatus> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => None,
-        // Whoever reads it has seen enough.
+        // The reader has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Some(ExitStatus::Fine),
         Err(error) => {
             complain(&format!("threadcast: cannot write the table: {error}\n"));

@@ -231,7 +231,7 @@ fn send_within(
 }
 
 /// How long the next line may wait for room: once one has waited in vain, those after it do not wait any more, so that
-/// a server that hangs does not hold whoever writes to us; until one goes through again.
+/// a server that hangs does not hold the program that writes to us; until one goes through again.
 #[derive(Debug)]
 struct Patience {
     timeout: Duration,

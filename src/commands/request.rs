@@ -90,8 +90,8 @@ impl Answer {
     }
 }
 
-/// Sends `GET target` and gives the answer; says so, with a hint, when there is none. Blocks 5 s for each of the host's
-/// addresses and `patience` for each part of the answer, at most.
+/// Sends `GET target` and returns the answer; says so, with a hint, when there is none. Blocks 5 s for each of the
+/// host's addresses and `patience` for each part of the answer, at most.
 ///
 /// # Errors
 /// There is no server, or it does not answer. The person has been told, so the caller only ends with this status.

@@ -105,15 +105,15 @@ struct Session<'a> {
     shown: u64,
     end: End,
     dialer: Dialer,
-    /// Whether there was a connection since the last delay.
+    /// True if there was a connection since the last delay.
     connected: bool,
-    /// Whether there was none at all.
+    /// True if there was none at all.
     never_connected: bool,
     /// Why there is no connection.
     why_lost: Option<String>,
     /// This connection was asked to begin with so many events of the history, which are not all here yet.
     waits_for_last: Option<u64>,
-    /// Whether this connection's first state was shown.
+    /// True if this connection's first state was shown.
     state_shown: bool,
 }
 
@@ -281,7 +281,7 @@ impl Session<'_> {
         }
     }
 
-    /// Whether the server sends the last events first, if it was asked to.
+    /// Notes whether the server sends the last events first, if it was asked to, and says so if it does not.
     fn begin_with_last(&mut self, after: Option<Seq>) {
         match (self.waits_for_last, after) {
             (None, _) => {}

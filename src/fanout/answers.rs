@@ -96,7 +96,7 @@ impl Fanout {
                 subscriber.offer_state(state, self.settings.limits.delivery)
             }
         };
-        // Whoever does not wait any more is not joined.
+        // A client whose thread does not wait any more is not joined.
         if offered != Offered::Ended && reply.try_send(joined).is_ok() {
             self.clients.push(subscriber);
             self.show_clients();

@@ -34,7 +34,7 @@ impl Rates {
         }
     }
 
-    /// Counts an event of `machine`. Gives the machine's count when it is to be warned about now.
+    /// Counts an event of `machine`. Returns the machine's count when it is to be warned about now.
     pub fn count(&mut self, machine: &str, now: Instant) -> Option<u32> {
         if now.saturating_duration_since(self.second) >= SECOND {
             self.second = now;

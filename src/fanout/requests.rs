@@ -100,8 +100,8 @@ impl FanoutGauges {
         try_lock(&self.backlog).map(|backlog| *backlog)
     }
 
-    /// Whether the backlog could be shown; not while somebody reads the last one. Never blocks.
-    pub(super) fn show_backlog(&self, backlog: Backlog) -> bool {
+    /// Shows the backlog. Returns whether it could: not while somebody reads the last one. Never blocks.
+    pub(super) fn try_show_backlog(&self, backlog: Backlog) -> bool {
         let Some(mut shown) = try_lock(&self.backlog) else {
             return false;
         };
@@ -298,7 +298,8 @@ impl FanoutHandle {
         self.ask(|reply| Request::Snapshot { reply })
     }
 
-    /// Asks for a machine to be removed; whether there was one of that name. Blocks as [`FanoutHandle::catch_up`].
+    /// Asks for a machine to be removed. Returns whether there was one of that name. Blocks as
+    /// [`FanoutHandle::catch_up`].
     ///
     /// # Errors
     /// The fan-out has not answered in time, or is over. A late fan-out may still remove the machine.

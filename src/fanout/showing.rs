@@ -35,7 +35,7 @@ impl Fanout {
         if ended {
             self.let_go();
         }
-        if self.gauges.show_backlog(backlog) {
+        if self.gauges.try_show_backlog(backlog) {
             self.backlog_shown = Instant::now();
         }
     }

@@ -81,7 +81,7 @@ fn read_state(path: &Path) -> Result<Machines, String> {
     }
 }
 
-/// Keeps a damaged file for whoever wants to look at it, out of the way of the next one.
+/// Keeps a damaged file for people to look at, out of the way of the next one.
 fn set_aside(path: &Path, why: &str) {
     let mut aside = path.as_os_str().to_owned();
     // Nanoseconds, so that a second one in the same second does not replace the first.

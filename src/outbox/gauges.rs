@@ -1,4 +1,4 @@
-//! What the clients' side shows to whoever asks: who is there, how clients ended, what was refused and why.
+//! What the clients' side shows to pages and the heartbeat: who is there, how clients ended, what was refused and why.
 //!
 //! Plain counters: any thread adds to them, `/health` reads them, nobody waits. Relaxed throughout, because they order
 //! nothing.

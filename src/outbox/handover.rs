@@ -5,7 +5,7 @@
 //! sockets and queues, so that a model checker can try every interleaving (`make model`); the proof in words:
 //!
 //! - **One owner.** `owner` is IDLE, FANOUT or WRITER. Both sides leave IDLE by compare-and-swap, so one of them wins.
-//!   Only the fan-out leaves FANOUT, only the writer leaves WRITER. Whoever does not own the socket does not write.
+//!   Only the fan-out leaves FANOUT, only the writer leaves WRITER. Only the owner of the socket writes.
 //! - **Nothing overtakes what is queued.** `queued` counts chunks that were handed to the writer and are not written
 //!   yet. Only the fan-out raises it, before it queues; only the writer lowers it, after the last byte is written. The
 //!   fan-out sends by itself only if it has read 0, and 0 stays 0 until the fan-out itself raises it.
@@ -66,11 +66,11 @@ impl Handover {
     /// continues there. Must follow [`Handover::will_queue`] and the queueing itself.
     pub fn pass_on(&self, sent: usize) {
         self.tail.store(sent, Ordering::Relaxed);
-        // Release: the queue's content and `tail` are visible to whoever sees the new owner.
+        // Release: the queue's content and `tail` are visible to a thread that sees the new owner.
         self.owner.store(WRITER, Ordering::Release);
     }
 
-    /// Fan-out: a chunk is about to be queued. Gives how many were queued before.
+    /// Fan-out: a chunk is about to be queued. Returns how many were queued before.
     pub fn will_queue(&self) -> usize {
         // Relaxed: only this side raises the count, and the queue orders the chunk itself.
         self.queued.fetch_add(1, Ordering::Relaxed)
@@ -175,7 +175,7 @@ mod model {
             }
         }
 
-        /// One round of the writer: what `writer.rs` does when it was woken. Gives whether it could write.
+        /// One round of the writer: what `writer.rs` does when it was woken. Returns whether it could write.
         fn writer_round(&self, ping: bool) -> bool {
             let Some(mut tail) = self.handover.try_acquire() else {
                 return false;

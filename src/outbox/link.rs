@@ -206,8 +206,8 @@ impl Link {
         self.handover.written();
     }
 
-    /// Writer: a queued `initial` is written to its last byte. If that is [`Refreshed::WantsAnother`], the caller nudges
-    /// the fan-out.
+    /// Writer: a queued `initial` is written to its last byte. If that is [`Refreshed::WantsAnother`], the caller
+    /// nudges the fan-out.
     pub fn initial_written(&self) -> Refreshed {
         let refreshed = self.refreshed();
         self.handover.written();
@@ -241,7 +241,7 @@ impl Link {
         self.over.store(true, Ordering::Relaxed);
     }
 
-    /// Whether its thread is done with it.
+    /// Returns whether its thread is done with it.
     pub fn is_over(&self) -> bool {
         self.over.load(Ordering::Relaxed)
     }
@@ -251,7 +251,7 @@ impl Link {
         self.peer_ended.store(true, Ordering::Relaxed);
     }
 
-    /// Whether nothing more will come from the peer.
+    /// Returns whether nothing more will come from the peer.
     pub fn peer_ended(&self) -> bool {
         self.peer_ended.load(Ordering::Relaxed)
     }
@@ -290,7 +290,7 @@ impl Link {
     /// Cuts the connection at once: the peer sees a reset, unsent data is discarded.
     ///
     /// Closing would not do it: the others still hold the descriptor, and a closed socket stays in FIN-WAIT-1 behind
-    /// data that nobody reads. Dissolving the association (connect(2), AF_UNSPEC) resets whoever else holds it.
+    /// data that nobody reads. Dissolving the association (connect(2), AF_UNSPEC) resets it for all that hold it.
     fn reset(&self) {
         // It fails only when the connection is gone already.
         let _ = connect_unspec(&self.socket);
@@ -443,8 +443,8 @@ impl Subscriber {
         }
     }
 
-    /// Whether it is to be said now that it is behind, and with that its return: after which number, and how often it
-    /// was so since the last time that was said, this one not counted.
+    /// Returns whether it is to be said now that it is behind, and with that its return: after which number, and how
+    /// often it was so since the last time that was said, this one not counted.
     pub fn name_in_log(&mut self) -> Option<(Seq, u32)> {
         let (after, _) = self.behind?;
         let soon = self.naming.last.is_some_and(|last| last.elapsed() < NAME_EVERY);
@@ -551,12 +551,12 @@ impl Subscriber {
         Offered::Queued
     }
 
-    /// Whether it misses nothing that is not in its queue.
+    /// Returns whether it misses nothing that is not in its queue.
     pub fn all_queued(&self) -> bool {
         self.overflow.is_empty() && self.behind.is_none()
     }
 
-    /// Whether there is room; an empty queue takes one chunk of any size.
+    /// Returns whether there is room; an empty queue takes one chunk of any size.
     fn fits(&self, chunk: &Chunk, limits: OfferLimits) -> bool {
         let after = self.link.queued_bytes() + chunk.bytes().len();
         match self.link.handover.queued() {
@@ -589,22 +589,22 @@ impl Subscriber {
         Offered::Ended
     }
 
-    /// Whether the client waits for a new `initial`, and none is on its way. One that catches up waits until it is
-    /// live, because the state of now has no place before events of then.
+    /// Returns whether the client waits for a new `initial`, and none is on its way. One that catches up waits until it
+    /// is live, because the state of now has no place before events of then.
     pub fn wants_refresh(&self) -> bool {
         self.behind.is_none() && self.link.refresh.load(Ordering::Relaxed) == REFRESH_WANTED
     }
 
-    /// From here on the client's wish is in work, and any other is a new one. Gives the filter that it wants, if it is
-    /// to be another one.
+    /// From here on the client's wish is in work, and any other is a new one. Returns the filter that it wants, if it
+    /// is to be another one.
     pub fn begin_refresh(&mut self) -> Option<Filter> {
         // Acquire: a filter comes with the wish.
         self.link.refresh.swap(REFRESH_IN_WORK, Ordering::Acquire);
         self.link.take_filter()
     }
 
-    /// Hands over the `initial` that the client asked for. [`Refreshed::WantsAnother`] if it is with the client, which has
-    /// asked for another one meanwhile. Never blocks.
+    /// Hands over the `initial` that the client asked for. [`Refreshed::WantsAnother`] if it is with the client, which
+    /// has asked for another one meanwhile. Never blocks.
     pub fn offer_refresh(&mut self, state: StateAsOf, delivery: Delivery) -> Refreshed {
         match self.offer_state(state, delivery) {
             Offered::Sent => self.link.refreshed(),

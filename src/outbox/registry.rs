@@ -1,4 +1,4 @@
-//! The clients that are there, for whoever wants to look at them without asking the fan-out.
+//! The clients that are there, for threads that look at them without asking the fan-out.
 //!
 //! Locked by connections' threads when a client comes and goes, and by pages; never by thread `fanout`, `watchdog` or a
 //! client's thread in between, so that a page is answered while these stand still, and cannot hold them up.

@@ -128,7 +128,7 @@ impl Batch {
         BATCH_OVERHEAD_BYTES + self.chunk.memory_bytes() + std::mem::size_of_val(&*self.entries) + self.names.len()
     }
 
-    /// Whether an event in it was recovered from the engine's database.
+    /// Returns whether an event in it was recovered from the engine's database.
     pub fn has_recovered(&self) -> bool {
         self.has_recovered
     }

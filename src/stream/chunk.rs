@@ -39,7 +39,7 @@ impl Chunk {
         self.events
     }
 
-    /// Whether it is a snapshot or a message of the server itself, and no event.
+    /// Returns whether it is a snapshot or a message of the server itself, and no event.
     pub fn is_message(&self) -> bool {
         self.events == 0
     }

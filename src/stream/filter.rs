@@ -55,17 +55,18 @@ impl Filter {
         Filter::new(machines.map(split), kinds.map(split))
     }
 
-    /// Whether it wants everything.
+    /// Returns whether it wants everything.
     pub fn is_everything(&self) -> bool {
         self.machines.is_none() && self.kinds.is_none()
     }
 
-    /// Whether it wants an event of that machine and type. What has no name has the empty one, which only `*` matches.
+    /// Returns whether it wants an event of that machine and type. What has no name has the empty one, which only `*`
+    /// matches.
     pub fn wants(&self, machine: Option<&str>, kind: Option<&str>) -> bool {
         any(&self.kinds, kind.unwrap_or_default()) && any(&self.machines, machine.unwrap_or_default())
     }
 
-    /// Whether it wants that machine in a snapshot.
+    /// Returns whether it wants that machine in a snapshot.
     pub fn wants_machine(&self, machine: &str) -> bool {
         any(&self.machines, machine)
     }

@@ -1,4 +1,4 @@
-//! The numbered past: the recent batches, shared with whoever replays them.
+//! The numbered past: the recent batches, shared with the threads that replay them.
 //!
 //! Owned by thread `fanout`. Bounded by memory; the oldest go first. Clients hold nothing of it but what they replay at
 //! the moment.

@@ -66,7 +66,7 @@ impl Machines {
         self.rows.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether there is none.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
@@ -161,14 +161,14 @@ impl Machines {
         }
     }
 
-    /// Removes a machine that ended at `time`, seconds since the epoch; whether there was one of that name.
+    /// Removes a machine that ended at `time`, seconds since the epoch. Returns whether there was one of that name.
     pub fn end(&mut self, machine: &str, time: f64) -> bool {
         let had_row = self.rows.get(machine).is_some_and(|row| row.in_database);
         self.ends.note(machine, time, had_row);
         self.remove(machine)
     }
 
-    /// Removes a machine; whether there was one of that name.
+    /// Removes a machine. Returns whether there was one of that name.
     pub fn remove(&mut self, machine: &str) -> bool {
         let Some(row) = self.rows.remove(machine) else {
             return false;

@@ -24,7 +24,7 @@ pub struct View {
 }
 
 impl View {
-    /// Whether it sees every event byte for byte, and nothing else.
+    /// Returns whether it sees every event byte for byte, and nothing else.
     pub fn is_plain_whole(&self) -> bool {
         self.protocol == Protocol::Plain && self.filter.is_everything()
     }

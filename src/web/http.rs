@@ -132,7 +132,7 @@ pub fn answer(socket: impl AsFd, method: &str, answer: &Answer, bounds: AnswerBo
     true
 }
 
-/// Sends all of `bytes` until `deadline`; whether it could.
+/// Sends all of `bytes` until `deadline`. Returns whether it could.
 pub fn send_all(socket: BorrowedFd<'_>, bytes: &[u8], deadline: Instant) -> bool {
     send_until(socket, bytes, || deadline)
 }

@@ -47,7 +47,7 @@ impl AllowedOrigins {
 }
 
 impl OriginRules {
-    /// Judges a request. Gives the origin to be named in the answer's CORS headers, if the request has one.
+    /// Judges a request. Returns the origin to be named in the answer's CORS headers, if the request has one.
     ///
     /// # Errors
     /// The refusal to answer with: 403, the reason and the remedy.

@@ -7,7 +7,7 @@ pub fn value(query: &str, key: &str) -> Option<String> {
     decode(found.next()?.1)
 }
 
-/// Whether there is a `key`, readable or not.
+/// Returns whether there is a `key`, readable or not.
 pub fn has(query: &str, key: &str) -> bool {
     query.split('&').any(|pair| pair.split('=').next() == Some(key))
 }

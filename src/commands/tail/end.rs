@@ -45,17 +45,17 @@ impl End {
         self.at
     }
 
-    /// Whether the time is over. Never blocks.
+    /// Returns whether the time is over. Never blocks.
     pub fn is_over(&self) -> bool {
         self.at.is_some_and(|end| Instant::now() >= end)
     }
 
-    /// Whether it is time. Never blocks.
+    /// Returns whether it is time. Never blocks.
     pub fn is_here(&self) -> bool {
         self.signals.as_ref().is_some_and(|signals| signals.requested()) || self.is_over() || reader_is_gone()
     }
 
-    /// Waits for `duration`; whether it is time to end.
+    /// Waits for `duration`, or until it is time to end. Returns whether that is so.
     pub fn rest(&self, duration: Duration) -> bool {
         let until = Instant::now() + duration;
         while !self.is_here() {
@@ -69,7 +69,7 @@ impl End {
     }
 }
 
-/// Whether nobody can read our standard output any more. A write would tell too, but only with the next event.
+/// Returns whether nobody can read our standard output any more. A write would tell too, but only with the next event.
 pub fn reader_is_gone() -> bool {
     let out = io::stdout();
     let mut fds = [PollFd::from_borrowed_fd(out.as_fd(), PollFlags::empty())];

@@ -22,7 +22,7 @@ pub enum Format {
 #[derive(Debug)]
 pub struct Lines {
     format: Format,
-    /// Whether a terminal reads what we write.
+    /// True if a terminal reads what we write.
     terminal: bool,
     colors: bool,
     offset: UtcOffset,

@@ -70,7 +70,7 @@ impl Notices {
     /// How it goes.
     fn of_the_way(&mut self, heard: Heard<'_>, now: Instant) -> Option<String> {
         match heard {
-            Heard::Behind { after } if self.is_time(now) => {
+            Heard::Behind { after } if self.claim_lag(now) => {
                 self.behind_said = true;
                 Some(format!(
                     "too slow to keep up: what follows event {after} comes from the server's history"
@@ -80,7 +80,7 @@ impl Notices {
                 "keeps up again, after {} from the history",
                 count(events, "event")
             )),
-            Heard::Lag { millis, events } if self.is_time(now) => Some(format!(
+            Heard::Lag { millis, events } if self.claim_lag(now) => Some(format!(
                 "{:.1} s behind: {} newer than what comes now",
                 millis as f64 / 1000.0,
                 is_or_are(events)
@@ -102,13 +102,13 @@ impl Notices {
         }
     }
 
-    /// Whether lag may be said again.
-    fn is_time(&mut self, now: Instant) -> bool {
-        let is_time = self.next_lag.is_none_or(|next| now >= next);
-        if is_time {
+    /// Returns whether lag may be said now; if so, the time until the next one runs from now.
+    fn claim_lag(&mut self, now: Instant) -> bool {
+        let is_due = self.next_lag.is_none_or(|next| now >= next);
+        if is_due {
             self.next_lag = Some(now + LAG_EVERY);
         }
-        is_time
+        is_due
     }
 
     fn add(&mut self, missing: Missing) {

@@ -102,7 +102,7 @@ impl Place {
         self.ping_interval = Duration::ZERO;
     }
 
-    /// There is a new connection, to a server that does not number its events. Gives where we were: what came since
+    /// There is a new connection, to a server that does not number its events. Returns where we were: what came since
     /// then stays unknown.
     pub fn begin_without_numbers(&mut self) -> Option<Position> {
         self.begin();

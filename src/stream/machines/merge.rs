@@ -81,12 +81,12 @@ impl Ends {
         self.0.insert(machine.into(), (time, has_row));
     }
 
-    /// Whether `machine` ended at `time` or after it.
+    /// Returns whether `machine` ended at `time` or after it.
     fn is_over(&self, machine: &str, time: f64) -> bool {
         self.0.get(machine).is_some_and(|(ended, _)| *ended >= time)
     }
 
-    /// Notes whether `machine` has a row; whether that is new.
+    /// Notes whether `machine` has a row. Returns whether that is new.
     fn set_row(&mut self, machine: &str, has_row: bool) -> bool {
         let end = self.0.get_mut(machine);
         end.is_some_and(|(_, had_row)| std::mem::replace(had_row, has_row) != has_row)
@@ -104,7 +104,8 @@ impl Ends {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Late {
     pub applied: Applied,
-    /// Whoever goes by the order of events now has another state of its machine than the table, which has a newer one.
+    /// A client that goes by the order of events now has another state of its machine than the table, which has a newer
+    /// one.
     pub turns_back: bool,
 }
 
@@ -186,8 +187,8 @@ impl Machines {
         self.evict()
     }
 
-    /// Whether the table has something of `machine` that is newer than an event of `time` that comes as it happened: it
-    /// was on its way while its engine could not send the next one.
+    /// Returns whether the table has something of `machine` that is newer than an event of `time` that comes as it
+    /// happened: it was on its way while its engine could not send the next one.
     pub(super) fn is_overtaken(&self, machine: &str, time: f64) -> bool {
         let overtaken = |row: &Row| row.origin != Origin::Event && row.seconds() > time;
         self.rows.get(machine).is_some_and(overtaken)
@@ -262,7 +263,7 @@ impl Machines {
     }
 }
 
-/// Whether `to` was another one.
+/// Replaces `to` by `from`. Returns whether it was another one.
 fn replace(to: &mut Option<Box<str>>, from: &Option<Box<str>>) -> bool {
     let differs = to != from;
     if differs {
