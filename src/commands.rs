@@ -9,6 +9,7 @@ pub mod drill;
 pub mod emit;
 pub mod end_signals;
 pub mod forget;
+pub mod painter;
 pub mod replay;
 pub mod request;
 pub mod sender;

@@ -1,8 +1,9 @@
 //! `threadcast clients`: who is connected to a running server, and how well each keeps up.
 
-use crate::commands::clients_table::{Painter, table};
+use crate::commands::clients_table::table;
 use crate::commands::complain;
 use crate::commands::end_signals::end_signals;
+use crate::commands::painter::Painter;
 use crate::commands::request::{self, ServerUrl};
 use crate::process::clock::pause;
 use crate::process::exit::ExitStatus;

@@ -1,10 +1,10 @@
 //! The document of `/status` as a table for people, at most 120 columns wide.
 
+use crate::commands::painter::{BOLD, NONE, Painter, YELLOW};
 use crate::process::visible::visible;
 use crate::process::words::{self, size};
 use serde_json::Value;
 use std::cmp::Reverse;
-use std::io::IsTerminal;
 
 /// Widest line.
 const COLUMNS_MAX: usize = 120;
@@ -31,38 +31,11 @@ const HEADS: [(&str, bool); 12] = [
     ("SLOWEST", true),
 ];
 
-/// How the table is to look.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Painter {
-    colors: bool,
-}
-
-impl Painter {
-    /// In colors on a terminal only, and not with NO_COLOR.
-    pub fn of_stdout() -> Painter {
-        let forbidden = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Painter {
-            colors: !forbidden && std::io::stdout().is_terminal(),
-        }
-    }
-
-    fn paint(self, color: &str, line: &str) -> String {
-        if self.colors && !color.is_empty() {
-            format!("\u{1b}[{color}m{line}\u{1b}[0m\n")
-        } else {
-            format!("{line}\n")
-        }
-    }
-}
-
-const BOLD: &str = "1";
-const YELLOW: &str = "33";
-
 /// The table of a `/status` document, with a line above it; `None` if it is none.
 pub fn table(document: &str, painter: Painter) -> Option<String> {
     let document: Value = serde_json::from_str(document).ok()?;
     let mut clients: Vec<&Value> = document.get("clients")?.as_array()?.iter().collect();
-    let mut text = painter.paint("", &head_line(&document, clients.len())?);
+    let mut text = head_line(&document, clients.len())? + "\n";
     if clients.is_empty() {
         text.push_str("no clients\n");
         return Some(text);
@@ -83,9 +56,11 @@ pub fn table(document: &str, painter: Painter) -> Option<String> {
     let some_filter = last.iter().any(|(_, filter)| !filter.is_empty());
     let head_filter = if some_filter { "FILTER" } else { "" };
     text.push_str(&painter.paint(BOLD, &line(&heads, &widths, "PONG", head_filter)));
+    text.push('\n');
     for ((client, cells), (pong, filter)) in clients.iter().zip(&rows).zip(&last) {
-        let color = if is_slow(client) { YELLOW } else { "" };
+        let color = if is_slow(client) { YELLOW } else { NONE };
         text.push_str(&painter.paint(color, &line(cells, &widths, pong, filter)));
+        text.push('\n');
     }
     Some(text)
 }

@@ -1,5 +1,6 @@
 //! How `tail` writes an event: for people, for grep, for programs.
 
+use crate::commands::painter::{BOLD, DIM, GREEN, NONE, Painter, RED, YELLOW};
 use crate::process::visible::{judged, visible};
 use crate::process::words::count;
 use crate::stream::event::Event;
@@ -24,26 +25,20 @@ pub struct Lines {
     format: Format,
     /// True if a terminal reads what we write.
     terminal: bool,
-    colors: bool,
+    painter: Painter,
     offset: UtcOffset,
 }
-
-const DIM: &str = "2";
-const BOLD: &str = "1";
-const RED: &str = "31";
-const GREEN: &str = "32";
-const YELLOW: &str = "33";
 
 impl Lines {
     /// Looks at standard output, NO_COLOR and the local time zone. Call it while there is one thread.
     pub fn new(format: Format) -> Lines {
-        // https://no-color.org: set and not empty.
-        let forbidden = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let terminal = std::io::stdout().is_terminal();
         Lines {
             format,
-            terminal,
-            colors: format == Format::Human && !forbidden && terminal,
+            terminal: std::io::stdout().is_terminal(),
+            painter: match format {
+                Format::Human => Painter::of_stdout(),
+                Format::Compact | Format::Json => Painter::default(),
+            },
             offset: UtcOffset::current_local_offset().unwrap_or(UtcOffset::UTC),
         }
     }
@@ -65,9 +60,9 @@ impl Lines {
             Format::Compact => format!("{machine} {what}\n"),
             _ => format!(
                 "{} {} {}\n",
-                self.paint(DIM, &self.time(event.time)),
-                self.paint(BOLD, &format!("{machine:<20}")),
-                self.paint(color, &what)
+                self.painter.paint(DIM, &self.time(event.time)),
+                self.painter.paint(BOLD, &format!("{machine:<20}")),
+                self.painter.paint(color, &what)
             ),
         }
     }
@@ -105,14 +100,6 @@ impl Lines {
         let (hour, minute, second, milli) = time.as_hms_milli();
         format!("{hour:02}:{minute:02}:{second:02}.{milli:03}")
     }
-
-    fn paint(&self, color: &str, text: &str) -> String {
-        if self.colors && !color.is_empty() {
-            format!("\u{1b}[{color}m{text}\u{1b}[0m")
-        } else {
-            text.to_owned()
-        }
-    }
 }
 
 /// What an event says, and its color.
@@ -127,7 +114,7 @@ fn happening(kind: &str, state: Option<&str>, event: &Value) -> (&'static str, S
                 .find_map(field);
             let from = from.map_or(String::new(), |from| format!("{from} "));
             let trigger = trigger.map_or(String::new(), |trigger| format!(" ({trigger})"));
-            ("", format!("{from}-> {}{trigger}", state.unwrap_or("?")))
+            (NONE, format!("{from}-> {}{trigger}", state.unwrap_or("?")))
         }
         "machine_registered" => (GREEN, format!("registered as {}", state.unwrap_or("?"))),
         "machine_terminated" => (YELLOW, "terminated".to_owned()),
@@ -140,13 +127,13 @@ fn happening(kind: &str, state: Option<&str>, event: &Value) -> (&'static str, S
                 Some("error") => RED,
                 Some("warning" | "warn") => YELLOW,
                 Some("success") => GREEN,
-                _ => "",
+                _ => NONE,
             };
             (color, field("message").unwrap_or("?").to_owned())
         }
         "job_started" | "job_completed" => (GREEN, format!("{kind} {}", field("job_id").unwrap_or("?"))),
-        _ if payload.is_null() || payload.as_object().is_some_and(serde_json::Map::is_empty) => ("", kind.to_owned()),
-        _ => ("", format!("{kind} {payload}")),
+        _ if payload.is_null() || payload.as_object().is_some_and(serde_json::Map::is_empty) => (NONE, kind.to_owned()),
+        _ => (NONE, format!("{kind} {payload}")),
     }
 }
 
@@ -200,7 +187,7 @@ mod tests {
         let lines = Lines {
             format,
             terminal: true,
-            colors: false,
+            painter: Painter::default(),
             offset: UtcOffset::UTC,
         };
         lines.line(&check(text.as_bytes()).unwrap(), text)
