@@ -97,8 +97,9 @@ pub struct Sources {
 pub struct Beginning {
     /// What was known before the start.
     pub machines: Machines,
-    /// The numbering, and what is still known of it.
+    /// The numbering.
     pub epoch: Epoch,
+    /// What is still known of its events.
     pub history: History,
     /// Gets every batch too.
     pub journal: Option<JournalTx>,

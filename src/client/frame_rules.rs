@@ -52,8 +52,9 @@ pub fn may_be_sent(code: u16) -> bool {
 /// Where in the stream of frames a client is.
 #[derive(Debug, Default)]
 pub struct FrameRules {
-    /// The header of the frame that has begun, and how many bytes of it are here.
+    /// The header of the frame that has begun, as far as it is here.
     header: [u8; HEADER_BYTES_MAX],
+    /// How many bytes of it are here.
     header_len: usize,
     /// Bytes of the payload that are still to come.
     payload_left: u64,

@@ -75,8 +75,9 @@ struct Tally {
     sent: u64,
     /// The first and the last number that was sent.
     numbers: Option<(Seq, Seq)>,
-    /// Events that the system or the server's rules refuse, and why the first was.
+    /// Events that the system or the server's rules refuse.
     refused: u64,
+    /// The first of them, and why.
     refused_first: Option<(Seq, Refusal)>,
     damaged: u64,
     losses: u64,
@@ -144,8 +145,9 @@ struct Player<'a> {
     replay: &'a Replay,
     signals: Option<Arc<EndSignals>>,
     sender: EventSender,
-    /// When the event before was due, and when it was recorded.
+    /// When the event before was due.
     due: Instant,
+    /// When that event was recorded, seconds since the epoch.
     last_time: Option<f64>,
     tally: Tally,
 }

@@ -37,8 +37,9 @@ pub struct FanoutGauges {
     /// The number up to which everything has been offered to every client that keeps up. Stored with Release after the
     /// last of them: a thread that loads it with Acquire sees what was queued for a client before.
     pub offered: AtomicU64,
-    /// Memory of the history, in bytes, and the number after which everything is in it.
+    /// Memory of the history, in bytes.
     pub history_bytes: AtomicUsize,
+    /// The number after which everything is in the history.
     pub history_after: AtomicU64,
     /// Clients that catch up.
     pub behind: AtomicUsize,

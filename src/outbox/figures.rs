@@ -50,23 +50,29 @@ impl Latencies {
 /// One client's figures.
 #[derive(Debug)]
 pub struct Figures {
-    /// When it joined, seconds since the epoch, and [`monotonic_us`].
+    /// When it joined, seconds since the epoch.
     since: f64,
+    /// The same on the monotonic clock, [`monotonic_us`].
     since_us: u64,
     /// Every event delivered is in one of the buckets.
     latencies: Latencies,
     /// Events in its queue.
     queued_events: AtomicUsize,
-    /// While something waits for it: when the oldest of that was published, and the number up to which it has all.
+    /// While something waits for it: when the oldest of that was published, [`monotonic_us`].
     oldest_us: AtomicU64,
+    /// While something waits for it: the number up to which it has all.
     after: AtomicU64,
-    /// How often it has fallen behind and not caught up: 0 or 1, and 2 for moments.
+    /// How many times it has fallen behind and not caught up: 0 or 1, and 2 for moments.
     behind: AtomicU32,
+    /// Since when it is behind, [`monotonic_us`].
     behind_since_us: AtomicU64,
     /// That it is behind was said in the log, so its return is said too.
     told: AtomicBool,
+    /// How many times it was too slow for its queue.
     times_behind: AtomicU32,
+    /// Events that it was not sent, because the history no longer had them.
     skipped: AtomicU64,
+    /// How many times nobody knew how many such events there were.
     skips_unknown: AtomicU32,
     /// How it sees the stream now. Held for the time of a move only.
     view: Mutex<Arc<View>>,

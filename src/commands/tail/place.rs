@@ -63,8 +63,9 @@ pub enum Heard<'a> {
 /// Events that are missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
-    /// First and last of their numbers.
+    /// The first of their numbers.
     pub from: Seq,
+    /// The last of their numbers.
     pub to: Seq,
     /// `None` when nobody knows.
     pub count: Option<u64>,
