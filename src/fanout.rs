@@ -67,7 +67,7 @@ const LAST_EVENTS: Duration = Duration::from_millis(750);
 const BACKLOG_EVERY: Duration = Duration::from_millis(100);
 /// Sends for which the clock is read once: a delivery time is wrong by what seven of them take, some 40 µs.
 const SENDS_PER_LOOK: usize = 8;
-/// How often silent machines are looked for.
+/// How often the fan-out looks for silent machines.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 
 /// Settings of the fan-out.
@@ -298,7 +298,7 @@ impl Fanout {
                 return;
             }
             if Instant::now() >= deadline {
-                // They are told that they miss something, which a clean end of the server would not say.
+                // The reason says that they miss something, which a clean end of the server would not.
                 for client in self.clients.iter().filter(|client| !client.all_queued()) {
                     client.link().end(EndReason::StoppingBehind);
                 }

@@ -4,7 +4,7 @@
 //! Owns: the listener, the handles of the connections' threads.
 //! Blocks on: a connection (250 ms); out of descriptors: a pause of 100 ms.
 //! Can be stalled by: the kernel's making of a thread.
-//! Full queue means: beyond the bound of connections, one is told 503 and ended; counted in `connections_failed`.
+//! Full queue means: a connection beyond the bound gets 503 and its end; counted in `connections_failed`.
 //! Ends when: asked to; the handles then go to `main`, which joins the threads.
 //! Watched as: `accept`, a core thread.
 
@@ -36,7 +36,7 @@ const TURN: Duration = Duration::from_millis(250);
 const BACK_OFF: Duration = Duration::from_millis(100);
 /// Connections taken in before the thread's other duties have their turn.
 const ACCEPTS_PER_TURN: usize = 64;
-/// How often ended threads are looked for.
+/// How often the thread looks for ended threads.
 const REAP_EVERY: Duration = Duration::from_millis(250);
 
 /// The thread's own things.
@@ -60,7 +60,7 @@ impl Accept {
     /// Ready to run. `listener` must be non-blocking.
     pub fn new(listener: TcpListener, reception: Arc<Reception>, beat: &'static Beat, stop: Stop) -> Accept {
         Accept {
-            // Linux gives twice what was asked for (socket(7)).
+            // Linux sets twice the bytes that a process asks for (socket(7)).
             send_buffer_bytes: sockopt::socket_send_buffer_size(&listener).ok().map(|size| size / 2),
             listener,
             connections_max: reception.settings.connections_max,

@@ -9,7 +9,7 @@ use std::fmt;
 const CONTROL: u8 = 8;
 /// The opcode of a close frame (RFC 6455 section 5.2).
 const CLOSE: u8 = 8;
-/// A control frame has at most so many bytes (RFC 6455 section 5.5).
+/// Most bytes of a control frame (RFC 6455 section 5.5).
 const CONTROL_BYTES_MAX: u64 = 125;
 /// Two bytes, eight of an extended length, four of the mask.
 const HEADER_BYTES_MAX: usize = 14;
@@ -68,7 +68,7 @@ impl FrameRules {
     /// Judges the next `bytes` of the stream.
     ///
     /// # Errors
-    /// A frame breaks the rules, behind so many good bytes. What follows must not be judged.
+    /// A frame breaks the rules, behind this many good bytes. What follows must not be judged.
     pub fn judge(&mut self, bytes: &[u8]) -> Result<(), (usize, Fault)> {
         let mut at = 0;
         while at < bytes.len() {

@@ -5,7 +5,7 @@
 //! Blocks on: the head (5 s in all; not once the server stops), the fan-out's answer (2 s), a report on demand (10 s),
 //! sending an answer (20 s; 1 s once the server stops).
 //! Can be stalled by: its own peer only, within these bounds.
-//! Full queue means: see `fanout` and `inbox`: the client is told 503.
+//! Full queue means: see `fanout` and `inbox`: the client gets 503.
 //! Ends when: the page is answered, or the client has ended.
 //! Watched as: `client-N`, not a core thread: a stall makes health `degraded`.
 
@@ -103,7 +103,8 @@ impl Connection {
 fn serve(connection: Connection, reception: &Reception) {
     match reception.beats.clients.take(connection.id) {
         Some(place) => receive(connection, reception, *place),
-        // `accept` lets in no more connections than there are places; should it ever, this one is told to come back.
+        // `accept` lets in no more connections than there are places; should it ever, this one gets 503 and may come
+        // back.
         None => {
             let answer = Answer::detail(503, "too many connections").with("retry-after", "5".to_owned());
             log::error!("🚨 refused a connection of {}: {}", connection.peer, answer.summary());
@@ -273,7 +274,7 @@ enum Begin {
     /// With the state as of now.
     State,
     After(Position),
-    /// With so many events of the history, at least 1.
+    /// With this many events of the history, at least 1.
     Last(u64),
 }
 

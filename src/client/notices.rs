@@ -1,4 +1,4 @@
-//! What one client is told of components that hang.
+//! The messages to one client about components that hang.
 //!
 //! The watchdog writes its verdicts into the beats; each client's own thread reads them there. So a component that
 //! hangs cannot keep it from being told, and the watchdog does nothing for it that could take time.
@@ -7,18 +7,18 @@ use crate::liveness::beat::{Beat, Verdict};
 use crate::liveness::beats::Beats;
 use crate::stream::protocol::v1;
 
-/// What a client has been told. Of other clients' threads it is told nothing: they are no part of the server to it.
+/// What a client knows of hangs. It hears nothing of other clients' threads: they are no part of the server to it.
 #[derive(Debug)]
 pub struct Notices {
     beats: &'static Beats,
     /// [`Beats::changes`] when it was last looked.
     seen: u64,
-    /// Each component of which it was told, and which of its hangs.
+    /// Each component of which it knows a hang, and which one.
     told: Vec<(&'static Beat, u32)>,
 }
 
 impl Notices {
-    /// Nothing is told yet.
+    /// It knows of none yet.
     pub fn new(beats: &'static Beats) -> Notices {
         Notices {
             beats,

@@ -56,12 +56,12 @@ const LAST_FLUSH: Duration = Duration::from_millis(1000);
 /// How long the peer has to answer our close frame (contract: an ordered end, but a bounded one).
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 
-/// A client that gets events older than this is told how far it is behind.
+/// A client that gets events older than this gets a `lag`, which says how far it is behind.
 const LAG_MIN: Duration = Duration::from_millis(250);
-/// How often such a client is told so at most.
+/// Shortest time between two of these messages.
 const LAG_EVERY: Duration = Duration::from_secs(1);
-/// How often a client that is to be told of hangs looks for them. A hang is judged after 15 s, so a second more hardly
-/// matters, and 1,000 such clients cost a hundredth of a processor.
+/// How often the thread of a `threadcast.v1` client looks for hangs. A hang is judged after 15 s, so a second more
+/// hardly matters, and 1,000 such clients cost a hundredth of a processor.
 const NOTICES_EVERY: Duration = Duration::from_secs(1);
 
 /// What the inbox sends to the writer.
@@ -103,7 +103,7 @@ pub struct Writer {
     pub limits: v1::Limits,
 }
 
-/// A chunk to be written, and what is to be said when its last byte is.
+/// A chunk to be written, and where it comes from.
 #[derive(Debug)]
 struct Pending {
     chunk: Arc<Chunk>,
@@ -472,7 +472,7 @@ impl Running {
         self.put(Arc::new(Chunk::message(message.as_bytes())), Source::Own);
     }
 
-    /// The state as this client sees it, with what is to be said before it.
+    /// The state as this client sees it, with the messages that come before it.
     fn put_state(&mut self, state: StateAsOf, source: Source) {
         if let Some(view) = state.view {
             self.writer.link.figures().set_view(Arc::clone(&view));
@@ -536,7 +536,7 @@ impl Running {
     }
 
     fn take_frames(&mut self) {
-        // Bounded: the inbox queues at most so many, and waits for us before it queues more.
+        // Bounded: the inbox queues at most this many, and waits for us before it queues more.
         for _ in 0..CONTROL_QUEUE_LEN_MAX {
             match self.writer.control.try_recv() {
                 Ok(control) => self.take_control(control),

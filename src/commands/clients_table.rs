@@ -173,7 +173,7 @@ fn count(count: f64) -> String {
     }
 }
 
-/// A time of so many ms, in at most six characters.
+/// A time, given in ms, in at most six characters.
 fn time(ms: f64) -> String {
     let seconds = (ms / 1000.0).round() as u64;
     match ms {

@@ -20,7 +20,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long one try to send may block, and how long it is waited between two tries: so soon a wish to end is heeded.
+/// How long one try to send may block, and the pause between two tries: `replay` heeds a wish to end within this time.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// The command's arguments.
@@ -33,7 +33,7 @@ pub struct Replay {
     /// How many times faster than it happened; `None`: as fast as the server takes it.
     pub speed: Option<f64>,
     pub path: PathBuf,
-    /// How long it is waited for a server that is away or takes nothing.
+    /// How long to wait for a server that is away or takes nothing.
     pub timeout: Duration,
 }
 

@@ -66,7 +66,7 @@ pub struct Figures {
     behind: AtomicU32,
     /// Since when it is behind, [`monotonic_us`].
     behind_since_us: AtomicU64,
-    /// That it is behind was said in the log, so its return is said too.
+    /// The log has said that it is behind, so it says its return too.
     told: AtomicBool,
     /// How many times it was too slow for its queue.
     times_behind: AtomicU32,
@@ -181,7 +181,7 @@ impl Figures {
         self.times_behind.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Fan-out: its return is to be said.
+    /// Fan-out: the log is to say its return.
     pub fn tell_return(&self) {
         self.told.store(true, Ordering::Relaxed);
     }
@@ -195,7 +195,7 @@ impl Figures {
         told.then(|| seconds(monotonic_us().saturating_sub(since_us)))
     }
 
-    /// Writer: so many events are skipped; `None` when nobody knows how many.
+    /// Writer: `count` events are skipped; `None` when nobody knows how many.
     pub fn skip(&self, count: Option<u64>) {
         match count {
             Some(count) => self.skipped.fetch_add(count, Ordering::Relaxed),

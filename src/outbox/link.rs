@@ -62,7 +62,7 @@ pub enum Parcel {
     Initial(Arc<Chunk>),
     /// The state now, to be encoded as the client sees it.
     Snapshot(Box<StateAsOf>),
-    /// The queue was full, or the client came back: what follows this number is to be asked for.
+    /// The queue was full, or the client came back: its writer asks for what follows this number.
     Behind(Seq),
 }
 
@@ -514,7 +514,7 @@ impl Subscriber {
                 return self.end(EndReason::PeerGone);
             }
         };
-        // The socket took so many bytes of it; the rest is the writer's.
+        // The socket took this many bytes of it; the rest is the writer's.
         let parcel = parcel(Arc::clone(chunk));
         match &parcel {
             Parcel::Events(chunk) => self.count(chunk, before),

@@ -112,7 +112,7 @@ pub struct EndFacts {
     pub reason: EndReason,
     /// Name in `/health`.
     pub name: &'static str,
-    /// Close code (RFC 6455 section 7.4) where the client can still be told.
+    /// Close code (RFC 6455 section 7.4) where the client can still get it.
     pub code: u16,
     /// Close reason and log text.
     pub text: &'static str,

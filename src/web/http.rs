@@ -56,7 +56,7 @@ pub enum HeadError {
     /// Not one byte came until the deadline: a browser's speculative connection, or a port scan. Nobody waits for an
     /// answer.
     Silent,
-    /// The peer is gone after so many bytes, nothing can be answered.
+    /// The peer is gone after this many bytes, nothing can be answered.
     Gone { received: usize },
     /// The server stops, and the peer has not said anything yet.
     Stopping,

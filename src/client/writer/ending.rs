@@ -1,4 +1,4 @@
-//! A client's end: told why where it can be told, else cut off.
+//! A client's end: with the reason in a close frame where that can still be sent, else cut off.
 
 use super::socket::send_slices;
 use super::{BUSY, CLOSE_DEADLINE, LAST_ACQUIRE, LAST_FLUSH, Running, Socket};

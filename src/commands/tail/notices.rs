@@ -9,9 +9,9 @@ use crate::stream::position::Position;
 use crate::stream::protocol::v1::CAUSE_HISTORY;
 use std::time::{Duration, Instant};
 
-/// Losses are said at once, then at most so often; those between are said together.
+/// `tail` says a loss at once, then at most once in this time what was lost since.
 const LOSSES_EVERY: Duration = Duration::from_secs(1);
-/// Being behind and lag are said at most so often.
+/// `tail` says that it is behind, or how far, at most once in this time.
 const LAG_EVERY: Duration = Duration::from_secs(10);
 
 /// Makes the notices, and keeps what is to be said later.

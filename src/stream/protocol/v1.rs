@@ -153,7 +153,7 @@ pub fn live(seq: Seq, events: u64) -> String {
     format!(r#"{{"type":"live","seq":{seq},"replayed":{events}}}"#)
 }
 
-/// `lag`: what is sent now is so old, and so many numbers are newer.
+/// `lag`: how old the event is that is sent now, and how many numbers are newer.
 pub fn lag(millis: u64, events: u64) -> String {
     format!(r#"{{"type":"lag","ms":{millis},"events":{events}}}"#)
 }
