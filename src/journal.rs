@@ -259,8 +259,8 @@ impl Journal {
         })
     }
 
-    /// Begins another epoch: nothing on the disk says that numbers are given from here on, so the next start could give them
-    /// again.
+    /// Begins another epoch: nothing on the disk says that numbers are given from here on, so the next start could give
+    /// them again.
     fn give_up_epoch(&mut self, record: Record, history_bytes: usize, fault: &io::Error) -> Record {
         let (epoch, newest) = (Epoch::new(), record.history.newest());
         self.store.begin_epoch(epoch);

@@ -11,7 +11,8 @@
 //!                     └────────┘                                             └───────┘
 //! ```
 //!
-//! ARCHITECTURE.md has the table of the threads, and the order of the rooms. There is no async runtime. No component waits for another without a bound. Modules, in reading order:
+//! There is no async runtime. No component waits for another without a bound. ARCHITECTURE.md has the table of the
+//! threads and the order of the rooms. The rooms, from the top:
 
 pub mod cli;
 

@@ -1,11 +1,10 @@
 //! The wiring: every channel and every thread of the server is born here, and ended here, in written order.
 //!
-//! Start: what the service manager passes, signals, log, TCP port, then the datagram socket's path, so that a taken port
-//! leaves no trace of us; then the journal and the state file, and only then that socket, because engines wait for who
-//! does not receive yet;
-//! then the threads from the last of the path to the first. Stop: `accept`, `ingest`, `fanout`,
-//! clients, `admin` with its requests, `inbox`, `heartbeat`, `journal`, `journal-sync`, `enginedb`, `files`, `watchdog`, `reports`,
-//! `log`.
+//! Start: what the service manager passes, signals, log, TCP port, then the datagram socket's path, so that a taken
+//! port leaves no trace of us; then the journal and the state file, and only then that socket, because engines wait for
+//! a server that does not receive yet; then the threads from the last of the path to the first. Stop: `accept`,
+//! `ingest`, `fanout`, clients, `admin` with its requests, `inbox`, `heartbeat`, `journal`, `journal-sync`, `enginedb`,
+//! `files`, `watchdog`, `reports`, `log`.
 
 mod beside;
 mod ground;
@@ -45,8 +44,8 @@ use std::time::Duration;
 /// What thread `log` has for its last lines, within the 5 s in all.
 const LOG_DEADLINE: Duration = Duration::from_millis(300);
 
-/// Runs the server with the process's log and signals until it is told to stop. Blocks until then. SIGHUP has the settings
-/// read again by `reread`.
+/// Runs the server with the process's log and signals until it is told to stop. Blocks until then. SIGHUP has the
+/// settings read again by `reread`.
 ///
 /// # Errors
 /// It could not start.

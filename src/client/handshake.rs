@@ -54,7 +54,7 @@ const NAMES: u64 = 100_000_000;
 #[derive(Clone, Copy, Debug)]
 pub struct ClientSettings {
     pub timing: Timing,
-    /// What clients are told of the settings that concern them.
+    /// The settings that concern clients, as `hello` tells them.
     pub limits: v1::Limits,
     /// A snapshot that takes longer to send is worth a line.
     pub slow_snapshot: Duration,

@@ -79,7 +79,7 @@ struct Shared {
 }
 
 impl InboxHandle {
-    /// Gives a client's reading half to the inbox. Blocks at most [`JOIN_TIMEOUT`].
+    /// Hands a client's reading half to the inbox. Blocks at most [`JOIN_TIMEOUT`].
     ///
     /// # Errors
     /// [`NotTaken`]: nothing of the client is read, so the caller ends it.

@@ -120,7 +120,7 @@ enum Source {
     Own,
 }
 
-/// Who has the client's socket.
+/// The thread that has the client's socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Socket {
     Ours,

@@ -265,7 +265,7 @@ impl Reader {
     }
 
     /// Nothing is there. Engines make the default path when they start, so that is no fault; a path that somebody gave
-    /// may be a wrong one, which is said once.
+    /// may be a wrong one, which the log says once.
     fn judge_nothing(&mut self, change: Change) -> Condition {
         if !self.settings.is_given {
             return Condition::Absent;

@@ -19,7 +19,7 @@ use crate::liveness::beat::Beat;
 use crate::liveness::drill;
 use crate::liveness::operation::Operation;
 use crate::process::clock::{pause, timespec};
-use crate::process::locks::try_lock;
+use crate::process::locks::{self, try_lock};
 use crate::process::stop::Stop;
 use crate::process::threads::{self, CORE_STACK_BYTES, Obituaries, ThreadHandle};
 use crate::process::waits;
@@ -29,7 +29,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::net::{Shutdown, shutdown};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// Longest wait for a datagram.
@@ -86,7 +86,7 @@ impl Ingest {
         stop: Stop,
     ) -> io::Result<Ingest> {
         let (sleep, sockets) = {
-            let receiver = receiver.lock().unwrap_or_else(PoisonError::into_inner);
+            let receiver = locks::lock(&receiver);
             (receiver.sleep(), receiver.sockets())
         };
         epoll::add(&sleep, &stop, EventData::new_u64(STOP_KEY), EventFlags::IN)?;

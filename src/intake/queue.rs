@@ -130,7 +130,7 @@ fn intake_of(
     (sender, IntakeRx { rx, room }, gauge)
 }
 
-/// Whether the fan-out has word of what was dropped.
+/// What the fan-out knows of what was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Announced {
     /// It has, and nothing more is dropped.

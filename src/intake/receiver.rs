@@ -64,7 +64,7 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Receives from `socket` into `intake`, once it was told to start.
+    /// Receives from `socket` into `intake`, from [`Receiver::start`] on.
     ///
     /// # Errors
     /// Out of descriptors or memory.

@@ -319,7 +319,7 @@ impl Store {
         asked
     }
 
-    /// Gives up the segment if a flush that was asked for has failed: nobody knows then what the disk has kept since
+    /// Abandons the segment if a requested flush has failed: nobody knows then what the disk has kept since
     /// the one before.
     ///
     /// # Errors

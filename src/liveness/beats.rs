@@ -29,7 +29,7 @@ pub struct Beats {
 }
 
 impl Beats {
-    /// Beats for one server with room for so many connections. They are never given back.
+    /// Makes the beats of one server with room for `connections_max` connections. Their memory is never freed.
     pub fn new(limits: SlowLimits, connections_max: usize) -> &'static Beats {
         let slow: &'static SlowTally = Box::leak(Box::new(SlowTally::new(limits)));
         let beat = |name, role| -> &'static Beat { Box::leak(Box::new(Beat::new(name, role, slow))) };
@@ -54,8 +54,8 @@ impl Beats {
         }))
     }
 
-    /// How often the watchdog has changed its mind about the threads that live as long as the server: whoever tells of
-    /// that looks at their beats when this is another number than before.
+    /// How often the watchdog has changed its mind about the threads that live as long as the server. A
+    /// thread that tells of that looks at their beats when this is another number than before.
     pub fn changes(&self) -> u64 {
         // Acquire: with the number comes what the watchdog has written before.
         self.changes.load(Ordering::Acquire)

@@ -38,7 +38,7 @@ use std::time::{Duration, Instant};
 
 /// How often beats are read.
 const TURN: Duration = Duration::from_millis(250);
-/// A round that took so much longer than a turn says more about the host, or about the program that suspended this
+/// A round that took this much longer than a turn says more about the host, or about the program that suspended this
 /// process, than about the threads: it is void.
 const OVERSLEPT: Duration = Duration::from_millis(500);
 /// Threads that begin to hang within this many rounds of each other share one report.
@@ -70,7 +70,7 @@ pub struct WatchdogSettings {
     pub ping_interval: Duration,
 }
 
-/// Symbols are looked up on this stack, by code that recurses; only touched pages count.
+/// Code that recurses looks up symbols on this stack; only touched pages count.
 const STACK_BYTES: usize = 4 * 1024 * 1024;
 
 /// How the watchdog tells of what it sees.

@@ -443,8 +443,8 @@ impl Subscriber {
         }
     }
 
-    /// Returns whether it is to be said now that it is behind, and with that its return: after which number, and how
-    /// often it was so since the last time that was said, this one not counted.
+    /// Returns whether the log is to say now that it is behind, and later its return: after which number, and how often
+    /// it was behind since the log said so last, this time not counted.
     pub fn name_in_log(&mut self) -> Option<(Seq, u32)> {
         let (after, _) = self.behind?;
         let soon = self.naming.last.is_some_and(|last| last.elapsed() < NAME_EVERY);

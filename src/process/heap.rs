@@ -42,8 +42,8 @@ pub fn spare_addresses(heaps: u64) {
     let _ = heaps;
 }
 
-/// Gives unused pages back. Holds the lock of one heap after the other, so that a thread that allocates from it
-/// meanwhile waits: some milliseconds for tens of megabytes. Nothing happens where the C library is not glibc.
+/// Returns unused pages to the system. Holds the lock of one heap after the other, so that a thread that allocates from
+/// it meanwhile waits: some milliseconds for tens of megabytes. Nothing happens where the C library is not glibc.
 pub fn give_back() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it takes no pointer, may be called from any thread at any time, and moves nothing that is in use.

@@ -115,8 +115,8 @@ fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// Gives the file at `path` permissions `mode` if it is still the one with this device and inode, whatever somebody
-/// puts there meanwhile; for files that cannot be opened, such as sockets.
+/// Sets the permissions of the file at `path` to `mode` if it is still the one with this device and inode, whatever
+/// somebody puts there meanwhile; for files that cannot be opened, such as sockets.
 ///
 /// # Errors
 /// It is another file, or the kernel refuses it.

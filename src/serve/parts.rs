@@ -25,7 +25,7 @@ pub(super) enum Turn {
     AdminRequests,
     Inbox,
     Heartbeat,
-    /// With the end of `fanout` its queue ends; without it, it must be told.
+    /// With the end of `fanout` its queue ends; without that, the stop ends it.
     Journal,
     JournalSync,
     #[cfg_attr(
@@ -33,7 +33,7 @@ pub(super) enum Turn {
         expect(dead_code, reason = "the minimal build reads no database")
     )]
     EngineDb,
-    /// Without the end of `fanout` its slot stays open, so that this thread must be told that nothing more comes.
+    /// Without the end of `fanout` its slot stays open, so that the stop must say that nothing more comes.
     Files,
     /// After all others, so that it reports one that hangs.
     Watchdog,
@@ -43,8 +43,8 @@ pub(super) enum Turn {
 impl Turn {
     /// How long the stop waits for the thread at most.
     ///
-    /// `accept` to `fanout` leave clients 2.1 s for what they need at most: 0.1 s to own their socket, 1 s to flush, 1 s to
-    /// close.
+    /// `accept` to `fanout` leave clients 2.1 s for what they need at most: 0.1 s to own their socket, 1 s to flush, 1
+    /// s to close.
     fn bound(self) -> Duration {
         Duration::from_millis(match self {
             // These wake at once. `heartbeat` makes one line and one content, `admin` removes its file; `watchdog` and
@@ -56,8 +56,8 @@ impl Turn {
             Turn::Fanout => 1250,
             // One notices the stop within 250 ms, sends for 250 ms more, and waits as long for its peer's end.
             Turn::AdminRequests => 1250,
-            // It wakes at once, or when SQLite has waited 250 ms for a lock. In the middle of a read it is left behind: it
-            // changes nothing.
+            // It wakes at once, or when SQLite has waited 250 ms for a lock. In the middle of a read it is left behind:
+            // it changes nothing.
             Turn::EngineDb => 500,
             Turn::Clients | Turn::Inbox | Turn::Journal | Turn::JournalSync | Turn::Files => return STOP_DEADLINE,
         })
@@ -148,8 +148,8 @@ impl Parts {
         parts.into_iter().for_each(|part| self.add(part));
     }
 
-    /// Ends every thread in its turn. Blocks at most [`STOP_DEADLINE`]. Returns the faults of threads that did not end as
-    /// they should.
+    /// Ends every thread in its turn. Blocks at most [`STOP_DEADLINE`]. Returns the faults of threads that did not end
+    /// as they should.
     pub(super) fn stop(mut self) -> Vec<JoinError> {
         let deadline = Instant::now() + STOP_DEADLINE;
         let mut faults = Vec::new();

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 /// Reads the settings as at the start: the same arguments, and the file as it is now.
 pub type Reread = fn() -> Result<Config, String>;
 
-/// After this long a file of settings that is still being read is said to give no answer.
+/// After this long the log says that a file of settings does not answer.
 const READ_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What can change while the server runs.

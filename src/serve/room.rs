@@ -1,9 +1,9 @@
-//! How many clients fit, and how a limit of the address space (RLIMIT_AS, `ulimit -v`) is divided among them, the history
-//! and the queues.
+//! How many clients fit, and how a limit of the address space (RLIMIT_AS, `ulimit -v`) is divided among them, the
+//! history and the queues.
 //!
-//! Under such a limit, an allocation that finds no room ends the process, in any thread. So whatever can grow is bounded
-//! here so that all of it together stays below the limit: the history and the clients' queues are made smaller, and no more
-//! connections are taken than have room. Runs on `main`, before any other thread.
+//! Under such a limit, an allocation that finds no room ends the process, in any thread. So whatever can grow is
+//! bounded here so that all of it together stays below the limit: the history and the clients' queues are made smaller,
+//! and no more connections are taken than have room. Runs on `main`, before any other thread.
 
 use crate::client::handshake::STACK_BYTES;
 use crate::config::Config;
@@ -15,16 +15,18 @@ use crate::process::limits::{self, ClientRoom};
 use crate::process::values::show_size;
 
 const MIB: u64 = 1024 * 1024;
-/// Stacks of all threads but those of connections (14 of 1 MiB, `watchdog`'s 4 MiB, four requests at the admin socket), and
-/// the queues' slots, which are there from the beginning (4 MiB).
+/// Stacks of all threads but those of connections (14 of 1 MiB, `watchdog`'s 4 MiB, four requests at the admin socket),
+/// and the queues' slots, which are there from the beginning (4 MiB).
 const CORE_BYTES: u64 = 30 * MIB;
-/// What nobody has counted: log lines (4 MiB), the engine's database, the machine table and its snapshots, pages under way.
+/// What nobody has counted: log lines (4 MiB), the engine's database, the machine table and its snapshots, pages under
+/// way.
 const RESERVE_BYTES: u64 = 20 * MIB;
-/// Of a connection besides the stack that we ask for: a guard page, the standard library's stack for handlers of signals
-/// with its own guard, and what its thread and the others keep of it. 283 KiB were measured in all; some processors need
-/// larger stacks for handlers.
+/// Of a connection besides the stack that we ask for: a guard page, the standard library's stack for handlers of
+/// signals with its own guard, and what its thread and the others keep of it. 283 KiB were measured in all; some
+/// processors need larger stacks for handlers.
 const CONNECTION_BYTES: u64 = STACK_BYTES as u64 + 40 * 1024;
-/// The least that a client's queue must have; with less, events of some KiB would have every client catch up all the time.
+/// The least that a client's queue must have; with less, events of some KiB would have every client catch up all the
+/// time.
 const QUEUE_BYTES_LEAST: u64 = 64 * 1024;
 /// With less than this for received events, clients and history together there is no use in starting: it is 2.4 MiB of
 /// events, 3.6 MiB of history and 12 connections.
@@ -89,7 +91,8 @@ impl From<ClientRoom> for Room {
     }
 }
 
-/// Reads the limits in force, and fits the settings to that of the address space. To be called before other threads start.
+/// Reads the limits in force, and fits the settings to that of the address space. To be called before other threads
+/// start.
 ///
 /// # Errors
 /// The address space is too small.

@@ -69,8 +69,8 @@ impl Server {
     /// Starts a server and returns as soon as it serves. `progress` learns where the start is.
     ///
     /// # Errors
-    /// A socket is taken or not allowed, or the host is out of something. Nothing is left behind then: what had begun is
-    /// ended as [`Server::stop`] does.
+    /// A socket is taken or not allowed, or the host is out of something. Nothing is left behind then: what had begun
+    /// is ended as [`Server::stop`] does.
     pub fn start(config: Config, given: Given, progress: &Progress) -> Result<Server, StartError> {
         let mut parts = Parts::default();
         match start_parts(config, given, progress, &mut parts) {
@@ -121,7 +121,8 @@ struct Claimed {
     locks: [Option<LockFile>; 2],
 }
 
-/// The steps of the start. Each one that starts a thread returns a part; what has begun stays in `parts` if a later one fails.
+/// The steps of the start. Each one that starts a thread returns a part; what has begun stays in `parts` if a later one
+/// fails.
 fn start_parts(config: Config, given: Given, progress: &Progress, parts: &mut Parts) -> Result<Serving, StartError> {
     let beats = given.beats;
     let mut claimed = claim(config, given.passed, given.room, beats, progress, parts)?;
@@ -183,8 +184,8 @@ fn start_parts(config: Config, given: Given, progress: &Progress, parts: &mut Pa
     })
 }
 
-/// Claims sockets, journal and files, in the order in which a taken one leaves the least behind, and starts the journal's
-/// threads. Blocks on the disks.
+/// Claims sockets, journal and files, in the order in which a taken one leaves the least behind, and starts the
+/// journal's threads. Blocks on the disks.
 fn claim(
     mut config: Config,
     passed: PassedSockets,

@@ -1,5 +1,5 @@
-//! What each part of the server is given of the settings. It is made here and nowhere else, so that a setting's way from its
-//! flag to its use has three stations: its row in `config`, its field here, its use.
+//! What each part of the server is given of the settings. It is made here and nowhere else, so that a setting's way
+//! from its flag to its use has three stations: its row in `config`, its field here, its use.
 
 use crate::client::handshake::ClientSettings;
 use crate::client::writer::Timing;

@@ -25,8 +25,8 @@ pub(super) struct Sockets {
     pub(super) path_lock: PathLock,
 }
 
-/// Opens what was not passed, but for the event socket, whose path is only claimed. What was passed takes the place of the
-/// settings that name it.
+/// Opens what was not passed, but for the event socket, whose path is only claimed. What was passed takes the place of
+/// the settings that name it.
 pub(super) fn open(config: &mut Config, passed: PassedSockets) -> Result<Sockets, StartError> {
     let (listener, address) = match passed.listener {
         Some(listener) => adopt_listener(listener, config)?,

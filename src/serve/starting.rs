@@ -1,5 +1,5 @@
-//! Ends a start that hangs: a signal that asks to end must not wait for a disk that does not answer. What the start has made
-//! goes with it, as far as its disks answer.
+//! Ends a start that hangs: a signal that asks to end must not wait for a disk that does not answer. What the start has
+//! made goes with it, as far as its disks answer.
 //!
 //! Runs on: `start`, one while the server starts; when it is given up, one more for each file to remove.
 //! Owns: what the start has made, so far as it goes with it.
@@ -145,8 +145,8 @@ impl Progress {
     /// The way into the journal, if there is one: numbers are given from here on.
     ///
     /// # Errors
-    /// The start was given up, so the journal may have its last line already, and a number would be given twice. Blocks until
-    /// thread `start` has ended the process, at most 2 s.
+    /// The start was given up, so the journal may have its last line already, and a number would be given twice. Blocks
+    /// until thread `start` has ended the process, at most 2 s.
     pub(super) fn take_journal(&self) -> Result<Option<JournalTx>, GivenUp> {
         let mut made = self.made();
         if made.given_up {
@@ -181,8 +181,8 @@ pub(super) struct StartWatch {
 }
 
 impl StartWatch {
-    /// Starts it. If a signal asks to end and the start goes on for 2 s, it says where the start hangs and ends the process
-    /// with status 1.
+    /// Starts it. If a signal asks to end and the start goes on for 2 s, it says where the start hangs and ends the
+    /// process with status 1.
     ///
     /// # Errors
     /// The process is out of descriptors or threads.
@@ -233,8 +233,8 @@ fn watch(signals: &StopSignals, progress: &Progress, log: LogControl, over: &Sto
     }
 }
 
-/// Takes away what the start has made, and lets the journal have its last line. Blocks [`CLEANING`] at most: each file has a
-/// thread of its own, because one of their disks is likely to be the one that does not answer.
+/// Takes away what the start has made, and lets the journal have its last line. Blocks [`CLEANING`] at most: each file
+/// has a thread of its own, because one of their disks is likely to be the one that does not answer.
 fn clean_up(progress: &Progress) {
     let deadline = Instant::now() + CLEANING;
     let (files, journal) = {

@@ -248,7 +248,7 @@ impl Machines {
 impl Machines {
     /// Takes in what the recovered `history` has and the state file does not: what was published after the last save,
     /// or everything when there was none. Silence counts up to the last event, `now`, so that machines that were gone
-    /// by `ttl` do not come back. Whether anything has changed.
+    /// by `ttl` do not come back. Returns whether anything has changed.
     pub fn catch_up(&mut self, history: &History, ttl: Option<Duration>, now: Instant) -> bool {
         let (before, saved) = (self.version(), self.saved);
         let batches = history.all();

@@ -104,7 +104,7 @@ struct Stall {
     verdict: Verdict,
     operation: String,
     still: Duration,
-    /// Nothing can be said to be well while it hangs: a thread of the data path, and the watchdog, who judges all
+    /// Nothing is well while it hangs: a thread of the data path, and the watchdog, who judges all
     /// others.
     is_vital: bool,
 }

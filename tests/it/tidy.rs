@@ -140,6 +140,18 @@ fn the_event_path_knows_of_liveness_only_beats_and_drills() {
 }
 
 #[test]
+fn no_comment_is_wider_than_the_code_may_be() {
+    const COLUMNS: usize = 120;
+    let folders = ["src", "tests/it", "tests/fuzz", "benches/micro"];
+    for (path, text) in folders.iter().flat_map(|folder| sources(folder)) {
+        for (at, line) in text.lines().enumerate() {
+            let is_wide = line.trim_start().starts_with("//") && line.chars().count() > COLUMNS;
+            assert!(!is_wide, "{}, line {}: {line}", path.display(), at + 1);
+        }
+    }
+}
+
+#[test]
 fn no_async_runtime_is_locked() {
     let lock = read("Cargo.lock");
     let names: BTreeSet<&str> = lock

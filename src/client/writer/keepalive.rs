@@ -9,7 +9,7 @@ use crate::stream::protocol::{self, EndReason, v1};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// A wait that took so much longer than asked means that this process did not run (suspended, starved).
+/// A wait that took this much longer than asked means that this process did not run (suspended, starved).
 const OVERSLEPT: Duration = Duration::from_secs(1);
 /// A beat of the inbox older than this means that silence is not the client's fault.
 const INBOX_STILL: Duration = Duration::from_secs(1);

@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How soon a signal, the end of `--duration` and of our reader are noticed.
+/// How soon `tail` notices a signal, the end of `--duration`, and the end of its reader.
 pub const LOOK: Duration = Duration::from_millis(250);
 
 /// Why the showing of events came to an end.
@@ -50,7 +50,7 @@ impl End {
         self.at.is_some_and(|end| Instant::now() >= end)
     }
 
-    /// Returns whether it is time. Never blocks.
+    /// Returns whether it is time to end. Never blocks.
     pub fn is_here(&self) -> bool {
         self.signals.as_ref().is_some_and(|signals| signals.requested()) || self.is_over() || reader_is_gone()
     }

@@ -102,7 +102,7 @@ impl Notices {
         }
     }
 
-    /// Returns whether lag may be said now; if so, the time until the next one runs from now.
+    /// Returns whether to tell of lag now; if so, the time until the next one runs from now.
     fn claim_lag(&mut self, now: Instant) -> bool {
         let is_due = self.next_lag.is_none_or(|next| now >= next);
         if is_due {

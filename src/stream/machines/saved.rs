@@ -45,7 +45,7 @@ impl Machines {
         let rows = top.get("machines").ok_or_else(|| error(&"it has no machines"))?;
         let rows: Vec<BTreeMap<String, &RawValue>> = serde_json::from_str(rows.get()).map_err(|e| error(&e))?;
         let mut machines = Machines {
-            // One that cannot be read only means that more is looked at again.
+            // One that cannot be read only means looking at more again.
             saved: top.get("saved").and_then(|time| time.get().parse().ok()).unwrap_or(0.0),
             ..Machines::default()
         };
