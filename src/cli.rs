@@ -3,16 +3,18 @@
 mod flags;
 mod help;
 pub mod settings_file;
+mod usage;
+
+pub use usage::{UsageError, WrongUsage};
 
 use crate::cli::flags::{
-    TIME_MIN, admin_socket, count_value, drill_time, event_path, filter, format, host_value, lines_value, point,
-    port_value, position, server_url, speed_value, stream_url, time_value, watch_time, wrong_flag,
+    REPLAY_TIMEOUT, TIME_MIN, admin_socket, count_value, drill_time, event_path, filter, format, host_value,
+    lines_value, point, port_value, position, server_url, speed_value, stream_url, time_value, watch_time, wrong_flag,
 };
 use crate::cli::help::{
     clients_help, demo_help, diagnose_help, drill_help, emit_help, forget_help, overview, replay_help, serve_help,
     tail_help,
 };
-use crate::cli::settings_file::FileError;
 use crate::commands::act::Target;
 use crate::commands::clients::Clients;
 use crate::commands::drill::Drill;
@@ -22,11 +24,11 @@ use crate::commands::request::ServerUrl;
 use crate::commands::tail::Tail;
 use crate::commands::tail::connect::StreamUrl;
 use crate::commands::tail::lines::Format;
-use crate::config::{self, Config, Setting, SettingError};
+use crate::config::Config;
+use crate::config::table::{self, Setting};
 use crate::stream::filter::Filter;
 use lexopt::{Arg, Parser, ValueExt};
 use std::ffi::OsString;
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -45,70 +47,10 @@ pub enum Command {
     Print(String),
 }
 
-/// Why the arguments cannot be followed. Exit status 2.
-#[derive(Debug)]
-pub enum UsageError {
-    NoCommand,
-    UnknownCommand(String),
-    Arguments(lexopt::Error),
-    UnknownFlag(String),
-    Setting(SettingError),
-    File(FileError),
-    Missing { command: &'static str, what: &'static str },
-}
-
-impl fmt::Display for UsageError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            UsageError::NoCommand => write!(f, "no command given"),
-            UsageError::UnknownCommand(name) => write!(f, "there is no command {name:?}"),
-            UsageError::Arguments(error) => write!(f, "{error}"),
-            UsageError::UnknownFlag(text) => write!(f, "{text}"),
-            UsageError::Setting(error) => write!(f, "--{error}"),
-            UsageError::File(error) => write!(f, "{error}"),
-            UsageError::Missing { command, what } => write!(f, "{command} needs {what}"),
-        }
-    }
-}
-
-impl std::error::Error for UsageError {}
-
-/// The arguments cannot be followed, and which page of help would have told.
-#[derive(Debug)]
-pub struct WrongUsage {
-    error: UsageError,
-    /// The command that was meant, if there is one of that name.
-    command: Option<&'static str>,
-}
-
-impl fmt::Display for WrongUsage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.error)
-    }
-}
-
-impl std::error::Error for WrongUsage {}
-
-impl WrongUsage {
-    /// What a person can do about it.
-    pub fn hint(&self) -> String {
-        match self.command {
-            Some(command) => format!("`threadcast {command} --help` tells what it takes"),
-            None => "`threadcast --help` tells what commands there are".to_owned(),
-        }
-    }
-}
-
 /// The commands that have help of their own.
 const COMMANDS: [&str; 9] = [
     "serve", "forget", "emit", "tail", "replay", "clients", "demo", "diagnose", "drill",
 ];
-
-impl From<lexopt::Error> for UsageError {
-    fn from(error: lexopt::Error) -> Self {
-        UsageError::Arguments(error)
-    }
-}
 
 /// Reads the arguments after the program's name.
 ///
@@ -183,7 +125,7 @@ fn serve(parser: &mut Parser) -> Result<Command, UsageError> {
             Arg::Long("config") => file = Some(parser.value()?.into()),
             Arg::Long(name) => {
                 let Some(setting) = Setting::find(name) else {
-                    return Err(UsageError::UnknownFlag(config::unknown(name)));
+                    return Err(UsageError::UnknownFlag(table::unknown(name)));
                 };
                 let value = if setting.is_switch() {
                     parser
@@ -323,9 +265,6 @@ fn tail(parser: &mut Parser) -> Result<Command, UsageError> {
     tail.filter = filter(list(machines), list(kinds))?;
     Ok(Command::Tail(tail))
 }
-
-/// How long `replay` waits for a server that is away or takes nothing.
-const REPLAY_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn replay(parser: &mut Parser) -> Result<Command, UsageError> {
     let missing = |what| UsageError::Missing {

@@ -1,8 +1,6 @@
 //! The settings of `threadcast serve`: one table from which flags, `--config` and `--help` are made.
 
-mod table;
-
-pub use self::table::SETTINGS;
+pub mod table;
 
 use crate::liveness::watchdog::OnHang;
 use crate::outbox::link::Delivery;
@@ -185,19 +183,6 @@ impl Config {
     }
 }
 
-/// One setting: its flag is `--name`, its key in the settings file is `name`.
-#[derive(Debug)]
-pub struct Setting {
-    pub name: &'static str,
-    /// What stands for the value in `--help`; empty for a switch.
-    pub value: &'static str,
-    pub help: &'static str,
-    /// May be given more than once.
-    pub repeats: bool,
-    set: fn(&mut Config, &str) -> Result<(), String>,
-    show: fn(&Config) -> String,
-}
-
 /// A setting whose value could not be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SettingError {
@@ -215,35 +200,6 @@ impl fmt::Display for SettingError {
 
 impl std::error::Error for SettingError {}
 
-impl Setting {
-    /// The setting of that name.
-    pub fn find(name: &str) -> Option<&'static Setting> {
-        SETTINGS.iter().find(|setting| setting.name == name)
-    }
-
-    /// Returns whether it takes no value on the command line.
-    pub fn is_switch(&self) -> bool {
-        self.value.is_empty()
-    }
-
-    /// Puts `value` into `config`.
-    ///
-    /// # Errors
-    /// The value cannot be read or is out of bounds; `config` is unchanged, and the text says what would be right.
-    pub fn set(&self, config: &mut Config, value: &str) -> Result<(), SettingError> {
-        (self.set)(config, value).map_err(|wanted| SettingError {
-            name: self.name.to_owned(),
-            value: value.to_owned(),
-            wanted,
-        })
-    }
-
-    /// The value in force, as it could be given again.
-    pub fn show(&self, config: &Config) -> String {
-        (self.show)(config)
-    }
-}
-
 /// The largest `--max-event-bytes`: a message to a client stays below 1 MiB, with what stands around the event.
 pub const MAX_EVENT_BYTES_MAX: usize = MIB - 1024;
 
@@ -252,75 +208,5 @@ fn is_same_path(one: &Path, other: &Path) -> bool {
     match (std::path::absolute(one), std::path::absolute(other)) {
         (Ok(one), Ok(other)) => one == other,
         _ => one == other,
-    }
-}
-
-/// What to say about a name that is no setting's.
-pub fn unknown(name: &str) -> String {
-    let nearest = SETTINGS
-        .iter()
-        .map(|setting| (distance(name, setting.name), setting.name))
-        .min()
-        .filter(|(distance, _)| *distance <= 3);
-    match nearest {
-        Some((_, nearest)) => format!("there is no setting {name:?}; did you mean {nearest:?}?"),
-        None => format!("there is no setting {name:?}; `threadcast serve --help` lists them"),
-    }
-}
-
-/// Edits (insert, remove, replace) from one name to the other.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_setting_shows_what_can_be_set_again() {
-        let config = Config::default();
-        for setting in &SETTINGS {
-            if setting.repeats {
-                continue;
-            }
-            let mut again = Config::default();
-            setting.set(&mut again, &setting.show(&config)).unwrap();
-            assert_eq!(setting.show(&again), setting.show(&config), "{}", setting.name);
-        }
-    }
-
-    #[test]
-    fn values_out_of_bounds_say_what_would_be_right() {
-        let mut config = Config::default();
-        for (name, value, part) in [
-            ("port", "70000", "from 0 to 65535"),
-            ("ping-interval", "10", "10s"),
-            ("ping-interval", "-1s", "10s"),
-            ("client-queue-bytes", "1 byte", "256KiB"),
-            ("max-event-bytes", "2MiB", "1023KiB"),
-            ("socket-mode", "rw", "0660"),
-            ("delivery", "fast", "direct or queued"),
-            ("on-hang", "retry", "report or abort"),
-            ("log-level", "loud", "debug"),
-            ("allow-origin", "dash.example.com/x", "https://"),
-            ("event-socket-path", &"x".repeat(108), "107 bytes"),
-            ("admin-socket", "@admin", "./@admin"),
-            ("admin-group", "4294967295", "from 0 to 4294967294"),
-        ] {
-            let error = Setting::find(name).unwrap().set(&mut config, value).unwrap_err();
-            assert!(error.to_string().contains(part), "{error}");
-        }
     }
 }

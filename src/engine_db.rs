@@ -14,7 +14,7 @@ mod values;
 
 use crate::process::clock::monotonic_us;
 use crate::process::locks::lock;
-use crate::stream::machines::merge::RecoveredTo;
+use crate::stream::machines::recovered::RecoveredTo;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;

@@ -210,7 +210,7 @@ impl Fanout {
     /// Starts the thread. `obituaries` gets its name when it ends.
     ///
     /// # Errors
-    /// The host refuses another thread.
+    /// The host refuses another thread; [`Refusal`](crate::process::refusal::Refusal) says what helps.
     pub fn start(self, obituaries: Obituaries) -> io::Result<ThreadHandle<()>> {
         threads::spawn("fanout", CORE_STACK_BYTES, Some(obituaries), move || self.run())
     }

@@ -19,6 +19,7 @@ mod folder;
 pub mod line;
 
 mod lines;
+mod outage;
 
 pub mod queue;
 
@@ -30,10 +31,10 @@ pub mod segments;
 
 pub mod store;
 
-use crate::journal::failing::Failing;
 use crate::journal::flush::{Flusher, flusher};
 use crate::journal::line::QUEUE_FULL;
 use crate::journal::lines::Lines;
+use crate::journal::outage::Failing;
 use crate::journal::queue::{JournalGauges, JournalRx, JournalTx};
 use crate::journal::recover::{Recovered, recover};
 use crate::journal::segments::Limits;
@@ -294,7 +295,7 @@ impl Journal {
     /// Starts the thread.
     ///
     /// # Errors
-    /// The host refuses another thread.
+    /// The host refuses another thread; [`Refusal`](crate::process::refusal::Refusal) says what helps.
     pub fn start(self) -> io::Result<ThreadHandle<()>> {
         threads::spawn("journal", CORE_STACK_BYTES, None, move || self.run())
     }

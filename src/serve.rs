@@ -1,4 +1,4 @@
-//! The wiring: every channel and every thread of the server is born here, and ended here, in written order.
+//! The wiring: every part of the server is made here, started here and ended here, in written order.
 //!
 //! Start: what the service manager passes, signals, log, TCP port, then the datagram socket's path, so that a taken
 //! port leaves no trace of us; then the journal and the state file, and only then that socket, because engines wait for
@@ -48,7 +48,7 @@ const LOG_DEADLINE: Duration = Duration::from_millis(300);
 /// settings read again by `reread`.
 ///
 /// # Errors
-/// It could not start.
+/// The server could not start: [`StartError::hint`] says what helps.
 pub fn run(config: Config, reread: Reread) -> Result<ExitStatus, StartError> {
     // First of all, because nothing may be open yet but what was passed.
     let passed = PassedSockets::from_environment().map_err(StartError::Passed)?;

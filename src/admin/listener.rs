@@ -145,7 +145,7 @@ impl Admin {
     /// Starts the thread.
     ///
     /// # Errors
-    /// The host refuses another thread.
+    /// The host refuses another thread; [`Refusal`](crate::process::refusal::Refusal) says what helps.
     pub fn start(self) -> io::Result<ThreadHandle<Vec<ThreadHandle<()>>>> {
         threads::spawn("admin", CORE_STACK_BYTES, None, move || self.run())
     }

@@ -1,6 +1,6 @@
 //! The values of commands' flags: each is read here, and a fault names its flag and what would be right.
 
-use super::UsageError;
+use crate::cli::usage::UsageError;
 use crate::commands::replay::Point;
 use crate::commands::request::ServerUrl;
 use crate::commands::tail::connect::StreamUrl;
@@ -14,6 +14,8 @@ use lexopt::{Parser, ValueExt};
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// How long `replay` waits for a server that is away or takes nothing.
+pub(super) const REPLAY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Shortest time that a command's flag takes, if 0 is none.
 pub(super) const TIME_MIN: Duration = Duration::from_millis(1);
 /// Longest time that a command's flag takes: a year.

@@ -1,8 +1,9 @@
 //! The texts of `--help`.
 
-use super::REPLAY_TIMEOUT;
+use crate::cli::flags::REPLAY_TIMEOUT;
 use crate::commands::request::ServerUrl;
-use crate::config::{Config, SETTINGS};
+use crate::config::Config;
+use crate::config::table::SETTINGS;
 use crate::liveness::drill::DRILL_MAX;
 use crate::process::values;
 

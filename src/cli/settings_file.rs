@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 #[cfg(feature = "config-file")]
-use crate::config::{Setting, unknown};
+use crate::config::table::{Setting, unknown};
 use std::fmt;
 use std::path::{Path, PathBuf};
 

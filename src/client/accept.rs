@@ -77,7 +77,7 @@ impl Accept {
     /// Starts the thread. `obituaries` gets its name when it ends.
     ///
     /// # Errors
-    /// The host refuses another thread.
+    /// The host refuses another thread; [`Refusal`] says what helps.
     pub fn start(self, obituaries: Obituaries) -> io::Result<ThreadHandle<Vec<ThreadHandle<()>>>> {
         threads::spawn("accept", CORE_STACK_BYTES, Some(obituaries), move || self.run())
     }

@@ -92,7 +92,7 @@ impl Connection {
     /// Starts its thread, `client-N`.
     ///
     /// # Errors
-    /// The host refuses another thread.
+    /// The host refuses another thread; [`Refusal`](crate::process::refusal::Refusal) says what helps.
     pub fn start(self, reception: Arc<Reception>) -> io::Result<ThreadHandle<()>> {
         let name = format!("client-{}", self.id % NAMES);
         threads::spawn(&name, STACK_BYTES, None, move || serve(self, &reception))

@@ -11,7 +11,7 @@
 
 mod reader;
 
-use self::reader::{Next, Owed, Reader};
+use self::reader::{Joining, Next, Owed, Reader};
 use crate::client::writer::Control;
 use crate::fanout::requests::FanoutHandle;
 use crate::liveness::beat::Beat;
@@ -50,15 +50,6 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(2);
 const STOP_KEY: u64 = 0;
 /// The epoll key of the wake-up.
 const WAKE_KEY: u64 = u64::MAX;
-
-/// A client that is to be read from now on.
-#[derive(Debug)]
-struct Joining {
-    link: Arc<Link>,
-    control: Sender<Control>,
-    /// What came behind the handshake.
-    leftover: Vec<u8>,
-}
 
 /// Everybody's way to the inbox.
 #[derive(Clone, Debug)]
@@ -138,7 +129,7 @@ impl Inbox {
     /// Ready to run, and the way to it.
     ///
     /// # Errors
-    /// Out of descriptors.
+    /// The process or the host is out of descriptors; the server cannot start then.
     pub fn new(
         fanout: FanoutHandle,
         gauges: Arc<ClientGauges>,
@@ -177,7 +168,7 @@ impl Inbox {
     /// Starts the thread. `obituaries` gets its name when it ends.
     ///
     /// # Errors
-    /// The host refuses another thread.
+    /// The host refuses another thread; [`Refusal`](crate::process::refusal::Refusal) says what helps.
     pub fn start(self, obituaries: Obituaries) -> io::Result<ThreadHandle<()>> {
         threads::spawn("inbox", CORE_STACK_BYTES, Some(obituaries), move || self.run())
     }

@@ -11,9 +11,10 @@
 mod catch_up;
 mod ending;
 mod keepalive;
+mod missed;
 mod socket;
 
-use self::catch_up::CatchUp;
+use self::missed::CatchUp;
 use crate::client::notices::Notices;
 use crate::fanout::requests::{FanoutGauges, FanoutHandle, Joined};
 use crate::liveness::beat::Beat;

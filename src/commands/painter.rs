@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 /// The text stays as it is.
 pub const NONE: &str = "";
-/// SGR parameter of bold text (ECMA-48), as are those below of theirs.
+/// For what stands out; an SGR parameter (ECMA-48), as all of these are.
 pub const BOLD: &str = "1";
 /// For what is seldom read.
 pub const DIM: &str = "2";

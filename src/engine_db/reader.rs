@@ -27,7 +27,8 @@ use crate::process::values::show_duration;
 use crate::process::waits;
 use crate::process::words::{count, pick};
 use crate::stream::event::Refused;
-use crate::stream::machines::merge::{EngineRow, RecoveredTo, mark};
+use crate::stream::machines::merge::EngineRow;
+use crate::stream::machines::recovered::{RecoveredTo, mark};
 use crate::stream::machines::row::Process;
 use crossbeam_channel::{Receiver, Select, Sender};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -177,7 +178,7 @@ impl Reader {
     /// Starts the thread.
     ///
     /// # Errors
-    /// The host refuses another thread.
+    /// The host refuses another thread; [`Refusal`](crate::process::refusal::Refusal) says what helps.
     pub fn start(self) -> io::Result<ThreadHandle<()>> {
         threads::spawn("enginedb", CORE_STACK_BYTES, None, move || self.run())
     }

@@ -76,7 +76,7 @@ impl Ingest {
     /// Ready to run with a receiver that nobody uses yet, whose socket's path is ours by `lock`.
     ///
     /// # Errors
-    /// Out of memory.
+    /// The host is out of memory for the wait; the server cannot start then.
     pub fn new(
         receiver: Arc<Mutex<Receiver>>,
         lock: PathLock,
@@ -107,7 +107,7 @@ impl Ingest {
     /// Starts the thread. `obituaries` gets its name when it ends.
     ///
     /// # Errors
-    /// The host refuses another thread.
+    /// The host refuses another thread; [`Refusal`](crate::process::refusal::Refusal) says what helps.
     pub fn start(self, obituaries: Obituaries) -> io::Result<ThreadHandle<()>> {
         threads::spawn("ingest", CORE_STACK_BYTES, Some(obituaries), move || self.run())
     }

@@ -3,6 +3,7 @@
 use super::Journal;
 use crate::journal::displaced::Displaced;
 use crate::journal::line::{self, FAILED, REMOVED};
+use crate::journal::outage::Failing;
 use crate::liveness::operation::Operation;
 use crate::process::clock::epoch_seconds;
 use crate::process::words::{count, pick};
@@ -15,16 +16,6 @@ use std::time::{Duration, Instant};
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// The log says once a minute that it still takes nothing.
 const SAY_EVERY: Duration = Duration::from_secs(60);
-
-/// Nothing can be written.
-#[derive(Debug)]
-pub(super) struct Failing {
-    since: Instant,
-    tried: Instant,
-    said: Instant,
-    /// Events that are missing.
-    pub(super) events: u64,
-}
 
 /// What a person can do about a journal that cannot be written.
 fn remedy(error: &io::Error) -> &'static str {

@@ -96,7 +96,7 @@ impl Flusher {
     /// Starts the thread.
     ///
     /// # Errors
-    /// The host refuses another thread.
+    /// The host refuses another thread; [`Refusal`](crate::process::refusal::Refusal) says what helps.
     pub fn start(self) -> io::Result<ThreadHandle<()>> {
         threads::spawn("journal-sync", CORE_STACK_BYTES, None, move || self.run())
     }

@@ -210,7 +210,7 @@ impl Tail {
     /// Makes `seq` the next number: the numbers before it that are not here are lost.
     ///
     /// # Errors
-    /// It was there already.
+    /// `seq` was given before, so the files contradict each other.
     fn reach(&mut self, seq: Seq) -> Result<(), Contradiction> {
         if self.next == 0 {
             self.flush();

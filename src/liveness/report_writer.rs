@@ -147,7 +147,7 @@ impl ReportWriter {
     /// Starts the thread.
     ///
     /// # Errors
-    /// The host refuses another thread.
+    /// The host refuses another thread; [`Refusal`](crate::process::refusal::Refusal) says what helps.
     pub fn start(self) -> io::Result<ThreadHandle<()>> {
         threads::spawn("reports", CORE_STACK_BYTES, None, move || self.run())
     }

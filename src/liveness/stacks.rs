@@ -11,7 +11,10 @@
 
 pub mod arena;
 mod maps;
+mod stack;
 mod text;
+
+pub use stack::Symbols;
 
 #[cfg(all(feature = "stacks", target_arch = "x86_64"))]
 mod capture;
@@ -57,17 +60,6 @@ pub struct DumpSummary {
     pub took: Duration,
     /// How much is known about the addresses of this program.
     pub symbols: Symbols,
-}
-
-/// How much is known about the addresses of this program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Symbols {
-    /// Function, file and line.
-    Lines,
-    /// The function.
-    Names,
-    /// Module and offset.
-    ModulesOnly,
 }
 
 impl Dumper {
@@ -162,14 +154,6 @@ fn last_line(summary: &DumpSummary) -> String {
     }
     let _ = writeln!(line, "; made in {:.2} s", summary.took.as_secs_f64());
     line
-}
-
-/// There is one arena and one signal per process, and tests run in parallel: a test that dumps or enters a scope in a
-/// unit test holds this meanwhile.
-#[cfg(test)]
-pub(crate) fn one_at_a_time() -> std::sync::MutexGuard<'static, ()> {
-    static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    crate::process::locks::lock(&ALONE)
 }
 
 #[cfg(test)]

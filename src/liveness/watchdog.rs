@@ -160,7 +160,7 @@ impl Watchdog {
     /// Starts the thread.
     ///
     /// # Errors
-    /// The host refuses another thread.
+    /// The host refuses another thread; [`Refusal`](crate::process::refusal::Refusal) says what helps.
     pub fn start(self) -> io::Result<ThreadHandle<()>> {
         threads::spawn("watchdog", STACK_BYTES, None, move || self.run())
     }

@@ -186,7 +186,7 @@ impl Figures {
         self.told.store(true, Ordering::Relaxed);
     }
 
-    /// Writer: it has got what it missed. Returns for how long it was behind, in seconds, if that is to be said.
+    /// Writer: it has got what it missed. Returns for how long it was behind, in seconds, if the log is to say so.
     pub fn caught_up(&self) -> Option<f64> {
         let since_us = self.behind_since_us.load(Ordering::Relaxed);
         // It may have fallen behind once more before it was through.

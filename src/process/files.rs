@@ -109,7 +109,7 @@ struct Keeping {
 /// Starts thread `files`, which runs [`keep`]. `show` is called at its beginning and its end too.
 ///
 /// # Errors
-/// The host refuses another thread.
+/// The host refuses another thread; `Refusal` says what helps.
 pub fn start(
     files: Vec<KeptFile>,
     stop: Stop,

@@ -18,6 +18,8 @@ mod queue;
 
 mod sites;
 
+pub use sites::SELF_PACED;
+
 use crate::process::clock::timespec;
 use crate::process::files::Phase;
 use crate::process::locks::try_lock;
@@ -49,9 +51,6 @@ const TURN: Duration = Duration::from_millis(250);
 const LEFT_BYTES_MAX: usize = 512 * 1024;
 /// The target of lines that are on the terminal already.
 const FILE_ONLY: &str = "file-only";
-
-/// Target of lines whose pace is our own clock's, which no outsider can quicken: they are not limited.
-pub const SELF_PACED: &str = "self-paced";
 
 /// The logger that the `log` macros reach.
 #[derive(Debug)]
@@ -257,7 +256,7 @@ impl LogThread {
     /// Starts thread `log`, which runs [`LogThread::run`]. `show` is called at its beginning and its end too.
     ///
     /// # Errors
-    /// The host refuses another thread.
+    /// The host refuses another thread; `Refusal` says what helps.
     pub fn start(self, mut show: impl FnMut(Phase) + Send + 'static) -> io::Result<ThreadHandle<()>> {
         threads::spawn("log", CORE_STACK_BYTES, None, move || {
             show(Phase::Begun);

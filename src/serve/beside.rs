@@ -33,7 +33,7 @@ use crate::serve::starting::Progress;
 use crate::stream::batch::Item;
 use crate::stream::history::History;
 use crate::stream::machines::Machines;
-use crate::stream::machines::merge::{RecoveredTo, mark};
+use crate::stream::machines::recovered::{RecoveredTo, mark};
 use crate::vitals::heartbeat::{Heartbeat, HeartbeatSettings};
 use crate::web::Site;
 use std::fs;
@@ -136,9 +136,9 @@ pub(super) struct OpenedJournal {
 
 /// `journal` and `journal-sync`, and the request that ends both.
 pub(super) struct JournalThreads {
-    journal: Journal,
-    flusher: Flusher,
-    stop: Stop,
+    pub(super) journal: Journal,
+    pub(super) flusher: Flusher,
+    pub(super) stop: Stop,
 }
 
 /// Recovers the journal, if there is to be one. `progress` keeps the way into it. Blocks on the disk.
@@ -174,17 +174,14 @@ pub(super) fn open_journal(
     })
 }
 
-/// Starts `journal` and `journal-sync`, if there is a journal.
-pub(super) fn start_journal(threads: Option<JournalThreads>) -> Result<Vec<Part>, StartError> {
-    let Some(JournalThreads { journal, flusher, stop }) = threads else {
-        return Ok(Vec::new());
-    };
-    let journal = journal.start().map_err(resource("thread journal"))?;
-    let flusher = flusher.start().map_err(resource("thread journal-sync"))?;
-    Ok(vec![
-        Part::new(Turn::Journal, stop.clone(), journal),
-        Part::new(Turn::JournalSync, stop, flusher),
-    ])
+pub(super) fn start_journal(journal: Journal, stop: Stop) -> Result<Part, StartError> {
+    let thread = journal.start().map_err(resource("thread journal"))?;
+    Ok(Part::new(Turn::Journal, stop, thread))
+}
+
+pub(super) fn start_journal_sync(flusher: Flusher, stop: Stop) -> Result<Part, StartError> {
+    let thread = flusher.start().map_err(resource("thread journal-sync"))?;
+    Ok(Part::new(Turn::JournalSync, stop, thread))
 }
 
 /// The slots of the files that have a path.
@@ -247,11 +244,10 @@ pub(super) fn engine_db_beginning(history: &History, machines: &Machines) -> Eng
 #[cfg(feature = "engine-db")]
 pub(super) fn start_engine_db(
     ground: &Ground,
-    settings: Option<EngineDbSettings>,
-    beginning: EngineDbBeginning,
+    given: Option<(EngineDbSettings, EngineDbBeginning)>,
 ) -> Result<Option<Part>, StartError> {
     use crate::engine_db::reader::{Reader, START_WAIT};
-    let (Some(settings), Some(gauges)) = (settings, ground.vitals.engine_db.clone()) else {
+    let (Some((settings, beginning)), Some(gauges)) = (given, ground.vitals.engine_db.clone()) else {
         ground.beats.enginedb.turn_to(Operation::Ended);
         return Ok(None);
     };
@@ -268,8 +264,7 @@ pub(super) fn start_engine_db(
 #[cfg(not(feature = "engine-db"))]
 pub(super) fn start_engine_db(
     ground: &Ground,
-    _: Option<EngineDbSettings>,
-    _: EngineDbBeginning,
+    _: Option<(EngineDbSettings, EngineDbBeginning)>,
 ) -> Result<Option<Part>, StartError> {
     ground.beats.enginedb.turn_to(Operation::Ended);
     Ok(None)

@@ -1,6 +1,5 @@
 //! What the steps of a start share: what the threads show, and the ways by which they ask each other.
 
-use crate::config::Config;
 use crate::engine_db::EngineDbGauges;
 use crate::fanout::requests::{FanoutGauges, FanoutHandle};
 use crate::intake::gauges::IngestGauges;
@@ -45,7 +44,7 @@ pub(super) struct Ground {
 
 impl Ground {
     pub(super) fn new(
-        config: &Config,
+        settings: &Settings,
         beats: &'static Beats,
         log: Option<LogControl>,
         way: &Way,
@@ -63,9 +62,12 @@ impl Ground {
             fanout: Arc::clone(&fanout_gauges),
             clients: Arc::clone(&client_gauges),
             journal,
-            engine_db: config.db.as_deref().map(|path| Arc::new(EngineDbGauges::new(path))),
+            engine_db: settings
+                .engine_db
+                .as_ref()
+                .map(|db| Arc::new(EngineDbGauges::new(&db.path))),
             log,
-            event_socket_path: config.event_socket_path.clone(),
+            event_socket_path: settings.event_socket_path.clone(),
             started: epoch_seconds(),
             started_ms: monotonic_ms(),
         };

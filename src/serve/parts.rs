@@ -1,6 +1,7 @@
 //! The threads of a server as a list: each step of the start adds a part, and the stop walks the list.
 
 use crate::client::inbox::InboxHandle;
+use crate::process::files::LockFile;
 use crate::process::stop::Stop;
 use crate::process::threads::{JoinError, ThreadHandle};
 use std::collections::BTreeMap;
@@ -125,6 +126,15 @@ impl Part {
         }
     }
 
+    /// What is requested in that turn whether its thread has started or not.
+    pub(super) fn signal(turn: Turn, stop: Stop) -> Part {
+        Part {
+            turn,
+            signal: Signal::Stop(stop),
+            threads: Threads::None,
+        }
+    }
+
     /// The clients' threads, which `accept` starts and leaves behind.
     pub(super) fn clients(inbox: InboxHandle) -> Part {
         Part {
@@ -135,17 +145,26 @@ impl Part {
     }
 }
 
-/// The threads of a server that have been started.
+/// What has been started of a server.
 #[derive(Debug, Default)]
-pub(super) struct Parts(BTreeMap<Turn, Vec<Part>>);
+pub(super) struct Parts {
+    by_turn: BTreeMap<Turn, Vec<Part>>,
+    /// Of files that threads write until their end.
+    locks: Vec<LockFile>,
+}
 
 impl Parts {
     pub(super) fn add(&mut self, part: Part) {
-        self.0.entry(part.turn).or_default().push(part);
+        self.by_turn.entry(part.turn).or_default().push(part);
     }
 
     pub(super) fn extend(&mut self, parts: impl IntoIterator<Item = Part>) {
         parts.into_iter().for_each(|part| self.add(part));
+    }
+
+    /// Keeps the lock until every thread has ended.
+    pub(super) fn hold(&mut self, lock: Option<LockFile>) {
+        self.locks.extend(lock);
     }
 
     /// Ends every thread in its turn. Blocks at most [`STOP_DEADLINE`]. Returns the faults of threads that did not end
@@ -153,9 +172,9 @@ impl Parts {
     pub(super) fn stop(mut self) -> Vec<JoinError> {
         let deadline = Instant::now() + STOP_DEADLINE;
         let mut faults = Vec::new();
-        let first = self.0.iter().filter(|(turn, _)| turn.is_asked_first());
+        let first = self.by_turn.iter().filter(|(turn, _)| turn.is_asked_first());
         first.flat_map(|(_, parts)| parts).for_each(|part| part.signal.send());
-        while let Some((turn, parts)) = self.0.pop_first() {
+        while let Some((turn, parts)) = self.by_turn.pop_first() {
             for part in parts {
                 part.signal.send();
                 let left = deadline.saturating_duration_since(Instant::now());

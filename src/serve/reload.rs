@@ -8,7 +8,8 @@
 //! Ends when: the file is read.
 //! Watched as: not watched, because it changes nothing.
 
-use crate::config::{Config, SETTINGS};
+use crate::config::Config;
+use crate::config::table::SETTINGS;
 use crate::process::logging::LogControl;
 use crate::process::refusal::Refusal;
 use crate::process::threads::{self, CORE_STACK_BYTES};

@@ -8,14 +8,13 @@ use crate::journal::Record;
 use crate::journal::queue::JournalGauges;
 use crate::liveness::beats::Beats;
 use crate::process::clock::epoch_seconds;
-use crate::process::files::LockFile;
 use crate::process::host_names::own_names;
 use crate::process::logging::LogControl;
 use crate::process::passed_sockets::PassedSockets;
 use crate::process::systemd::Notifier;
 use crate::process::threads::JoinError;
 use crate::serve::ground::Ground;
-use crate::serve::parts::{Part, Parts};
+use crate::serve::parts::{Part, Parts, Turn};
 use crate::serve::room::Room;
 use crate::serve::settings::Settings;
 use crate::serve::sockets::Sockets;
@@ -58,8 +57,6 @@ struct Serving {
     address: SocketAddr,
     status: String,
     ended: Receiver<String>,
-    /// Of the state file and of the status file.
-    _locks: [Option<LockFile>; 2],
 }
 
 /// How many threads live as long as the server; each may announce its end once.
@@ -117,8 +114,6 @@ struct Claimed {
     machines: Machines,
     state_path: Option<PathBuf>,
     status_path: Option<PathBuf>,
-    /// Of the state file and of the status file.
-    locks: [Option<LockFile>; 2],
 }
 
 /// The steps of the start. Each one that starts a thread returns a part; what has begun stays in `parts` if a later one
@@ -130,14 +125,18 @@ fn start_parts(config: Config, given: Given, progress: &Progress, parts: &mut Pa
     let (record, admin_socket) = (claimed.record, claimed.admin_socket);
     let (obituaries, ended) = bounded(CORE_THREADS);
     let way = Way::new(settings.intake, claimed.event_socket, beats)?;
-    let ground = Ground::new(config, beats, given.log, &way, claimed.journal, obituaries)?;
+    let ground = Ground::new(settings, beats, given.log, &way, claimed.journal, obituaries)?;
+    parts.add(Part::signal(Turn::Accept, ground.stopping.clone()));
     let (reports, writer) = beside::start_reports(&ground, settings)?;
     parts.add(writer);
     parts.add(beside::start_watchdog(&ground, settings, reports, given.notifier)?);
     let caught_up = claimed
         .machines
-        .catch_up(&record.history, config.machine_ttl, Instant::now());
-    let engine_db = beside::engine_db_beginning(&record.history, &claimed.machines);
+        .catch_up(&record.history, settings.fanout.machine_ttl, Instant::now());
+    let engine_db = settings.engine_db.clone().map(|settings| {
+        let beginning = beside::engine_db_beginning(&record.history, &claimed.machines);
+        (settings, beginning)
+    });
     let (slots, files) = beside::start_files(claimed.state_path, claimed.status_path, beats)?;
     parts.extend(files);
     if let Some(slot) = slots.state.as_ref().filter(|_| caught_up) {
@@ -157,7 +156,7 @@ fn start_parts(config: Config, given: Given, progress: &Progress, parts: &mut Pa
     let (part, inbox) = path::start_inbox(&ground)?;
     parts.add(part);
     parts.add(Part::clients(inbox.clone()));
-    parts.extend(beside::start_engine_db(&ground, settings.engine_db.clone(), engine_db)?);
+    parts.extend(beside::start_engine_db(&ground, engine_db)?);
     let site = Arc::new(ground.site(settings, admin_socket.as_ref().map(|bound| bound.path.clone())));
     parts.extend(beside::start_admin(&ground, settings, admin_socket, Arc::clone(&site))?);
     let rules = origin_rules(config, sockets.address, given.origins);
@@ -180,7 +179,6 @@ fn start_parts(config: Config, given: Given, progress: &Progress, parts: &mut Pa
         address: sockets.address,
         status: status_of(config, sockets.address),
         ended,
-        _locks: claimed.locks,
     })
 }
 
@@ -200,12 +198,17 @@ fn claim(
     let settings = Settings::new(&config, room, &sockets);
     progress.begin(Step::Journal);
     let opened = beside::open_journal(settings.journal.as_ref(), settings.history_bytes, beats, progress)?;
-    parts.extend(beside::start_journal(opened.threads)?);
+    if let Some(threads) = opened.threads {
+        parts.add(beside::start_journal(threads.journal, threads.stop.clone())?);
+        parts.add(beside::start_journal_sync(threads.flusher, threads.stop)?);
+    }
     progress.begin(Step::Files);
     // Before anybody can send: an engine that finds a socket waits for who receives there.
     let unusable = |(path, error)| StartError::File { path, error };
     let (machines, state_lock, state_path) = state_file::restore(config.state_path()).map_err(unusable)?;
     let (status_lock, status_path) = beside::claim_status_file(config.status_file.clone()).map_err(unusable)?;
+    parts.hold(state_lock);
+    parts.hold(status_lock);
     progress.begin(Step::EventSocket);
     let event_socket = sockets::bind_events(sockets.passed_events.take(), &config)?;
     if !event_socket.is_passed() {
@@ -223,7 +226,6 @@ fn claim(
         machines,
         state_path,
         status_path,
-        locks: [state_lock, status_lock],
     })
 }
 

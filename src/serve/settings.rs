@@ -34,6 +34,8 @@ pub(super) struct Settings {
     /// The emergency file.
     pub(super) report_path: PathBuf,
     pub(super) history_bytes: usize,
+    /// For messages about the event socket.
+    pub(super) event_socket_path: PathBuf,
     /// The group whose members may act, by its number.
     pub(super) admin_group: Option<u32>,
     pub(super) allow_drill: bool,
@@ -77,6 +79,7 @@ impl Settings {
             },
             report_path: config.hang_report_path(),
             history_bytes: config.history_bytes,
+            event_socket_path: config.event_socket_path.clone(),
             admin_group: config.admin_group,
             allow_drill: config.allow_drill,
         }

@@ -1,6 +1,7 @@
 //! The two sockets of the server: opened, or taken from who passed them.
 
-use crate::config::{Config, SETTINGS};
+use crate::config::Config;
+use crate::config::table::SETTINGS;
 use crate::intake::event_socket::{self, EventSocket, PathLock};
 use crate::process::limits::{self, ClientRoom};
 use crate::process::passed_sockets::PassedSockets;

@@ -3,14 +3,17 @@
 //! Owned by thread `fanout`. Bounded by the size of its snapshot: clients such as Python's `websockets` end on a
 //! message over 1 MiB, so the machines that have been silent longest give way, and are counted.
 
+mod ends;
 pub mod merge;
+pub mod recovered;
 pub mod row;
 pub mod saved;
 mod snapshot;
 
 pub use self::snapshot::Snapshot;
 
-use self::merge::{Ends, RecoveredTo};
+use self::ends::Ends;
+use self::recovered::RecoveredTo;
 use self::row::{Origin, Process, Row};
 use crate::process::clock::json_seconds;
 use crate::stream::batch::Item;

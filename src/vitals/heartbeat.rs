@@ -105,7 +105,7 @@ impl Heartbeat {
     /// Starts the thread.
     ///
     /// # Errors
-    /// The host refuses another thread.
+    /// The host refuses another thread; [`Refusal`](crate::process::refusal::Refusal) says what helps.
     pub fn start(self) -> io::Result<ThreadHandle<()>> {
         threads::spawn("heartbeat", CORE_STACK_BYTES, None, move || self.run())
     }

@@ -178,7 +178,8 @@ fn is_loopback(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Setting};
+    use crate::config::Config;
+    use crate::config::table::Setting;
 
     fn judged(rules: &OriginRules, host: &str, origin: Option<&str>) -> Result<(), String> {
         let head = Head {

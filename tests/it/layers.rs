@@ -37,12 +37,18 @@ fn file_of(path: &[String], modules: &BTreeMap<String, String>) -> Option<String
     beginnings.into_iter().find(|module| modules.contains_key(module))
 }
 
-/// Reads what stands behind `crate::` or `super::`: one path, or several in braces. Returns what is left of the text.
+/// Reads what stands behind `crate::`, `super::` or `self::`: one path, or several in braces. `*` and a new name behind
+/// `as` are no part of a path. Returns what is left of the text.
 fn read_tree<'a>(text: &'a str, before: &[String], paths: &mut Vec<Vec<String>>) -> &'a str {
     let text = text.trim_start();
     if let Some(mut rest) = text.strip_prefix('{') {
         loop {
             rest = read_tree(rest, before, paths).trim_start();
+            if let Some(renamed) = rest.strip_prefix("as ") {
+                rest = renamed
+                    .trim_start_matches(|c: char| c.is_alphanumeric() || c == '_')
+                    .trim_start();
+            }
             rest = match rest.strip_prefix(',') {
                 Some(rest) if !rest.trim_start().starts_with('}') => rest,
                 Some(rest) => return rest.trim_start().trim_start_matches('}'),
@@ -50,13 +56,17 @@ fn read_tree<'a>(text: &'a str, before: &[String], paths: &mut Vec<Vec<String>>)
             };
         }
     }
+    if let Some(rest) = text.strip_prefix('*') {
+        paths.push(before.to_vec());
+        return rest;
+    }
     let length = text
         .find(|c: char| !c.is_alphanumeric() && c != '_')
         .unwrap_or(text.len());
     let (name, rest) = text.split_at(length);
     let path = [before, &[name.to_owned()]].concat();
     match rest.strip_prefix("::") {
-        Some(rest) if rest.starts_with(|c: char| c.is_alphabetic() || c == '{' || c == '_') => {
+        Some(rest) if rest.starts_with(|c: char| c.is_alphabetic() || "{_*".contains(c)) => {
             read_tree(rest, &path, paths)
         }
         _ => {
@@ -86,34 +96,36 @@ fn depths(text: &str) -> Vec<usize> {
     depths
 }
 
-/// The paths that the text of `module` names. A path that begins in the module's own parents, `super::`, is left out if
-/// it leads to one of them: a part of a file may name what it is a part of.
+/// The modules that the text of `module` names by paths that begin with `crate::`, `super::` or `self::`.
 fn paths_of(module: &str, text: &str, modules: &BTreeMap<String, String>) -> BTreeSet<String> {
     let own: Vec<String> = module.split("::").map(str::to_owned).collect();
     let depths = depths(text);
     let mut found = BTreeSet::new();
-    for (at, start) in text.match_indices("crate::").chain(text.match_indices("super::")) {
-        let is_whole = !text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$' || c == ':');
-        if !is_whole {
-            continue;
-        }
-        let mut rest = &text[at + start.len()..];
-        let mut base = Vec::new();
-        if start == "super::" {
-            let depth = depths[text[..at].matches('\n').count()];
-            let mut ups = 1;
-            while let Some(further) = rest.strip_prefix("super::") {
+    for start in ["crate::", "super::", "self::"] {
+        for (at, _) in text.match_indices(start) {
+            if text[..at].ends_with(|c: char| c.is_alphanumeric() || "_:".contains(c)) {
+                continue;
+            }
+            let mut rest = &text[at + start.len()..];
+            let mut ups = usize::from(start == "super::");
+            while let Some(further) = rest.strip_prefix("super::").filter(|_| ups > 0) {
                 (rest, ups) = (further, ups + 1);
             }
-            base = own[..(own.len() + depth).saturating_sub(ups).min(own.len())].to_vec();
-        }
-        let mut paths = Vec::new();
-        read_tree(rest, &base, &mut paths);
-        for path in paths {
-            let Some(file) = file_of(&path, modules) else { continue };
-            let is_whole_of_part = start == "super::" && module.starts_with(&format!("{file}::"));
-            if file != module && !is_whole_of_part {
-                found.insert(file);
+            let base = if start == "crate::" {
+                &[][..]
+            } else {
+                let depth = depths[text[..at].matches('\n').count()];
+                &own[..(own.len() + depth).saturating_sub(ups).min(own.len())]
+            };
+            let mut paths = Vec::new();
+            read_tree(rest, base, &mut paths);
+            for path in paths {
+                match file_of(&path, modules) {
+                    Some(file) if file != module => found.extend([file]),
+                    Some(_) => {}
+                    // The roots of the crates hold rooms and nothing else, so a path into one of them leads to a room.
+                    None => panic!("{module} names {start}{}, which is in no room", path.join("::")),
+                }
             }
         }
     }
@@ -131,10 +143,12 @@ fn all_paths(module: &str, text: &str, modules: &BTreeMap<String, String>) -> BT
 fn declared(module: &str, text: &str, modules: &BTreeMap<String, String>) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for line in text.lines() {
-        let line = line.strip_prefix("pub ").unwrap_or(line);
-        let Some(part) = line.strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';')) else {
+        let declaration = line.strip_suffix(';').and_then(|line| line.split_once("mod "));
+        let Some((visible, part)) = declaration.filter(|(visible, _)| visible.is_empty() || visible.starts_with("pub"))
+        else {
             continue;
         };
+        assert!(visible.is_empty() || visible.ends_with(' '), "{line}");
         let start = format!("{part}::");
         let is_named = text.match_indices(&start).any(|(at, _)| {
             let before = &text[..at];
@@ -248,16 +262,16 @@ fn an_arrow_that_runs_up_and_a_circle_are_seen() {
             .collect()
     };
     let modules = modules(&[
-        ("above", "use crate::{below::{self, Item}, beside};\n"),
+        ("above", "use crate::{below as b, below::part::{self, *}, beside};\n"),
         (
             "below",
-            "/// See [`crate::above::Thing`].\nmod part;\npub mod other;\nuse other::Item;\n",
+            "/// See [`crate::above::Thing`].\nmod part;\npub(super) mod other;\nuse other::Item;\nuse self::part::A;\n",
         ),
         (
             "below::part",
             "use super::Item;\nmod tests {\n    use super::*;\n    use super::super::other;\n}\nlet x = super::other::y();\n",
         ),
-        ("below::other", "fn f() { crate::below::part::g() }\n"),
+        ("below::other", "fn f() { $crate::below::part::g() }\n"),
         ("beside", ""),
     ]);
     let uses: Uses = modules
@@ -265,9 +279,9 @@ fn an_arrow_that_runs_up_and_a_circle_are_seen() {
         .map(|(module, text)| (module.clone(), all_paths(module, text, &modules)))
         .collect();
     let named = |module: &str| uses[module].iter().map(String::as_str).collect::<Vec<_>>();
-    assert_eq!(named("above"), ["below", "beside"]);
-    assert_eq!(named("below"), ["above", "below::other"]);
-    assert_eq!(named("below::part"), ["below::other"]);
+    assert_eq!(named("above"), ["below", "below::part", "beside"]);
+    assert_eq!(named("below"), ["above", "below::other", "below::part"]);
+    assert_eq!(named("below::part"), ["below", "below::other"]);
     assert_eq!(named("below::other"), ["below::part"]);
     let layers = layers("## Layers\n\n| rooms | what |\n|---|---|\n| `above` | a |\n| `beside`, `below` | b |\n");
     assert_eq!(upward(&uses, &layers), ["below uses above"]);

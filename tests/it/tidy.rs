@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use threadcast::config::{Config, SETTINGS};
+use threadcast::config::Config;
+use threadcast::config::table::SETTINGS;
 use threadcast::process::exit::ExitStatus;
 use threadcast::process::threads::NAME_BYTES_MAX;
 
@@ -192,6 +193,15 @@ fn threads_by_file() -> Vec<(PathBuf, BTreeSet<String>)> {
     for (path, text) in sources("src") {
         let text = code(&text).replace(['\n', ' '], "");
         let mut names = BTreeSet::new();
+        // Else a thread could start without a trace of `threads::spawn(`.
+        let imports = text.split(';').filter(|code| code.contains("process::threads::"));
+        assert!(
+            imports
+                .filter(|code| code.contains("use"))
+                .all(|code| !code.contains("spawn")),
+            "{}",
+            path.display()
+        );
         for (at, start) in text.match_indices("threads::spawn(") {
             let argument = &text[at + start.len()..];
             let literal = if let Some(literal) = argument.strip_prefix('"') {

@@ -1,6 +1,5 @@
 //! One client's reading half: what it sends, and what it is owed for that.
 
-use super::Joining;
 use crate::client::frame_rules::{Fault, FrameRules};
 use crate::client::writer::Control;
 use crate::fanout::requests::FanoutHandle;
@@ -18,6 +17,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Error, Message, WebSocket};
+
+/// A client that is to be read from now on.
+#[derive(Debug)]
+pub(super) struct Joining {
+    pub(super) link: Arc<Link>,
+    pub(super) control: Sender<Control>,
+    /// What came behind the handshake.
+    pub(super) leftover: Vec<u8>,
+}
 
 /// Bytes read from one client per turn, so that a talkative one delays nobody: as many as its largest message has.
 const BYTES_PER_TURN: usize = 64 * 1024;

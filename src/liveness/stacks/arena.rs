@@ -322,9 +322,16 @@ mod hold {
     pub(super) fn wait() {}
 }
 
+/// There is one arena and one signal per process, and tests run in parallel: a test that dumps or enters a scope in a
+/// unit test holds this meanwhile.
+#[cfg(test)]
+pub(crate) fn one_at_a_time() -> std::sync::MutexGuard<'static, ()> {
+    static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    crate::process::locks::lock(&ALONE)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::one_at_a_time;
     use super::*;
 
     fn is_in_arena<T>(value: &T) -> bool {

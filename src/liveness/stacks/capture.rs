@@ -373,8 +373,8 @@ pub(super) mod trial {
 
 #[cfg(test)]
 mod tests {
-    use super::super::one_at_a_time;
     use super::*;
+    use crate::liveness::stacks::arena::one_at_a_time;
     use crate::process::threads::spawn;
     use crossbeam_channel::bounded;
 

@@ -1,8 +1,7 @@
 //! What a build without stacks can tell of a thread: the address where it entered the kernel.
 
-use super::Symbols;
 use super::maps::{self, Module};
-use super::text::Stack;
+use super::stack::{Stack, Symbols};
 use crate::process::task::{TaskFacts, TaskPlace};
 use std::borrow::Cow;
 use std::fmt::Write as _;

@@ -3,8 +3,9 @@
 //! Files are mapped when the first address of theirs is asked for and unmapped when the dump ends: keeping them would
 //! cost an idle server megabytes, mapping them anew costs each dump some milliseconds.
 
+use super::arena;
+use super::stack::Symbols;
 use super::unwind::{Code, is_trampoline};
-use super::{Symbols, arena};
 use addr2line::Loader;
 use rustix::fs::stat;
 use std::collections::BTreeMap;

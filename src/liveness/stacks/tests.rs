@@ -1,5 +1,6 @@
 //! Dumps of threads that are stuck in different ways, as a report shows them.
 
+use super::arena::one_at_a_time;
 use super::*;
 use crate::process::clock::monotonic_ms;
 use crate::process::threads::{ThreadHandle, spawn};

@@ -1,6 +1,10 @@
 //! What a dump says: one entry per thread, threads that stand at the same place folded into one, bounded in size.
 
-use super::source::Session;
+#[cfg(not(all(feature = "stacks", target_arch = "x86_64")))]
+use super::listing::Session;
+use super::stack::Stack;
+#[cfg(all(feature = "stacks", target_arch = "x86_64"))]
+use super::whole::Session;
 use crate::process::task::{TaskFacts, TaskPlace, syscall_name};
 use crate::process::words::count;
 use std::fmt::Write as _;
@@ -17,21 +21,6 @@ const FRAMES_BOTTOM: usize = 28;
 const NAMES_COLUMNS: usize = 110;
 /// A shorter wait for a processor is usual and not told.
 const RUN_DELAY_TOLD: Duration = Duration::from_millis(10);
-
-/// The frames of one thread.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Stack {
-    /// Addresses inside the calling instructions, the innermost first.
-    pub(super) pcs: Vec<u64>,
-    /// Down to where the thread began.
-    pub(super) complete: bool,
-    /// The thread was asked and did not answer, or could not be asked.
-    pub(super) unanswered: bool,
-    /// What to know about this stack.
-    pub(super) note: Option<&'static str>,
-    /// What follows from it.
-    pub(super) hint: Option<&'static str>,
-}
 
 /// One thread.
 #[derive(Debug)]

@@ -1,10 +1,10 @@
 //! Complete stacks: each thread is asked for a copy; one that cannot answer is examined from outside.
 
 use super::capture::{self, Answer, Asker};
+use super::stack::{Stack, Symbols};
 use super::symbols::Symbolizer;
-use super::text::Stack;
 use super::unwind::{Calls, Unwinder};
-use super::{Symbols, arena, memory};
+use super::{arena, memory};
 use crate::process::task::{TaskFacts, TaskPlace};
 use std::borrow::Cow;
 use std::fmt;

@@ -1,12 +1,14 @@
 //! How many lines one place in the code may write: lines that outsiders can cause must not fill a disk.
 
-use super::SELF_PACED;
 use crate::process::clock;
 use crate::process::locks::try_lock;
 use crate::process::words::{count, pick};
 use log::{Level, Record};
 use std::collections::HashMap;
 use std::sync::Mutex;
+
+/// Target of lines whose pace is our own clock's, which no outsider can quicken: they are not limited.
+pub const SELF_PACED: &str = "self-paced";
 
 /// Lines that one place in the code may write per window.
 pub(super) const SITE_LINES_MAX: u32 = 20;

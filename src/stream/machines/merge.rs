@@ -1,18 +1,15 @@
 //! What comes from the engine's database, brought together with what came by the socket: the newest state wins, and
 //! what clients were sent is never turned back.
 
+use super::recovered::RecoveredTo;
 use super::row::{Origin, Process, Row, seconds};
 use super::{Applied, FIELD_BYTES_MAX, Machines};
 use crate::stream::event::Event;
-use serde_json::Value;
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// A row that is older than the last wire event by no more than this is of the same step: an engine sends its event
 /// first and writes its row then.
 const SAME_STEP_S: f64 = 2.0;
-/// Ends that are remembered, so that an older row does not bring the machine back; the oldest goes.
-const ENDS_MAX: usize = 4096;
 
 /// A row of the engine's `machine_state`, its values as `initial` has them.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,60 +40,6 @@ impl EngineRow {
         let texts = [&self.state, &self.metadata, &self.config_type];
         let lens = texts.into_iter().flatten().map(|text| text.len());
         lens.chain([self.machine.len()]).any(|len| len > FIELD_BYTES_MAX)
-    }
-}
-
-/// How far the engine's refused events have been taken from its database. Kept in the state file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RecoveredTo {
-    /// Device and inode of the database, in a text; empty where only the journal knows of it.
-    pub file: String,
-    /// The last row.
-    pub id: u64,
-    /// Stands for the event in that row, by which a copy of the table is known, and another one in its place;
-    /// [`mark`] of its datagram, or empty when there was no such row.
-    pub mark: String,
-}
-
-/// What stands for an event: FNV-1a of its datagram.
-pub fn mark(datagram: &[u8]) -> String {
-    let hash = datagram.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    format!("{hash:016x}")
-}
-
-/// When machines ended, in seconds since the epoch, and whether the engine's database still has a row of each.
-#[derive(Debug, Default)]
-pub(super) struct Ends(BTreeMap<Box<str>, (f64, bool)>);
-
-impl Ends {
-    /// `machine` ended at `time`.
-    pub(super) fn note(&mut self, machine: &str, time: f64, has_row: bool) {
-        if self.0.len() >= ENDS_MAX && !self.0.contains_key(machine) {
-            let oldest = self.0.iter().min_by(|a, b| a.1.0.total_cmp(&b.1.0));
-            let oldest = oldest.map(|(name, _)| name.clone());
-            oldest.and_then(|name| self.0.remove(&name));
-        }
-        self.0.insert(machine.into(), (time, has_row));
-    }
-
-    /// Returns whether `machine` ended at `time` or after it.
-    fn is_over(&self, machine: &str, time: f64) -> bool {
-        self.0.get(machine).is_some_and(|(ended, _)| *ended >= time)
-    }
-
-    /// Notes whether `machine` has a row. Returns whether that is new.
-    fn set_row(&mut self, machine: &str, has_row: bool) -> bool {
-        let end = self.0.get_mut(machine);
-        end.is_some_and(|(_, had_row)| std::mem::replace(had_row, has_row) != has_row)
-    }
-
-    /// Those that a row would bring back after a restart.
-    pub(super) fn with_rows(&self) -> serde_json::Map<String, Value> {
-        let ends = self.0.iter().filter(|(_, (_, has_row))| *has_row);
-        ends.map(|(machine, (time, _))| (machine.to_string(), Value::from(*time)))
-            .collect()
     }
 }
 
@@ -283,6 +226,7 @@ fn replace_time(to: &mut Box<str>, from: Option<&str>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::recovered::mark;
     use super::*;
     use crate::stream::event::check;
 
@@ -509,16 +453,5 @@ mod tests {
         assert_eq!(shown(&mut machines), r#""m" "d" 13 "conf" null"#);
         apply(&mut machines, "e", 14.0);
         assert_eq!(shown(&mut machines), r#""m" "e" 14 "conf" null"#);
-    }
-
-    #[test]
-    fn the_ends_that_are_remembered_are_bounded() {
-        let mut ends = Ends::default();
-        for n in 0..=ENDS_MAX {
-            ends.note(&n.to_string(), n as f64, false);
-        }
-        assert_eq!(ends.0.len(), ENDS_MAX);
-        assert!(!ends.is_over("0", 0.0));
-        assert!(ends.is_over("4096", 4096.0));
     }
 }

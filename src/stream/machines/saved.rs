@@ -1,7 +1,7 @@
 //! The table as the state file keeps it, and back.
 
 use super::Machines;
-use super::merge::RecoveredTo;
+use super::recovered::RecoveredTo;
 use super::row::{Origin, Row};
 use crate::process::clock::json_seconds;
 use serde_json::value::RawValue;

@@ -2,8 +2,8 @@
 //! bench.
 
 use super::figure::{self, Figure, number};
+use super::results::{OURS, Results};
 use super::statistics::{Side, Spread, cell, ratio};
-use super::{OURS, Results};
 use std::fmt::Write;
 
 /// What our figure is held against.

@@ -1,6 +1,6 @@
 //! The footnotes: what was lost, which rates were not kept, and which runs failed.
 
-use super::Results;
+use super::results::Results;
 use super::statistics::{behind, lost};
 use crate::generator::Figures;
 use crate::servers;

@@ -2,9 +2,10 @@
 
 use super::figure::{self, Figure, number};
 use super::plots::{COST, LATENCY, Plot, THROUGHPUT};
+use super::results::{OURS, Results};
 use super::statistics::{Side, cell, ratio};
 use super::table::Table;
-use super::{OURS, Results, goals, losses};
+use super::{goals, losses};
 use crate::case::{self, Case, Pace};
 use crate::servers;
 use std::fmt::Write;

@@ -1,8 +1,8 @@
 //! The plots of the page, as SVG: white ground, dark words, colours that the colour-blind can tell apart, names at the
 //! lines.
 
-use super::Results;
 use super::figure::{self, Figure};
+use super::results::Results;
 use super::statistics::{cell, spread};
 use crate::case::Case;
 use crate::generator::PERCENTILES;
@@ -221,7 +221,7 @@ fn one(file: &Path, title: &str, axes: Axes, lines: &[Line]) -> Result<bool, Box
     let mut names = Vec::new();
     for line in lines {
         let colour = colour(line.server);
-        let width = if line.server == super::OURS { 4 } else { 2 };
+        let width = if line.server == super::results::OURS { 4 } else { 2 };
         chart.draw_series(LineSeries::new(line.points.iter().copied(), colour.stroke_width(width)))?;
         chart.draw_series(
             line.points

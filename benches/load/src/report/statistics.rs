@@ -1,7 +1,7 @@
 //! Medians over rounds, ratios within rounds, and what makes a run count.
 
-use super::Results;
 use super::figure::Figure;
+use super::results::Results;
 use crate::case::{Case, Pace};
 use crate::generator::Figures;
 use crate::suite::Run;

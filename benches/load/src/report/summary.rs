@@ -1,8 +1,8 @@
 //! The answer of the quick run, for a terminal.
 
 use super::figure::{main_of, number};
+use super::results::{OURS, Results};
 use super::statistics::{Side, cell, ratio};
-use super::{OURS, Results};
 use crate::servers;
 use std::fmt::Write;
 

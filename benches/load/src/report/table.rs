@@ -1,8 +1,8 @@
 //! One table of the page: rows are cases, columns are servers and ratios.
 
 use super::figure::{Figure, number};
+use super::results::{OURS, Results};
 use super::statistics::{Cell, Side, Spread, cell, ratio};
-use super::{OURS, Results};
 use crate::case::Case;
 use crate::servers;
 use std::fmt::Write;

@@ -1,10 +1,12 @@
 use super::figure::{CPU, DELIVERIES, number};
 use super::goals::{GOALS, Verdict, verdict};
+use super::results::Results;
 use super::statistics::{Side, Spread, cell, ratio, spread};
 use super::table::words;
 use super::*;
 use crate::case;
 use crate::generator::Figures;
+use crate::suite::{Head, Run};
 
 fn run(case: &str, server: &str, round: usize, deliveries: u64) -> Run {
     Run {
