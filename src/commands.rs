@@ -33,7 +33,7 @@ pub fn complain(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
-/// Runs the server until it is told to stop. `reread` reads the settings again.
+/// Runs the server until a signal ends it. `reread` reads the settings again.
 pub fn serve(config: Config, reread: serve::Reread) -> ExitStatus {
     match serve::run(config, reread) {
         Ok(status) => status,

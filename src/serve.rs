@@ -44,8 +44,8 @@ use std::time::Duration;
 /// What thread `log` has for its last lines, within the 5 s in all.
 const LOG_DEADLINE: Duration = Duration::from_millis(300);
 
-/// Runs the server with the process's log and signals until it is told to stop. Blocks until then. SIGHUP has the
-/// settings read again by `reread`.
+/// Runs the server with the process's log and signals. Blocks until a signal or a fault ends it. On SIGHUP, `reread`
+/// reads the settings again.
 ///
 /// # Errors
 /// The server could not start: [`StartError::hint`] says what helps.

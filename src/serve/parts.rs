@@ -12,7 +12,7 @@ const STOP_DEADLINE: Duration = Duration::from_millis(4400);
 /// Even when all time is gone, a thread that has ended is still seen to have ended.
 const LEAST_WAIT: Duration = Duration::from_millis(20);
 
-/// A thread's turn to end. The stop takes them in this order, which is the order of the path of events.
+/// A thread's turn to end. The stop takes them in this order: along the path of events first, then what serves it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Turn {
     Accept,
@@ -44,8 +44,8 @@ pub(super) enum Turn {
 impl Turn {
     /// How long the stop waits for the thread at most.
     ///
-    /// `accept` to `fanout` leave clients 2.1 s for what they need at most: 0.1 s to own their socket, 1 s to flush, 1
-    /// s to close.
+    /// `accept` to `fanout` leave clients 2.1 s for what they need at most: 0.1 s to own their socket, 1 s to flush,
+    /// 1 s to close.
     fn bound(self) -> Duration {
         Duration::from_millis(match self {
             // These wake at once. `heartbeat` makes one line and one content, `admin` removes its file; `watchdog` and
@@ -76,7 +76,7 @@ enum Signal {
     Stop(Stop),
     /// This way needs no fan-out, and reaches clients that wait for their sockets and not for their queues.
     EndClients(InboxHandle),
-    /// Whoever started it has asked it already.
+    /// The end of the thread that started it asks it.
     None,
 }
 
