@@ -7,7 +7,7 @@ use crate::liveness::operation::Operation;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// How often a lasting loss of the path is said again.
+/// How often the log says again that the path is still lost.
 const REMIND: Duration = Duration::from_secs(60);
 /// Sockets whose file somebody removed are still drained, because senders stay connected to them; the oldest goes.
 const FORMER_SOCKETS_MAX: usize = 8;
