@@ -370,7 +370,6 @@ pub(super) fn start_admin(
         own_uid: rustix::process::geteuid().as_raw(),
         group: settings.admin_group,
     };
-    log::info!("🔑 admin socket {}", bound.path.display());
     let stop = new_stop()?;
     let (acting, gauges) = (ground.acting(settings), Arc::clone(&ground.admin_gauges));
     let admin = Admin::new(bound, rule, acting, site, gauges, ground.beats.admin, stop.clone());

@@ -17,7 +17,7 @@ use crate::serve::ground::Ground;
 use crate::serve::parts::{Part, Parts, Turn};
 use crate::serve::room::Room;
 use crate::serve::settings::Settings;
-use crate::serve::sockets::Sockets;
+use crate::serve::sockets::{Announced, Sockets};
 use crate::serve::start_error::StartError;
 use crate::serve::starting::{Progress, Step};
 use crate::serve::way::Way;
@@ -214,7 +214,13 @@ fn claim(
     if !event_socket.is_passed() {
         progress.has_made(&config.event_socket_path);
     }
-    sockets::announce(&config, &sockets, settings.clients.clients_max, room.clients);
+    let announced = Announced {
+        events_are_passed: event_socket.is_passed(),
+        admin_socket: admin_socket.as_ref().map(|bound| bound.path.as_path()),
+        clients_max: settings.clients.clients_max,
+        room: room.clients,
+    };
+    sockets::announce(&config, &sockets, &announced);
     Ok(Claimed {
         config,
         settings,

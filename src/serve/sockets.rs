@@ -11,7 +11,7 @@ use rustix::net::{listen, sockopt};
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Connections that the kernel holds for `accept` (listen(2)); the host's own limit is usually the same.
 const BACKLOG: i32 = 4096;
@@ -120,18 +120,70 @@ fn prepare(listener: TcpListener, config: &Config) -> io::Result<(TcpListener, S
     Ok((listener, address))
 }
 
-/// Says what runs here, with every setting in force.
-pub(super) fn announce(config: &Config, sockets: &Sockets, clients_max: usize, room: ClientRoom) {
+/// What the first lines of the log say besides the settings and the sockets.
+pub(super) struct Announced<'a> {
+    /// The event socket came from the service manager, which has set its mode.
+    pub(super) events_are_passed: bool,
+    pub(super) admin_socket: Option<&'a Path>,
+    pub(super) clients_max: usize,
+    pub(super) room: ClientRoom,
+}
+
+/// Says what runs here: where it serves, where events come in, which settings are not the defaults, and its bounds.
+pub(super) fn announce(config: &Config, sockets: &Sockets, announced: &Announced<'_>) {
     let address = sockets.address;
     log::info!(
-        "🚀 threadcast {} listens on http://{address}, stream at ws://{address}/ws/events, events to {}",
+        "🚀 threadcast {} listens on http://{address}, stream at ws://{address}/ws/events, health at \
+         http://{address}/health",
         env!("CARGO_PKG_VERSION"),
+    );
+    let mode = if announced.events_are_passed {
+        "of the service manager".to_owned()
+    } else {
+        format!("mode {:04o}", config.socket_mode)
+    };
+    // Hints of commands quote "admin socket PATH".
+    let admin = announced.admin_socket.map_or("no admin socket".to_owned(), |path| {
+        format!("admin socket {}", path.display())
+    });
+    log::info!(
+        "📨 events come in at {} ({mode}); {admin}",
         config.event_socket_path.display()
     );
-    let settings = SETTINGS
+    log::info!("🔧 {}", settings_given(config));
+    announce_room(config, announced);
+    if let Some(warning) = &sockets.path_lock.warning {
+        log::warn!("⚠️ {warning}; another server that starts here would find us only by trying to connect");
+    }
+    match limits::datagram_queue_len() {
+        Some(len) if len < DATAGRAM_QUEUE_COMFORT => log::info!(
+            "💡 this host holds {} for us at a time (net.unix.max_dgram_qlen): an engine that sends more in \
+             one burst finds it full; `sysctl net.unix.max_dgram_qlen=512` before the start helps",
+            count(len, "datagram")
+        ),
+        _ => {}
+    }
+}
+
+/// The settings in force that are not the defaults.
+fn settings_given(config: &Config) -> String {
+    let defaults = Config::default();
+    let differing: Vec<String> = SETTINGS
         .iter()
-        .map(|setting| format!("{}={}", setting.name, setting.show(config)));
-    log::info!("🔧 {}", settings.collect::<Vec<_>>().join(" "));
+        .map(|setting| (setting.name, setting.show(config), setting.show(&defaults)))
+        .filter(|(_, value, default)| value != default)
+        .map(|(name, value, _)| format!("{name}={value}"))
+        .collect();
+    if differing.is_empty() {
+        "all settings are the defaults".to_owned()
+    } else {
+        format!("settings that are not the defaults: {}", differing.join(" "))
+    }
+}
+
+/// Says how many clients have room, and what bounds them.
+fn announce_room(config: &Config, announced: &Announced<'_>) {
+    let Announced { clients_max, room, .. } = *announced;
     let bound = match config.max_clients {
         Some(wanted) if wanted == clients_max => "--max-clients",
         _ => room.bound(),
@@ -150,17 +202,6 @@ pub(super) fn announce(config: &Config, sockets: &Sockets, clients_max: usize, r
     );
     if config.max_clients.is_some_and(|wanted| wanted > clients_max) {
         log::warn!("⚠️ --max-clients is more than the host's limits allow: raise that of {bound}, or lower it");
-    }
-    if let Some(warning) = &sockets.path_lock.warning {
-        log::warn!("⚠️ {warning}; another server that starts here would find us only by trying to connect");
-    }
-    match limits::datagram_queue_len() {
-        Some(len) if len < DATAGRAM_QUEUE_COMFORT => log::info!(
-            "💡 this host holds {} for us at a time (net.unix.max_dgram_qlen): an engine that sends more in \
-             one burst finds it full; `sysctl net.unix.max_dgram_qlen=512` before the start helps",
-            count(len, "datagram")
-        ),
-        _ => {}
     }
 }
 
@@ -184,6 +225,20 @@ mod tests {
         let (accepted, _) = listener.accept().unwrap();
         assert!(accepted.nodelay().unwrap());
         assert_eq!(sockopt::socket_send_buffer_size(&accepted).unwrap(), 100_000);
+    }
+
+    #[test]
+    fn defaults_are_not_listed_one_by_one() {
+        assert_eq!(settings_given(&Config::default()), "all settings are the defaults");
+        let config = Config {
+            port: 8765,
+            allow_drill: true,
+            ..Config::default()
+        };
+        assert_eq!(
+            settings_given(&config),
+            "settings that are not the defaults: port=8765 allow-drill=true"
+        );
     }
 
     #[test]

@@ -190,7 +190,7 @@ fn an_argument_that_is_no_text_is_wrong_usage_and_no_panic() {
 }
 
 #[test]
-fn every_setting_in_force_is_printed_at_the_start() {
+fn the_first_lines_say_where_it_serves_where_events_come_in_and_what_is_set() {
     let server = TestServer::start(&[
         "--pong-timeout",
         "1m",
@@ -198,34 +198,58 @@ fn every_setting_in_force_is_printed_at_the_start() {
         "https://a.example",
         "--max-clients",
         "7",
+        "--socket-mode",
+        "0600",
+        // The default, given.
+        "--send-timeout",
+        "2s",
     ]);
-    let line = server.wait_for_line("🔧");
-    for (flag, default) in FLAGS {
-        let name = flag.trim_start_matches('-');
-        let value = match name {
-            "port" => "0",
-            "event-socket-path" => server.socket_path().to_str().unwrap().to_owned().leak(),
-            "pong-timeout" => "1m",
-            "allow-origin" => "https://a.example",
-            "max-clients" => "7",
-            _ => STEADY
-                .iter()
-                .find(|(steady, _)| *steady == flag)
-                .map_or(default, |(_, value)| value),
-        };
-        assert!(
-            format!("{line} ").contains(&format!(" {name}={value} ")),
-            "{name}={value}: {line}"
-        );
-    }
-    let start = server.wait_for_line("🚀");
-    assert!(
-        start.contains(&format!("threadcast {}", env!("CARGO_PKG_VERSION"))),
-        "{start}"
-    );
-    assert!(start.contains(&format!("http://{}", server.address)), "{start}");
-    assert!(start.contains(&format!("ws://{}/ws/events", server.address)), "{start}");
     server.wait_for_line("room for 7 clients");
+    let said = server.lines().all();
+    let first: Vec<&str> = said
+        .lines()
+        .map(|line| line.split_once("] ").map_or(line, |(_, message)| message))
+        .collect();
+    let address = server.address;
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(
+        first[0],
+        format!(
+            "🚀 threadcast {version} listens on http://{address}, stream at ws://{address}/ws/events, health at \
+             http://{address}/health"
+        )
+    );
+    let events = server.socket_path();
+    assert_eq!(
+        first[1],
+        format!(
+            "📨 events come in at {} (mode 0600); admin socket {}",
+            events.display(),
+            server.admin_socket().display()
+        )
+    );
+    let steady = STEADY.iter().filter(|(flag, _)| *flag != "--send-timeout");
+    let steady = steady.map(|(flag, value)| format!("{}={value}", flag.trim_start_matches('-')));
+    let mut expected: Vec<String> = [
+        "port=0",
+        "pong-timeout=1m",
+        "allow-origin=https://a.example",
+        "max-clients=7",
+    ]
+    .into_iter()
+    .map(str::to_owned)
+    .chain(["socket-mode=0600".to_owned()])
+    .chain([format!("event-socket-path={}", events.display())])
+    .chain(steady)
+    .collect();
+    expected.sort();
+    let list = first[2]
+        .strip_prefix("🔧 settings that are not the defaults: ")
+        .unwrap();
+    let mut listed: Vec<&str> = list.split(' ').collect();
+    listed.sort_unstable();
+    assert_eq!(listed, expected, "nothing else is listed");
+    assert_eq!(server.http("GET", "/health", &[]).status, 200);
 }
 
 #[test]
