@@ -231,7 +231,7 @@ impl Fanout {
             }
         }
         self.hand_over_the_rest();
-        self.save();
+        self.save_at_last();
         // From here on the clients' threads are on their own, and nobody measures their backlogs any more.
         self.clients.clear();
         self.show_clients();
@@ -400,9 +400,19 @@ impl Fanout {
                 self.show_machines();
             }
         }
+        self.machines.end_survey(now);
         if self.machines.version() != self.saved.0 && now.saturating_duration_since(self.saved.1) >= SAVE_EVERY {
             self.save();
         }
+    }
+
+    /// Leaves the table to thread `files`, also if only times have changed.
+    fn save_at_last(&mut self) {
+        if self.machines.was_heard() {
+            // No version of a table.
+            self.saved.0 = u64::MAX;
+        }
+        self.save();
     }
 
     /// Leaves the table to thread `files`.
@@ -411,7 +421,7 @@ impl Fanout {
         if let Some(slot) = &self.state_slot
             && version != self.saved.0
         {
-            slot.put(Arc::new(self.machines.saved(epoch_seconds())));
+            slot.put(Arc::new(self.machines.saved(Instant::now(), epoch_seconds())));
         }
         self.saved = (version, Instant::now());
     }

@@ -11,15 +11,20 @@ pub mod origin;
 pub mod query;
 
 use crate::fanout::requests::FanoutHandle;
+use crate::process::clock::epoch_seconds;
+use crate::stream::filter::Filter;
 use crate::vitals::health::{self, Vitals};
 use crate::vitals::status::Status;
 use crate::web::acting::ACTING;
 use crate::web::http::target::READ_METHODS;
 use crate::web::http::{Answer, Head};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// The path of the stream.
 pub const STREAM_PATH: &str = "/ws/events";
+/// The path of what is known of all machines.
+pub const MACHINES_PATH: &str = "/api/machines";
 
 /// The pages.
 #[derive(Debug)]
@@ -45,6 +50,7 @@ impl Site {
             "/health" => self.health(),
             "/status" => Answer::json(200, self.status.page().into_bytes()),
             "/initial" => self.initial(),
+            MACHINES_PATH => self.machines(&head.query),
             path => acting_refused(path),
         }
     }
@@ -75,13 +81,29 @@ impl Site {
             Err(why) => Answer::detail(503, &why.to_string()),
         }
     }
+
+    /// What is known of the machines that the query wants. Blocks on the fan-out, at most 4 s.
+    fn machines(&self, query: &str) -> Answer {
+        let wanted = match query::text(query, "machine") {
+            Ok(machines) => Filter::from_lists(machines.as_deref(), None).map_err(|error| error.to_string()),
+            Err(error) => Err(error),
+        };
+        let wanted = match wanted {
+            Ok(wanted) => wanted,
+            Err(why) => return Answer::detail(400, &why),
+        };
+        match self.fanout.survey() {
+            Ok(survey) => Answer::json(200, survey.json(&wanted, Instant::now(), epoch_seconds())),
+            Err(why) => Answer::detail(503, &why.to_string()),
+        }
+    }
 }
 
 /// What may be asked of a path; `None` where there is nothing. Nothing is at `/` either, but monitors ask there with
 /// OPTIONS whether the server is well.
 fn methods(head: &Head) -> Option<&'static str> {
     match &head.path[..] {
-        "/health" | "/status" | "/initial" | STREAM_PATH => Some(READ_METHODS),
+        "/health" | "/status" | "/initial" | MACHINES_PATH | STREAM_PATH => Some(READ_METHODS),
         "/" | "*" if head.method == "OPTIONS" => Some(READ_METHODS),
         path if ACTING.iter().any(|(acting, _)| *acting == path) => Some("POST, OPTIONS"),
         _ => None,

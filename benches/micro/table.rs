@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use threadcast::stream::event::{Event, check};
 use threadcast::stream::filter::Filter;
 use threadcast::stream::machines::{Applied, Machines};
+use threadcast::stream::position::{Epoch, Position};
 use threadcast::stream::protocol::Protocol;
 use threadcast::stream::view::View;
 
@@ -95,14 +96,45 @@ fn initial(bencher: Bencher<'_, '_>, protocol: Protocol, wanted: Option<&str>, e
     });
 }
 
+/// As `/api/machines` tells of it: what the fan-out copies.
+#[divan::bench]
+fn survey(bencher: Bencher<'_, '_>) {
+    let (mut machines, now) = (table(), Instant::now());
+    let as_of = Position {
+        epoch: Epoch::new(),
+        seq: 7,
+    };
+    let survey = machines.survey(as_of, now);
+    assert_eq!(rows(&survey.json(&Filter::default(), now, 1.5)), MACHINES);
+    bencher.counter(ItemsCount::new(MACHINES)).bench_local(|| {
+        machines.renew_survey();
+        machines.survey(as_of, black_box(now))
+    });
+}
+
+/// The document that a page's thread makes of it.
+#[divan::bench]
+fn survey_json(bencher: Bencher<'_, '_>) {
+    let (mut machines, now) = (table(), Instant::now());
+    let as_of = Position {
+        epoch: Epoch::new(),
+        seq: 7,
+    };
+    let survey = machines.survey(as_of, now);
+    bencher
+        .counter(ItemsCount::new(MACHINES))
+        .bench_local(|| survey.json(&Filter::default(), now, black_box(1.5)));
+}
+
 /// As the state file keeps it.
 #[divan::bench]
 fn saved(bencher: Bencher<'_, '_>) {
     let machines = table();
-    let saved = machines.saved(1.5);
-    let restored = Machines::restore(&saved, Instant::now()).expect("what is saved can be read");
+    let now = Instant::now();
+    let saved = machines.saved(now, 1.5);
+    let restored = Machines::restore(&saved, now, 1.5).expect("what is saved can be read");
     assert_eq!(restored.len(), MACHINES);
     bencher
         .counter(ItemsCount::new(MACHINES))
-        .bench_local(|| machines.saved(black_box(1.5)));
+        .bench_local(|| machines.saved(now, black_box(1.5)));
 }

@@ -285,12 +285,7 @@ impl Wish {
     /// The refusal to answer with: 400, which names the key of the query and what is wrong with its value.
     fn of(head: &Head) -> Result<Wish, Answer> {
         let refused = |text: &str| Answer::detail(400, text);
-        let value = |key: &str| match query::value(&head.query, key) {
-            None if query::has(&head.query, key) => Err(refused(&format!(
-                "{key} in the query has no value, or one that is not percent-encoded UTF-8"
-            ))),
-            value => Ok(value),
-        };
+        let value = |key: &str| query::text(&head.query, key).map_err(|why| refused(&why));
         let (machines, kinds) = (value("machine")?, value("type")?);
         let filter = Filter::from_lists(machines.as_deref(), kinds.as_deref());
         let begin = match (value("since")?, value("last")?) {

@@ -11,6 +11,7 @@ use crate::stream::event::DropCause;
 use crate::stream::event::Refused;
 use crate::stream::history::Past;
 use crate::stream::machines::Snapshot;
+use crate::stream::machines::survey::Survey;
 use crate::stream::position::Position;
 use crate::stream::protocol::Protocol;
 use crate::stream::protocol::v1::{CAUSE_EPOCH, CAUSE_HISTORY, Gap};
@@ -44,6 +45,9 @@ impl Fanout {
                 Request::Missed { client, reply } => self.answer_missed(client, &reply),
                 Request::Snapshot { reply } => {
                     let _ = reply.try_send(self.snapshot());
+                }
+                Request::Survey { reply } => {
+                    let _ = reply.try_send(self.survey());
                 }
                 Request::TakeIn { found, reply } => {
                     self.take_in(found);
@@ -168,6 +172,16 @@ impl Fanout {
         self.machines.snapshot(Instant::now(), epoch_seconds())
     }
 
+    fn survey(&mut self) -> Arc<Survey> {
+        let about = (self.machines.len() as u64, 0);
+        let _doing = self.beat.begin_about(Operation::Snapshot, about);
+        let as_of = Position {
+            epoch: self.epoch,
+            seq: self.history.newest(),
+        };
+        self.machines.survey(as_of, Instant::now())
+    }
+
     /// Removes a machine by hand. Everybody is told as if it had ended, so that no card stays.
     pub(super) fn forget(&mut self, machine: &str) -> bool {
         let Some(config_type) = self.machines.config_type(machine) else {
@@ -180,6 +194,8 @@ impl Fanout {
         let told = format!(r#"{{"machine_name": {name}, "type": "machine_terminated", "payload": {payload}}}"#);
         log::info!("🧹 machine {machine} forgotten by hand");
         self.publish(&[Entry::Datagram(told.into_bytes().into_boxed_slice())]);
+        // A person who looks now looks whether it is gone.
+        self.machines.renew_survey();
         true
     }
 

@@ -53,7 +53,7 @@ impl Fanout {
                 note(&event, builder.next_seq(), datagram.len());
                 match recovered {
                     None => say_applied(&self.machines.apply(&event, now.0, now.1)),
-                    Some(recovered) => self.apply_late(&event, recovered.written, now.0),
+                    Some(recovered) => self.apply_late(&event, recovered.written, now),
                 }
                 let (machine, kind) = (event.machine.as_deref(), event.kind.as_deref());
                 if recovered.is_none() {
@@ -81,8 +81,8 @@ impl Fanout {
         }
     }
 
-    fn apply_late(&mut self, event: &Event<'_>, written: f64, now: Instant) {
-        let late = self.machines.apply_late(event, written, now);
+    fn apply_late(&mut self, event: &Event<'_>, written: f64, now: (Instant, f64)) {
+        let late = self.machines.apply_late(event, written, now.0, now.1);
         say_applied(&late.applied);
         let has_state = event.state.is_some();
         let Some(machine) = event.machine.as_deref() else {

@@ -12,6 +12,7 @@ use crate::stream::event::Seq;
 use crate::stream::machines::Snapshot;
 use crate::stream::machines::merge::EngineRow;
 use crate::stream::machines::recovered::RecoveredTo;
+use crate::stream::machines::survey::Survey;
 use crate::stream::position::{Epoch, Position};
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 use std::fmt;
@@ -133,6 +134,9 @@ pub(super) enum Request {
     },
     Snapshot {
         reply: Sender<Arc<Snapshot>>,
+    },
+    Survey {
+        reply: Sender<Arc<Survey>>,
     },
     Forget {
         machine: String,
@@ -298,6 +302,14 @@ impl FanoutHandle {
     /// The fan-out has not answered in time, or is over; the caller answers its own client with 503.
     pub fn snapshot(&self) -> Result<Arc<Snapshot>, Unanswered> {
         self.ask(|reply| Request::Snapshot { reply })
+    }
+
+    /// Asks what is known of all machines, as of now or up to a second ago. Blocks as [`FanoutHandle::catch_up`].
+    ///
+    /// # Errors
+    /// The fan-out has not answered in time, or is over; the caller answers its own client with 503.
+    pub fn survey(&self) -> Result<Arc<Survey>, Unanswered> {
+        self.ask(|reply| Request::Survey { reply })
     }
 
     /// Asks for a machine to be removed. Returns whether there was one of that name. Blocks as

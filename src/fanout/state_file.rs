@@ -65,7 +65,7 @@ fn read_state(path: &Path) -> Result<Machines, String> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Machines::default()),
         Err(error) => return Err(format!("state file {} cannot be read: {error}", path.display())),
     };
-    match Machines::restore(&saved, Instant::now()) {
+    match Machines::restore(&saved, Instant::now(), epoch_seconds()) {
         Ok(machines) => {
             log::info!(
                 "📋 {} remembered from {}",

@@ -130,9 +130,12 @@ fn start_parts(config: Config, given: Given, progress: &Progress, parts: &mut Pa
     let (reports, writer) = beside::start_reports(&ground, settings)?;
     parts.add(writer);
     parts.add(beside::start_watchdog(&ground, settings, reports, given.notifier)?);
-    let caught_up = claimed
-        .machines
-        .catch_up(&record.history, settings.fanout.machine_ttl, Instant::now());
+    let caught_up = claimed.machines.catch_up(
+        &record.history,
+        settings.fanout.machine_ttl,
+        Instant::now(),
+        epoch_seconds(),
+    );
     let engine_db = settings.engine_db.clone().map(|settings| {
         let beginning = beside::engine_db_beginning(&record.history, &claimed.machines);
         (settings, beginning)
@@ -141,7 +144,7 @@ fn start_parts(config: Config, given: Given, progress: &Progress, parts: &mut Pa
     parts.extend(files);
     if let Some(slot) = slots.state.as_ref().filter(|_| caught_up) {
         // The fan-out saves only what changes from here on.
-        slot.put(Arc::new(claimed.machines.saved(epoch_seconds())));
+        slot.put(Arc::new(claimed.machines.saved(Instant::now(), epoch_seconds())));
     }
     progress.begin(Step::Threads);
     parts.add(beside::start_heartbeat(&ground, settings.heartbeat, slots.status)?);

@@ -93,6 +93,8 @@ pub struct Event<'a> {
     pub time: Option<&'a str>,
     /// `payload.config_type`.
     pub config_type: Option<Cow<'a, str>>,
+    /// `payload.event_trigger`.
+    pub trigger: Option<Cow<'a, str>>,
 }
 
 /// Checks a datagram and reads what we use of it.
@@ -110,7 +112,7 @@ pub fn check(bytes: &[u8]) -> Result<Event<'_>, DropCause> {
     let text = std::str::from_utf8(bytes).map_err(|_| DropCause::NotUtf8)?;
     let (top, inner) = read_at_once(text).map_or_else(|| read_twice(text), Ok)?;
     let [kind, event_type, machine_name, machine_id, state, timestamp, _] = top;
-    let [inner_name, to_state, current_state, inner_time, config_type] = inner;
+    let [inner_name, to_state, current_state, inner_time, config_type, trigger] = inner;
     let kind = first_string([kind, event_type])?;
     let registered = kind.as_deref() == Some("machine_registered");
     let event = Event {
@@ -118,6 +120,8 @@ pub fn check(bytes: &[u8]) -> Result<Event<'_>, DropCause> {
         state: first_string([to_state, state, current_state.filter(|_| registered)])?,
         time: number(inner_time).or_else(|| number(timestamp)),
         config_type: string(config_type)?,
+        // No reason to refuse an event: no snapshot has it, so half a character only leaves it out.
+        trigger: string(trigger).unwrap_or_default(),
         kind,
     };
     match event.kind.as_deref() {
@@ -141,7 +145,14 @@ const TOP_KEYS: [&str; 7] = [
 const PAYLOAD: usize = TOP_KEYS.len() - 1;
 
 /// The keys inside `payload` that any dialect uses.
-const PAYLOAD_KEYS: [&str; 5] = ["machine_name", "to_state", "current_state", "timestamp", "config_type"];
+const PAYLOAD_KEYS: [&str; 6] = [
+    "machine_name",
+    "to_state",
+    "current_state",
+    "timestamp",
+    "config_type",
+    "event_trigger",
+];
 
 /// A value that was found but not read.
 type Raw<'a> = Option<&'a RawValue>;
@@ -407,6 +418,18 @@ mod tests {
     }
 
     #[test]
+    fn a_trigger_is_no_reason_to_refuse_an_event() {
+        let trigger = |value: &str| {
+            let text = format!(r#"{{"machine_name":"m","payload":{{"to_state":"s","event_trigger":{value}}}}}"#);
+            event(&text).trigger.map(Cow::into_owned)
+        };
+        assert_eq!(trigger(r#""new\u005fjob""#).as_deref(), Some("new_job"));
+        for value in [r#""\ud83d""#, "7", "null", "{}"] {
+            assert_eq!(trigger(value), None, "{value}");
+        }
+    }
+
+    #[test]
     fn reserved_types_are_found_however_they_are_spelled() {
         for text in [
             r#"{"type":"ping"}"#,
@@ -440,6 +463,7 @@ mod tests {
         assert_eq!(shipped.kind.as_deref(), Some("state_change"));
         assert_eq!(shipped.machine.as_deref(), Some("m"));
         assert_eq!(shipped.state.as_deref(), Some("b"));
+        assert_eq!(shipped.trigger.as_deref(), Some("t"));
         assert_eq!(shipped.time, Some("1795393481.6886814"));
         let older = event(r#"{"event_type":"state_change","machine_name":"m","payload":{"to_state":"b"}}"#);
         assert_eq!((older.kind, older.state), (shipped.kind, shipped.state));

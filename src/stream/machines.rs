@@ -5,20 +5,25 @@
 
 mod ends;
 pub mod merge;
+mod rate;
 pub mod recovered;
 pub mod row;
 pub mod saved;
 mod snapshot;
+pub mod survey;
 
 pub use self::snapshot::Snapshot;
 
 use self::ends::Ends;
+use self::rate::Slots;
 use self::recovered::RecoveredTo;
-use self::row::{Origin, Process, Row};
+use self::row::{Arrival, Process, Row};
+use self::survey::Survey;
 use crate::process::clock::json_seconds;
 use crate::stream::batch::Item;
 use crate::stream::event::{Event, check};
 use crate::stream::history::History;
+use crate::stream::position::Position;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,6 +37,9 @@ const ROWS_BYTES_AFTER_EVICTION: usize = ROWS_BYTES_MAX / 16 * 15;
 const FIELD_BYTES_MAX: usize = 16 * 1024;
 /// A snapshot of an unchanged table is given out again for this long; then its `timestamp` is renewed.
 const SNAPSHOT_FRESH: Duration = Duration::from_secs(1);
+
+/// A survey is given out again for this long, whatever changes meanwhile.
+const SURVEY_FRESH: Duration = Duration::from_secs(1);
 
 /// The table.
 #[derive(Debug, Default)]
@@ -51,6 +59,11 @@ pub struct Machines {
     saved: f64,
     /// The last snapshot, of which `shown_version`, and when it was made.
     cached: Option<(u64, Instant, Arc<Snapshot>)>,
+    /// The last survey, while it is fresh.
+    surveyed: Option<Arc<Survey>>,
+    slots: Slots,
+    /// Events came that alone were no reason to write the state file.
+    heard_unsaved: bool,
 }
 
 /// What applying an event did that a person may have to be told.
@@ -97,6 +110,16 @@ impl Machines {
 
     /// Takes in an event that arrived at `now` (`epoch` seconds on the wall).
     pub fn apply(&mut self, event: &Event<'_>, now: Instant, epoch: f64) -> Applied {
+        let arrival = Arrival {
+            heard: now,
+            happened: Some(now),
+            slot: Some(self.slots.number(now)),
+        };
+        self.apply_as(event, &arrival, epoch)
+    }
+
+    /// Takes in an event that arrived so, at `epoch` seconds on the wall.
+    fn apply_as(&mut self, event: &Event<'_>, arrival: &Arrival, epoch: f64) -> Applied {
         let Some(machine) = event.machine.as_deref() else {
             return Applied::Nothing;
         };
@@ -106,17 +129,16 @@ impl Machines {
             return Applied::Nothing;
         }
         let Some(state) = event.state.as_deref() else {
-            self.hear(machine, now);
+            self.hear(machine, arrival);
             return Applied::Nothing;
         };
-        let config_type = event.config_type.as_deref();
-        if event
-            .time
-            .is_some_and(|time| self.is_overtaken(machine, row::seconds(Some(time))))
-        {
-            self.hear(machine, now);
+        // Looked up once, because that is most of what an event costs here.
+        let known = self.rows.get_mut(machine);
+        if known.as_ref().is_some_and(|row| row.has_overtaken(event)) {
+            self.hear(machine, arrival);
             return Applied::Nothing;
         }
+        let config_type = event.config_type.as_deref();
         if [machine, state, config_type.unwrap_or("")]
             .iter()
             .any(|text| text.len() > FIELD_BYTES_MAX)
@@ -124,38 +146,29 @@ impl Machines {
             self.untabled += 1;
             return Applied::Untabled;
         }
-        let time = event.time.map_or_else(|| json_seconds(epoch), str::to_owned);
-        self.upsert(machine, state, config_type, time.into(), now);
-        self.evict()
-    }
-
-    fn upsert(&mut self, machine: &str, state: &str, config_type: Option<&str>, time: Box<str>, now: Instant) {
-        let row = match self.rows.get_mut(machine) {
+        let row = match known {
             Some(row) => row,
-            None => self.rows.entry(machine.into()).or_insert_with(|| Row::new(now)),
+            None => self
+                .rows
+                .entry(machine.into())
+                .or_insert_with(|| Row::new(arrival.heard)),
         };
-        if row.current_state.as_deref() != Some(state) {
-            row.current_state = Some(state.into());
-        }
-        if config_type.is_some() && row.config_type.as_deref() != config_type {
-            row.config_type = config_type.map(Into::into);
-        }
-        row.last_activity = time;
-        row.origin = Origin::Event;
-        row.hear(now);
+        row.enter(state, event, arrival, epoch);
         let before = row.json.len();
         row.encode(machine);
         self.rows_bytes = self.rows_bytes - before + row.json.len() + usize::from(before == 0);
         self.changed();
+        self.evict()
     }
 
     /// An event without a state came from `machine`.
-    fn hear(&mut self, machine: &str, now: Instant) {
+    fn hear(&mut self, machine: &str, arrival: &Arrival) {
         let Some(row) = self.rows.get_mut(machine) else {
             return;
         };
         let was_stale = row.is_stale();
-        row.hear(now);
+        row.hear(arrival);
+        self.heard_unsaved = true;
         if was_stale {
             let before = row.json.len();
             row.encode(machine);
@@ -234,6 +247,35 @@ impl Machines {
         snapshot
     }
 
+    /// The table as `/api/machines` tells of it, as of the event at `as_of`: made at most once a second, however many
+    /// ask. Copies texts of 1 MiB at most.
+    pub fn survey(&mut self, as_of: Position, now: Instant) -> Arc<Survey> {
+        self.end_survey(now);
+        let rows = &self.rows;
+        let moment = self.slots.number_and_part(now);
+        let survey = self
+            .surveyed
+            .get_or_insert_with(|| Arc::new(Survey::of(rows, as_of, self.evicted, (now, moment))));
+        Arc::clone(survey)
+    }
+
+    /// Lets go of the last survey, if it is not fresh any more.
+    pub fn end_survey(&mut self, now: Instant) {
+        self.surveyed
+            .take_if(|survey| now.saturating_duration_since(survey.made()) >= SURVEY_FRESH);
+    }
+
+    /// The next survey is a new one.
+    pub fn renew_survey(&mut self) {
+        self.surveyed = None;
+    }
+
+    /// Returns whether events came of which [`Machines::version`] tells nothing, so that the state file may have older
+    /// times than the table.
+    pub fn was_heard(&self) -> bool {
+        self.heard_unsaved
+    }
+
     fn document(&self, start: &str, end: &str) -> Vec<u8> {
         let mut json = Vec::with_capacity(start.len() + self.rows_bytes + end.len());
         json.extend_from_slice(start.as_bytes());
@@ -251,22 +293,26 @@ impl Machines {
 impl Machines {
     /// Takes in what the recovered `history` has and the state file does not: what was published after the last save,
     /// or everything when there was none. Silence counts up to the last event, `now`, so that machines that were gone
-    /// by `ttl` do not come back. Returns whether anything has changed.
-    pub fn catch_up(&mut self, history: &History, ttl: Option<Duration>, now: Instant) -> bool {
+    /// by `ttl` do not come back. `now` is `epoch` on the wall. Returns whether anything has changed.
+    pub fn catch_up(&mut self, history: &History, ttl: Option<Duration>, now: Instant, epoch: f64) -> bool {
         let (before, saved) = (self.version(), self.saved);
         let batches = history.all();
         let last = batches.back().map_or(0.0, |batch| batch.time());
         for batch in batches.iter().filter(|batch| batch.time() >= saved) {
             let age = Duration::try_from_secs_f64(last - batch.time()).unwrap_or_default();
-            let heard = now.checked_sub(age).unwrap_or(now);
+            let arrival = Arrival {
+                heard: now.checked_sub(age).unwrap_or(now),
+                happened: instant(batch.time(), now, epoch),
+                slot: None,
+            };
             for item in batch.items() {
                 if let Item::Event(event) = item
                     && let Ok(checked) = check(event.payload)
                 {
                     if event.recovered.is_some() {
-                        self.apply_late(&checked, batch.time(), heard);
+                        self.apply_late_as(&checked, batch.time(), &arrival);
                     } else {
-                        self.apply(&checked, heard, batch.time());
+                        self.apply_as(&checked, &arrival, batch.time());
                     }
                 }
             }
@@ -278,10 +324,18 @@ impl Machines {
     }
 }
 
+/// When it was `time` seconds since the epoch, if it is `epoch` now; `None` of a time to come.
+fn instant(time: f64, now: Instant, epoch: f64) -> Option<Instant> {
+    let age = Duration::try_from_secs_f64(epoch - time).ok()?;
+    now.checked_sub(age)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::stream::batch::BatchBuilder;
+    use crate::stream::filter::Filter;
+    use crate::stream::position::Epoch;
 
     pub(super) fn apply(machines: &mut Machines, text: &str) -> Applied {
         machines.apply(&check(text.as_bytes()).unwrap(), Instant::now(), 100.5)
@@ -404,6 +458,12 @@ mod tests {
         assert_eq!((machines.len(), machines.untabled()), (1, 1));
     }
 
+    /// The table after a save at `epoch` and a restart.
+    fn restored(machines: &Machines, epoch: f64) -> Machines {
+        let now = Instant::now();
+        Machines::restore(&machines.saved(now, epoch), now, epoch).unwrap()
+    }
+
     /// One event each second.
     fn history(from: f64, texts: &[String]) -> History {
         let mut history = History::new(1 << 20, 0);
@@ -431,19 +491,19 @@ mod tests {
         let expected = initial(&mut expected);
         // Nothing saved; saved in the middle.
         let mut table = Machines::default();
-        assert!(table.catch_up(&events, None, Instant::now()));
+        assert!(table.catch_up(&events, None, Instant::now(), 200.0));
         assert_eq!(initial(&mut table), expected);
         let mut saved = Machines::default();
         for text in &texts[..3] {
             apply(&mut saved, text);
         }
-        let mut table = Machines::restore(&saved.saved(102.5), Instant::now()).unwrap();
-        assert!(table.catch_up(&events, None, Instant::now()));
+        let mut table = restored(&saved, 102.5);
+        assert!(table.catch_up(&events, None, Instant::now(), 200.0));
         assert_eq!(initial(&mut table), expected);
         // What the journal lacks is not undone.
         apply(&mut saved, &change("m", "newer"));
-        let mut table = Machines::restore(&saved.saved(110.0), Instant::now()).unwrap();
-        assert!(!table.catch_up(&events, None, Instant::now()));
+        let mut table = restored(&saved, 110.0);
+        assert!(!table.catch_up(&events, None, Instant::now(), 200.0));
         assert_eq!(initial(&mut table), initial(&mut saved));
     }
 
@@ -455,11 +515,146 @@ mod tests {
             &history(100.0, &texts),
             Some(Duration::from_millis(2500)),
             Instant::now(),
+            200.0,
         );
         assert_eq!(
             table.rows.keys().map(|name| &**name).collect::<Vec<_>>(),
             ["m7", "m8", "m9"]
         );
+    }
+
+    /// The rows of a survey, `seconds` after `begun`.
+    fn surveyed(machines: &mut Machines, begun: Instant, seconds: u64) -> Vec<serde_json::Value> {
+        let now = begun + Duration::from_secs(seconds);
+        let as_of = Position {
+            epoch: Epoch::new(),
+            seq: 7,
+        };
+        let json = machines.survey(as_of, now).json(&Filter::default(), now, 9.5);
+        let mut document: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        assert_eq!((&document["seq"], &document["time"]), (&7.into(), &9.5.into()));
+        match document["machines"].take() {
+            serde_json::Value::Array(rows) => rows,
+            other => panic!("{other}"),
+        }
+    }
+
+    fn triggered(state: &str, trigger: &str) -> String {
+        format!(
+            r#"{{"machine_name":"m","type":"state_change","payload":{{"to_state":"{state}","event_trigger":"{trigger}"}}}}"#
+        )
+    }
+
+    #[test]
+    fn a_survey_tells_how_long_a_machine_is_in_its_state_and_what_it_sends() {
+        let (mut machines, begun) = (Machines::default(), Instant::now());
+        let note =
+            r#"{"machine_name":"m","type":"activity_log","payload":{"event_trigger":"not a change"}}"#.to_owned();
+        for (second, text) in [(0, triggered("a", "go")), (2, triggered("a", "again")), (5, note)] {
+            let event = check(text.as_bytes()).unwrap();
+            machines.apply(&event, begun + Duration::from_secs(second), 1.0);
+        }
+        let row = &surveyed(&mut machines, begun, 6)[0];
+        assert_eq!(row["state_seconds"], 6.0, "a self-loop does not begin it anew");
+        assert_eq!(
+            (&row["last_trigger"], &row["last_event_seconds"]),
+            (&"again".into(), &1.0.into())
+        );
+        assert_eq!(row["events_per_second"], 0.375);
+        let row = &surveyed(&mut machines, begun, 60)[0];
+        assert_eq!(
+            (&row["state_seconds"], &row["events_per_second"]),
+            (&60.0.into(), &0.0.into())
+        );
+        let event = triggered("b", "done");
+        machines.apply(&check(event.as_bytes()).unwrap(), begun + Duration::from_secs(60), 1.0);
+        machines.renew_survey();
+        assert_eq!(surveyed(&mut machines, begun, 61)[0]["state_seconds"], 1.0);
+    }
+
+    #[test]
+    fn what_is_not_known_of_a_machine_is_null() {
+        let (mut machines, begun) = (Machines::default(), Instant::now());
+        // Another type of event may come long after the machine has entered the state.
+        let state = r#"{"machine_id":"m","type":"note","state":"s"}"#;
+        machines.apply(&check(state.as_bytes()).unwrap(), begun, 1.0);
+        let row = &surveyed(&mut machines, begun, 1)[0];
+        for key in ["config_type", "state_seconds", "last_trigger"] {
+            assert!(row[key].is_null(), "{key}: {row}");
+        }
+        assert_eq!((&row["current_state"], &row["stale"]), (&"s".into(), &false.into()));
+    }
+
+    #[test]
+    fn a_survey_is_made_once_a_second_whatever_changes() {
+        let mut machines = Machines::default();
+        let now = Instant::now();
+        let as_of = Position {
+            epoch: Epoch::new(),
+            seq: 7,
+        };
+        let first = machines.survey(as_of, now);
+        apply(&mut machines, &change("m", "s"));
+        assert!(Arc::ptr_eq(&first, &machines.survey(as_of, now + SURVEY_FRESH / 2)));
+        assert!(!Arc::ptr_eq(&first, &machines.survey(as_of, now + SURVEY_FRESH)));
+        machines.end_survey(now + SURVEY_FRESH * 2);
+        assert!(machines.surveyed.is_none(), "nobody keeps it");
+    }
+
+    #[test]
+    fn a_long_trigger_is_cut_and_its_event_tabled() {
+        let (mut machines, begun) = (Machines::default(), Instant::now());
+        assert_eq!(
+            apply(&mut machines, &triggered("s", &"ä".repeat(20_000))),
+            Applied::Nothing
+        );
+        let row = &surveyed(&mut machines, begun, 1)[0];
+        let trigger = row["last_trigger"].as_str().unwrap();
+        assert!(trigger.len() <= 256 && trigger.ends_with("ä…"), "{trigger}");
+    }
+
+    #[test]
+    fn times_outlive_a_restart_and_a_file_of_an_older_version_is_read() {
+        let (mut machines, begun) = (Machines::default(), Instant::now());
+        machines.apply(&check(triggered("a", "go").as_bytes()).unwrap(), begun, 1000.0);
+        let saved = machines.saved(begun + Duration::from_secs(10), 1010.0);
+        // After a boot the monotonic clock is another one.
+        let mut restored = Machines::restore(&saved, begun, 1100.0).unwrap();
+        let row = &surveyed(&mut restored, begun, 0)[0];
+        assert_eq!(
+            (&row["state_seconds"], &row["last_event_seconds"]),
+            (&100.0.into(), &100.0.into())
+        );
+        assert_eq!(
+            (&row["last_trigger"], &row["events_per_second"]),
+            (&"go".into(), &0.0.into())
+        );
+        let old = r#"{"threadcast_state":1,"saved":9.5,"machines":[{"machine_name":"m","current_state":"s","last_activity":1.25,"metadata":null,"config_type":null,"id":"m"}]}"#;
+        let mut restored = Machines::restore(old.as_bytes(), begun, 1100.0).unwrap();
+        let row = &surveyed(&mut restored, begun, 0)[0];
+        assert!(
+            row["state_seconds"].is_null() && row["last_event_seconds"].is_null(),
+            "{row}"
+        );
+        // The clock was set back meanwhile.
+        let mut restored = Machines::restore(&saved, begun, 500.0).unwrap();
+        assert!(surveyed(&mut restored, begun, 0)[0]["state_seconds"].is_null());
+    }
+
+    #[test]
+    fn what_the_history_completes_keeps_its_own_time() {
+        let events = history(
+            100.0,
+            &[triggered("a", "go"), triggered("b", "on"), triggered("b", "on")],
+        );
+        let (mut table, now) = (Machines::default(), Instant::now());
+        table.catch_up(&events, None, now, 200.0);
+        let row = &surveyed(&mut table, now, 0)[0];
+        assert_eq!(
+            (&row["state_seconds"], &row["last_event_seconds"]),
+            (&99.0.into(), &98.0.into())
+        );
+        assert_eq!(row["events_per_second"], 0.0);
     }
 
     #[test]

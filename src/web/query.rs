@@ -7,8 +7,21 @@ pub fn value(query: &str, key: &str) -> Option<String> {
     decode(found.next()?.1)
 }
 
+/// The decoded value of the first `key`, if there is a `key`.
+///
+/// # Errors
+/// It has no value that can be read; the text says so to the person who wrote the query.
+pub fn text(query: &str, key: &str) -> Result<Option<String>, String> {
+    match value(query, key) {
+        None if has(query, key) => Err(format!(
+            "{key} in the query has no value, or one that is not percent-encoded UTF-8"
+        )),
+        value => Ok(value),
+    }
+}
+
 /// Returns whether there is a `key`, readable or not.
-pub fn has(query: &str, key: &str) -> bool {
+fn has(query: &str, key: &str) -> bool {
     query.split('&').any(|pair| pair.split('=').next() == Some(key))
 }
 

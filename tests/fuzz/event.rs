@@ -64,6 +64,8 @@ fn expected(bytes: &[u8]) -> Result<Event<'_>, DropCause> {
     let machine = first(&names)?;
     let state = first(&[last(&inner, "to_state"), last(&top, "state"), current])?;
     let config_type = first(&[last(&inner, "config_type")])?;
+    // Half a character is no fault here.
+    let trigger = first(&[last(&inner, "event_trigger")]).unwrap_or_default();
     // Only now: half a character is said first.
     if ["ping", "pong", "initial"].contains(&kind.as_deref().unwrap_or_default()) {
         return Err(DropCause::ReservedType);
@@ -74,6 +76,7 @@ fn expected(bytes: &[u8]) -> Result<Event<'_>, DropCause> {
         state: state.map(Into::into),
         time: time(last(&inner, "timestamp")).or_else(|| time(last(&top, "timestamp"))),
         config_type: config_type.map(Into::into),
+        trigger: trigger.map(Into::into),
     })
 }
 

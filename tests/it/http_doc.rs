@@ -1,7 +1,9 @@
 //! docs/http.md says which requests are taken and which are refused: every row of its tables is sent to a real server.
 
+use crate::support::examples;
 use crate::support::server::run;
-use crate::support::{DEADLINE, TestServer, uninterrupted};
+use crate::support::{DEADLINE, TestServer, eventually, uninterrupted};
+use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
@@ -182,6 +184,55 @@ fn every_request_to_become_a_websocket_is_answered_as_the_page_says() {
         faults.extend(try_row(server.address, &row, &lines));
     }
     assert!(faults.is_empty(), "{faults:#?}");
+}
+
+/// The lines of the block that begins with this line.
+fn block<'a>(page: &'a str, begin: &str) -> Vec<&'a str> {
+    let lines = page.lines().skip_while(|line| *line != begin).skip(1);
+    lines.take_while(|line| *line != "```").collect()
+}
+
+/// A row without its times, which are other ones each time; whether each is known stays.
+fn without_times(row: &mut Value) {
+    for key in ["state_seconds", "events_per_second", "last_event_seconds"] {
+        if row[key].is_f64() {
+            row[key] = "a number".into();
+        }
+    }
+}
+
+#[test]
+fn the_machines_of_the_page_are_told_as_it_says() {
+    let page = page();
+    let events = block(&page, "```json events");
+    let wanted = block(&page, "```json machines").concat();
+    let server = TestServer::start(&[]);
+    for event in &events {
+        server.send(event);
+    }
+    let seen = eventually("the last event is in the list", || {
+        let answer = server.http("GET", "/api/machines", &[]);
+        (answer.json()["seq"] == events.len()).then_some(answer.body)
+    });
+    assert_eq!(
+        examples::parts(&seen),
+        examples::parts(&wanted),
+        "the same keys in the same order"
+    );
+    let [mut seen, mut wanted] = [&seen, &wanted].map(|text| serde_json::from_str::<Value>(text).unwrap());
+    assert_eq!(seen["totals"], wanted["totals"]);
+    for document in [&mut seen, &mut wanted] {
+        let rows = document["machines"].as_array_mut().unwrap();
+        rows.iter_mut().for_each(without_times);
+    }
+    assert_eq!(seen["machines"], wanted["machines"]);
+    let (_, meanings) = page.split_once("## Machines").unwrap();
+    for key in seen["machines"][0].as_object().unwrap().keys() {
+        assert!(
+            meanings.contains(&format!("| `{key}`")) || meanings.contains(&format!(", `{key}`")),
+            "{key}"
+        );
+    }
 }
 
 #[test]

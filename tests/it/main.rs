@@ -37,6 +37,7 @@ mod http_doc;
 mod journal;
 mod layers;
 mod logging;
+mod machines;
 mod memory;
 mod messages;
 mod names;

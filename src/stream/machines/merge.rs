@@ -2,8 +2,8 @@
 //! what clients were sent is never turned back.
 
 use super::recovered::RecoveredTo;
-use super::row::{Origin, Process, Row, seconds};
-use super::{Applied, FIELD_BYTES_MAX, Machines};
+use super::row::{Arrival, Origin, Process, Row, seconds};
+use super::{Applied, FIELD_BYTES_MAX, Machines, instant};
 use crate::stream::event::Event;
 use std::time::{Duration, Instant};
 
@@ -74,7 +74,13 @@ impl Machines {
             Origin::Event | Origin::LateEvent => time > row.seconds(),
         };
         if counts {
-            changed |= replace(&mut row.current_state, &seen.state);
+            let is_other_state = replace(&mut row.current_state, &seen.state);
+            if is_other_state {
+                // The row says when it was written last, which may be long after it entered this state.
+                row.entered = None;
+            }
+            changed |= is_other_state;
+            row.event = row.event.max(instant(time, now, epoch));
             changed |= replace(&mut row.metadata, &seen.metadata);
             changed |= seen.config_type.is_some() && replace(&mut row.config_type, &seen.config_type);
             changed |= replace_time(&mut row.last_activity, seen.time.as_deref());
@@ -120,6 +126,7 @@ impl Machines {
         row.metadata.clone_from(&seen.metadata);
         row.config_type.clone_from(&seen.config_type);
         replace_time(&mut row.last_activity, seen.time.as_deref());
+        row.event = instant(seen.seconds(), now, epoch);
         row.process = seen.process;
         row.in_database = true;
         row.from_database = true;
@@ -128,13 +135,6 @@ impl Machines {
         self.rows.insert(seen.machine.clone(), row);
         self.changed();
         self.evict()
-    }
-
-    /// Returns whether the table has something of `machine` that is newer than an event of `time` that comes as it
-    /// happened: it was on its way while its engine could not send the next one.
-    pub(super) fn is_overtaken(&self, machine: &str, time: f64) -> bool {
-        let overtaken = |row: &Row| row.origin != Origin::Event && row.seconds() > time;
-        self.rows.get(machine).is_some_and(overtaken)
     }
 
     /// The engine's database has no row of `machine` any more. One that was heard of by an event stays: its end is an
@@ -162,8 +162,18 @@ impl Machines {
     }
 
     /// As [`Machines::apply`], of an event that comes late, from the engine's database, into which it was written at
-    /// `written` (seconds since the epoch). The table is left alone if it has something newer.
-    pub fn apply_late(&mut self, event: &Event<'_>, written: f64, now: Instant) -> Late {
+    /// `written` (seconds since the epoch); `now` is `epoch` on the wall. The table is left alone if it has something
+    /// newer.
+    pub fn apply_late(&mut self, event: &Event<'_>, written: f64, now: Instant, epoch: f64) -> Late {
+        let arrival = Arrival {
+            heard: now,
+            happened: instant(written, now, epoch),
+            slot: None,
+        };
+        self.apply_late_as(event, written, &arrival)
+    }
+
+    pub(super) fn apply_late_as(&mut self, event: &Event<'_>, written: f64, arrival: &Arrival) -> Late {
         let nothing = |turns_back| Late {
             applied: Applied::Nothing,
             turns_back,
@@ -182,7 +192,7 @@ impl Machines {
         if let Some(row) = self.rows.get(machine).filter(|row| row.seconds() > time) {
             return nothing(ends || row.current_state.as_deref() != event.state.as_deref());
         }
-        let applied = self.apply(event, now, written);
+        let applied = self.apply_as(event, arrival, written);
         if let Some(row) = self.rows.get_mut(machine) {
             row.origin = Origin::LateEvent;
         }
@@ -215,9 +225,9 @@ fn replace(to: &mut Option<Box<str>>, from: &Option<Box<str>>) -> bool {
     differs
 }
 
-fn replace_time(to: &mut Box<str>, from: Option<&str>) -> bool {
+fn replace_time(to: &mut String, from: Option<&str>) -> bool {
     let from = from.unwrap_or("null");
-    let differs = &**to != from;
+    let differs = *to != from;
     if differs {
         *to = from.into();
     }
@@ -385,7 +395,7 @@ mod tests {
         let late = |machines: &mut Machines, state: &str, time: f64| {
             let text = event("m", "state_change", state, time);
             machines
-                .apply_late(&check(text.as_bytes()).unwrap(), NOW, Instant::now())
+                .apply_late(&check(text.as_bytes()).unwrap(), NOW, Instant::now(), NOW)
                 .turns_back
         };
         assert!(!late(&mut machines, "a", 10.0));
@@ -410,7 +420,7 @@ mod tests {
         };
         machines.set_recovered_to(to.clone());
         apply(&mut machines, "b", 11.0);
-        let mut machines = Machines::restore(&machines.saved(1.0), Instant::now()).unwrap();
+        let mut machines = Machines::restore(&machines.saved(Instant::now(), 1.0), Instant::now(), 1.0).unwrap();
         assert_eq!(machines.recovered_to(), Some(&to));
         assert_eq!(machines.in_database().collect::<Vec<_>>(), ["gone", "stays"]);
         machines.vanish("gone", Instant::now());
@@ -425,11 +435,34 @@ mod tests {
         merge(&mut machines, &row("m", "a", 10.0));
         machines.end("m", 20.0);
         merge(&mut machines, &row("m", "a", 10.0));
-        let mut machines = Machines::restore(&machines.saved(1.0), Instant::now()).unwrap();
+        let mut machines = Machines::restore(&machines.saved(Instant::now(), 1.0), Instant::now(), 1.0).unwrap();
         merge(&mut machines, &row("m", "a", 10.0));
         assert_eq!(shown(&mut machines), "");
         merge(&mut machines, &row("m", "b", 21.0));
         assert_eq!(shown(&mut machines), r#""m" "b" 21 "conf" null"#);
+    }
+
+    #[test]
+    fn a_row_says_when_its_machine_was_heard_and_not_since_when_it_is_in_its_state() {
+        let (mut machines, now) = (Machines::default(), Instant::now());
+        machines.merge(&row("m", "a", NOW - 50.0), None, now, NOW);
+        let of = |machines: &Machines| {
+            let row = &machines.rows["m"];
+            let seconds = |then: Instant| now.saturating_duration_since(then).as_secs();
+            (row.entered.map(seconds), row.event.map(seconds))
+        };
+        assert_eq!(of(&machines), (None, Some(50)));
+        let text = event("m", "state_change", "b", NOW - 40.0);
+        machines.apply(&check(text.as_bytes()).unwrap(), now, NOW);
+        assert_eq!(of(&machines), (Some(0), Some(0)));
+        // Of the same step; then a newer one of which no event came.
+        machines.merge(&row("m", "b", NOW - 39.0), None, now, NOW);
+        assert_eq!(of(&machines), (Some(0), Some(0)));
+        machines.merge(&row("m", "c", NOW - 30.0), None, now, NOW);
+        assert_eq!(of(&machines), (None, Some(0)));
+        let late = event("m", "state_change", "d", NOW - 20.0);
+        machines.apply_late(&check(late.as_bytes()).unwrap(), NOW - 20.0, now, NOW);
+        assert_eq!(of(&machines), (Some(20), Some(0)));
     }
 
     #[test]
@@ -447,7 +480,7 @@ mod tests {
         apply(&mut machines, "b", 11.0);
         assert_eq!(shown(&mut machines), r#""m" "c" 12 "conf" null"#);
         let late = event("m", "state_change", "d", 13.0);
-        machines.apply_late(&check(late.as_bytes()).unwrap(), NOW, Instant::now());
+        machines.apply_late(&check(late.as_bytes()).unwrap(), NOW, Instant::now(), NOW);
         apply(&mut machines, "b", 11.5);
         merge(&mut machines, &row("m", "c", 12.5));
         assert_eq!(shown(&mut machines), r#""m" "d" 13 "conf" null"#);
