@@ -33,6 +33,12 @@ impl Registry {
         }
     }
 
+    /// The client with this number, if it is there. Waits as [`Registry::enter`].
+    pub fn find(&self, id: u64) -> Option<Arc<Link>> {
+        let clients = lock(&self.clients);
+        clients.get(&id)?.upgrade()
+    }
+
     /// What `look` makes of each client, by their numbers. Waits as [`Registry::enter`]; nothing is locked while it
     /// looks.
     pub fn map<T>(&self, mut look: impl FnMut(&Link) -> T) -> Vec<T> {
@@ -70,7 +76,9 @@ mod tests {
         let second_entry = registry.enter(&second);
         let _first_entry = registry.enter(&first);
         assert_eq!(registry.map(Link::id), [1, 2]);
+        assert!(registry.find(1).is_some_and(|client| client.id() == 1));
         drop(first);
+        assert!(registry.find(1).is_none() && registry.find(3).is_none());
         assert_eq!(registry.map(Link::id), [2]);
         drop(second_entry);
         assert_eq!(registry.map(Link::id), [0; 0]);

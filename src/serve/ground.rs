@@ -106,6 +106,7 @@ impl Ground {
     pub(super) fn acting(&self, settings: &Settings) -> Acting {
         Acting {
             fanout: self.fanout.clone(),
+            clients: Arc::clone(&self.registry),
             beats: self.beats,
             demand: self.demand.clone(),
             stop: self.stopping.clone(),

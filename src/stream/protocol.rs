@@ -104,6 +104,8 @@ pub enum EndReason {
     StoppingBehind,
     /// The server could not serve it any further (out of some resource, or a fault of ours).
     Internal,
+    /// A person of the host ended it.
+    ByHand,
 }
 
 /// How an end shows: to the client, in the log, in the counters.
@@ -131,7 +133,7 @@ const fn facts(reason: EndReason, name: &'static str, code: u16, text: &'static 
 
 impl EndReason {
     /// Every reason, in the order of the enum.
-    pub const TABLE: [EndFacts; 12] = [
+    pub const TABLE: [EndFacts; 13] = [
         facts(
             EndReason::PeerClosed,
             "peer_closed",
@@ -204,6 +206,13 @@ impl EndReason {
             Level::Warn,
         ),
         facts(EndReason::Internal, "internal", 1011, "internal error", Level::Error),
+        facts(
+            EndReason::ByHand,
+            "by_hand",
+            1008,
+            "ended by a person of the server's host",
+            Level::Info,
+        ),
     ];
 
     /// How it shows.

@@ -4,19 +4,24 @@ use crate::fanout::requests::FanoutHandle;
 use crate::liveness::beats::Beats;
 use crate::liveness::demand::{Demand, NoReport};
 use crate::liveness::drill::{self, Kind};
+use crate::outbox::link::Ended;
+use crate::outbox::registry::Registry;
 use crate::process::stop::Stop;
+use crate::stream::protocol::EndReason;
 use crate::web::http::{Answer, Head};
 use crate::web::query;
 use serde_json::json;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a report on demand may take; of 1,000 threads it takes a second or two.
 const DIAGNOSE_MAX: Duration = Duration::from_secs(10);
 
 /// The paths that act, each with the command that asks for it.
-pub const ACTING: [(&str, &str); 3] = [
+pub const ACTING: [(&str, &str); 4] = [
     ("/forget", "threadcast forget NAME"),
+    ("/end", "threadcast clients --end ID"),
     ("/diagnose", "threadcast diagnose"),
     ("/drill", "threadcast drill COMPONENT DURATION"),
 ];
@@ -25,6 +30,7 @@ pub const ACTING: [(&str, &str); 3] = [
 #[derive(Debug)]
 pub struct Acting {
     pub fanout: FanoutHandle,
+    pub clients: Arc<Registry>,
     pub beats: &'static Beats,
     pub demand: Demand,
     /// Requested when the server stops, so that a request that waits for a report ends.
@@ -48,6 +54,7 @@ impl Acting {
         }
         Some(match head.path.as_str() {
             "/forget" => self.forget(&head.query),
+            "/end" => self.end(&head.query),
             "/diagnose" => self.diagnose(),
             "/drill" => self.drill(&head.query),
             _ => Answer::json(
@@ -66,6 +73,24 @@ impl Acting {
             Ok(false) => Answer::detail(404, &format!("there is no machine {machine:?}")),
             Err(why) => Answer::detail(503, &why.to_string()),
         }
+    }
+
+    /// Ends a client. Its thread sees that when the fan-out lets go of it, or, while that stands still, when its next
+    /// ping is due.
+    fn end(&self, query: &str) -> Answer {
+        let Some(id) = query::value(query, "client").and_then(|id| id.parse().ok()) else {
+            return Answer::detail(400, "the query must be client=ID, the number of a client");
+        };
+        let Some(client) = self.clients.find(id) else {
+            let text = format!("there is no client {id}; `threadcast clients` shows those that are there");
+            return Answer::detail(404, &text);
+        };
+        let address = client.peer().to_string();
+        if client.end(EndReason::ByHand) == Ended::Now {
+            log::info!("✂️ client {id} from {address} is ended by hand");
+            self.fanout.nudge();
+        }
+        Answer::json(200, json!({ "ended": id, "address": address }).to_string().into_bytes())
     }
 
     /// Where every thread is. Blocks until the watchdog has made the report, at most [`DIAGNOSE_MAX`].

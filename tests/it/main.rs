@@ -18,6 +18,7 @@ mod contract;
 mod delivery;
 mod drill;
 mod emit;
+mod ending;
 #[cfg(feature = "engine-db")]
 mod engine_db;
 #[cfg(feature = "engine-db")]
