@@ -8,17 +8,18 @@ mod usage;
 pub use usage::{UsageError, WrongUsage};
 
 use crate::cli::flags::{
-    REPLAY_TIMEOUT, TIME_MIN, admin_socket, count_value, drill_time, event_path, filter, format, host_value,
+    REPLAY_TIMEOUT, TIME_MIN, admin_socket, client_id, count_value, drill_time, event_path, filter, format, host_value,
     lines_value, point, port_value, position, server_url, speed_value, stream_url, time_value, watch_time, wrong_flag,
 };
 use crate::cli::help::{
-    clients_help, demo_help, diagnose_help, drill_help, emit_help, forget_help, overview, replay_help, serve_help,
-    tail_help,
+    clients_help, demo_help, diagnose_help, drill_help, emit_help, forget_help, machines_help, overview, replay_help,
+    serve_help, tail_help,
 };
 use crate::commands::act::Target;
 use crate::commands::clients::Clients;
 use crate::commands::drill::Drill;
 use crate::commands::emit::{Emit, Source};
+use crate::commands::machines::Machines;
 use crate::commands::replay::Replay;
 use crate::commands::request::ServerUrl;
 use crate::commands::tail::Tail;
@@ -39,6 +40,7 @@ pub enum Command {
     Forget { machine: String, server: Target },
     Drill(Drill),
     Clients(Clients),
+    Machines(Machines),
     Diagnose(Target),
     Emit(Emit),
     Tail(Tail),
@@ -48,8 +50,8 @@ pub enum Command {
 }
 
 /// The commands that have help of their own.
-const COMMANDS: [&str; 9] = [
-    "serve", "forget", "emit", "tail", "replay", "clients", "demo", "diagnose", "drill",
+const COMMANDS: [&str; 10] = [
+    "serve", "forget", "emit", "tail", "replay", "machines", "clients", "demo", "diagnose", "drill",
 ];
 
 /// Reads the arguments after the program's name.
@@ -85,6 +87,7 @@ fn follow(parser: &mut Parser) -> Result<Command, UsageError> {
             "emit" => emit(parser),
             "tail" => tail(parser),
             "replay" => replay(parser),
+            "machines" => machines(parser),
             "clients" => clients(parser),
             "demo" => demo(parser),
             "diagnose" => diagnose(parser),
@@ -108,6 +111,7 @@ fn help(parser: &mut Parser) -> Result<Command, UsageError> {
         "emit" => Ok(Command::Print(emit_help())),
         "tail" => Ok(Command::Print(tail_help())),
         "replay" => Ok(Command::Print(replay_help())),
+        "machines" => Ok(Command::Print(machines_help())),
         "clients" => Ok(Command::Print(clients_help())),
         "demo" => Ok(Command::Print(demo_help())),
         "diagnose" => Ok(Command::Print(diagnose_help())),
@@ -301,14 +305,16 @@ fn replay(parser: &mut Parser) -> Result<Command, UsageError> {
     }))
 }
 
-/// How often `clients --watch` looks, if no time is given.
+/// How often `--watch` looks, if no time is given.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 
 fn clients(parser: &mut Parser) -> Result<Command, UsageError> {
     let mut clients = Clients {
         server: ServerUrl::default(),
+        socket: None,
         json: false,
         watch: None,
+        end: None,
     };
     // A time may follow --watch, after a space or an equals sign.
     let mut may_be_time = false;
@@ -317,6 +323,8 @@ fn clients(parser: &mut Parser) -> Result<Command, UsageError> {
         match argument {
             Arg::Long("help") | Arg::Short('h') => return Ok(Command::Print(clients_help())),
             Arg::Long("url") => clients.server = server_url(parser)?,
+            Arg::Long("admin-socket") => clients.socket = Some(admin_socket(parser)?),
+            Arg::Long("end") => clients.end = Some(client_id(parser)?),
             Arg::Long("json") => clients.json = true,
             Arg::Long("watch") => {
                 let value = parser.optional_value();
@@ -330,7 +338,57 @@ fn clients(parser: &mut Parser) -> Result<Command, UsageError> {
             other => return Err(other.unexpected().into()),
         }
     }
+    if clients.end.is_some() && (clients.json || clients.watch.is_some()) {
+        return Err(UsageError::Missing {
+            command: "clients",
+            what: "either --end, or what to show",
+        });
+    }
     Ok(Command::Clients(clients))
+}
+
+fn machines(parser: &mut Parser) -> Result<Command, UsageError> {
+    let mut globs = Vec::new();
+    let mut machines = Machines {
+        server: ServerUrl::default(),
+        socket: None,
+        wanted: Filter::default(),
+        json: false,
+        watch: None,
+        forget: None,
+    };
+    // As of `clients`.
+    let mut may_be_time = false;
+    while let Some(argument) = parser.next()? {
+        let follows_watch = std::mem::take(&mut may_be_time);
+        match argument {
+            Arg::Long("help") | Arg::Short('h') => return Ok(Command::Print(machines_help())),
+            Arg::Long("url") => machines.server = server_url(parser)?,
+            Arg::Long("admin-socket") => machines.socket = Some(admin_socket(parser)?),
+            Arg::Long("forget") => machines.forget = Some(parser.value()?.string()?),
+            Arg::Long("json") => machines.json = true,
+            Arg::Long("watch") => {
+                let value = parser.optional_value();
+                may_be_time = value.is_none();
+                machines.watch = Some(match value {
+                    Some(value) => watch_time(value.string()?)?,
+                    None => WATCH_EVERY,
+                });
+            }
+            Arg::Value(value) if follows_watch => machines.watch = Some(watch_time(value.string()?)?),
+            Arg::Value(value) => globs.push(value.string()?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    machines.wanted = filter((!globs.is_empty()).then(|| globs.join(",")), None)?;
+    let shows = machines.json || machines.watch.is_some() || !machines.wanted.is_everything();
+    if machines.forget.is_some() && shows {
+        return Err(UsageError::Missing {
+            command: "machines",
+            what: "either --forget, or what to show",
+        });
+    }
+    Ok(Command::Machines(machines))
 }
 
 fn demo(parser: &mut Parser) -> Result<Command, UsageError> {

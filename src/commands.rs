@@ -9,11 +9,15 @@ pub mod drill;
 pub mod emit;
 pub mod end_signals;
 pub mod forget;
+pub mod machines;
+pub mod machines_table;
 pub mod painter;
 pub mod replay;
 pub mod request;
 pub mod sender;
+pub mod table;
 pub mod tail;
+pub mod watch;
 
 use crate::config::Config;
 use crate::process::exit::ExitStatus;

@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Command::Forget { machine, server } => commands::forget::run(&machine, &server),
         Command::Drill(drill) => commands::drill::run(&drill),
         Command::Clients(clients) => commands::clients::run(&clients),
+        Command::Machines(machines) => commands::machines::run(&machines),
         Command::Diagnose(server) => commands::diagnose::run(&server),
         Command::Emit(emit) => commands::emit::run(&emit),
         Command::Tail(tail) => commands::tail::run(&tail),

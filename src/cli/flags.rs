@@ -24,7 +24,7 @@ const TIME_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 const SPEED_MIN: f64 = 0.001;
 /// The fastest that a recording may be played, as a factor: a day of it then takes a tenth of a second.
 const SPEED_MAX: f64 = 1_000_000.0;
-/// Shortest time between two looks of `clients --watch`: nobody reads faster, and each look is a request.
+/// Shortest time between two looks of `--watch`: nobody reads faster, and each look is a request.
 const WATCH_MIN: Duration = Duration::from_millis(100);
 
 /// The value of `--host`, as `serve` takes it.
@@ -103,6 +103,18 @@ pub(super) fn count_value(parser: &mut Parser, flag: &str) -> Result<u64, UsageE
     let value = parser.value()?.string()?;
     values::number(&value, 0, u64::MAX)
         .map_err(|_| wrong(flag, value, "write how many events, a whole number".to_owned()))
+}
+
+/// The number of a client.
+pub(super) fn client_id(parser: &mut Parser) -> Result<u64, UsageError> {
+    let value = parser.value()?.string()?;
+    values::number(&value, 0, u64::MAX).map_err(|_| {
+        wrong(
+            "end",
+            value,
+            "write the number of a client, as column ID has it".to_owned(),
+        )
+    })
 }
 
 /// The value of `-n`: how many events of the history come first; 0 for none.

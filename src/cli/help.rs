@@ -125,17 +125,50 @@ Exit status: 0 all sent, or ended as asked; 1 some not taken, or no recording; 2
     )
 }
 
+pub(super) fn machines_help() -> String {
+    format!(
+        "\
+Shows every machine of a running server, the one first that was silent longest. On a narrow terminal columns are left
+out; the last line names them.
+
+Usage: threadcast machines [GLOBS...] [FLAGS]
+       threadcast machines --forget NAME [FLAGS]
+
+  GLOBS                       only machines whose name matches: * any characters, ? one; several with commas between
+  --url URL                   the server: HOST, HOST:PORT or http://HOST:PORT [http://{}]
+  --json                      the server's document as it is (GET /api/machines) instead of a table
+  --watch [TIME]              again and again until Ctrl-C or SIGTERM, every 2s or as often as given
+  --forget NAME               remove this machine, which no longer exists, as `threadcast forget` does; show nothing
+  --admin-socket PATH         the server's admin socket, for --forget; else it is looked for as `forget` does
+
+TIME           how long it has been in its state, also across restarts of the server; ? when nobody knows
+TRIGGER        what its last change of state was for
+RATE           events in the last 10 s, per second
+SEEN           time since its last event; ? when nobody knows
+NOTE           stale when its process is gone, as the engine's database says
+
+Colors on a terminal only, and not with NO_COLOR.
+Exit status: 0 fine, also if no machine matches; 1 no list, or nothing to forget; 2 wrong usage.
+",
+        ServerUrl::default()
+    )
+}
+
 pub(super) fn clients_help() -> String {
     format!(
         "\
 Shows who is connected to a running server and how well each keeps up, the slowest first. The server answers also while
-its data path stands still.
+its data path stands still. On a narrow terminal columns are left out; the last line names them.
 
 Usage: threadcast clients [FLAGS]
+       threadcast clients --end ID [FLAGS]
 
   --url URL                   the server: HOST, HOST:PORT or http://HOST:PORT [http://{}]
   --json                      the server's document as it is (GET /status) instead of a table
   --watch [TIME]              again and again until Ctrl-C or SIGTERM, every 2s or as often as given
+  --end ID                    end the client with this ID, and show nothing. It is no ban: a page or `threadcast tail`
+                              connects again by itself
+  --admin-socket PATH         the server's admin socket, for --end; else it is looked for as `forget` does
 
 QUEUED, BYTES  events that wait in the client's queue
 LAG            age of the oldest event that waits for it
@@ -145,7 +178,7 @@ SLOWEST        the longest that an event took to its socket
 PONG           time since the last pong, or anything else, came from it
 
 Colors on a terminal only, and not with NO_COLOR.
-Exit status: 0 fine, 1 no figures, 2 wrong usage.
+Exit status: 0 fine, 1 no figures, or no such client; 2 wrong usage.
 ",
         ServerUrl::default()
     )
@@ -178,6 +211,7 @@ Commands:
   emit          send an event from a shell, or a stream of them
   tail          show events as they come
   replay        send what a journal has recorded to a server again
+  machines      show every machine: its state, how long it is in it, what it sends
   clients       show who is connected to a running server, and how well each keeps up
   forget NAME   remove a machine that no longer exists from a running server
   diagnose      print what every thread of a running server is doing, with its stack

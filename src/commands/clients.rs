@@ -1,109 +1,76 @@
-//! `threadcast clients`: who is connected to a running server, and how well each keeps up.
+//! `threadcast clients`: who is connected to a running server, and how well each keeps up; `--end ID` ends one.
 
+use crate::commands::act::{self, Target};
 use crate::commands::clients_table::table;
-use crate::commands::complain;
-use crate::commands::end_signals::end_signals;
 use crate::commands::painter::Painter;
-use crate::commands::request::{self, ServerUrl};
-use crate::process::clock::pause;
+use crate::commands::request::{self, Page, ServerUrl};
+use crate::commands::table::width;
+use crate::commands::watch::{self, Showing};
+use crate::commands::{complain, print};
 use crate::process::exit::ExitStatus;
-use serde::de::IgnoredAny;
-use std::io::{self, IsTerminal, Write};
+use crate::process::visible::visible;
+use serde_json::Value;
+use std::path::PathBuf;
 use std::time::Duration;
 
-/// How long to wait for each part of the answer; the server asks nobody for it.
+/// How long to wait for each part of the answer about an end, which comes at once.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Puts the cursor to the top left corner and clears what is there.
-const CLEAR: &str = "\u{1b}[H\u{1b}[2J\u{1b}[3J";
+/// The list of all clients.
+const PAGE: Page = Page {
+    target: "/status",
+    list: "clients",
+    what: "no figures of clients",
+};
 
 /// The command's arguments.
 #[derive(Debug)]
 pub struct Clients {
     pub server: ServerUrl,
+    /// The server's admin socket, for `end`.
+    pub socket: Option<PathBuf>,
     /// The server's document as it is, instead of a table.
     pub json: bool,
     /// Again after each of these times, until a signal.
     pub watch: Option<Duration>,
+    /// End the client with this number, and show nothing.
+    pub end: Option<u64>,
 }
 
 /// The command.
 pub fn run(clients: &Clients) -> ExitStatus {
+    if let Some(id) = clients.end {
+        return end(clients, id);
+    }
     let painter = Painter::of_stdout();
-    let Some(every) = clients.watch else {
-        return match look(clients, painter) {
-            Ok(text) => show(&text),
-            Err(status) => status,
-        };
+    let showing = Showing {
+        every: clients.watch,
+        json: clients.json,
     };
-    let signals = end_signals();
-    let clears = !clients.json && io::stdout().is_terminal();
-    let mut shown = false;
-    loop {
-        match look(clients, painter) {
-            Ok(text) => {
-                let between = match (clears, shown && !clients.json) {
-                    (true, _) => CLEAR,
-                    (false, true) => "\n",
-                    (false, false) => "",
-                };
-                let status = write(&format!("{between}{text}"));
-                if let Some(status) = status {
-                    return status;
-                }
-                shown = true;
-            }
-            // A server that was there may come back; a wrong address will not.
-            Err(status) if !shown => return status,
-            Err(_) => {}
+    watch::show(showing, || {
+        let document = request::document(&clients.server, &PAGE)?;
+        if clients.json {
+            return Ok(request::one_line(&document));
         }
-        let over = match &signals {
-            Some(signals) => signals.is_requested_within(every),
-            None => {
-                pause(every);
-                false
-            }
-        };
-        if over {
-            return ExitStatus::Fine;
-        }
-    }
+        table(&document, width(), painter).ok_or_else(|| PAGE.is_strange())
+    })
 }
 
-/// What the server says now, ready to be shown; else the complaint has been made.
-fn look(clients: &Clients, painter: Painter) -> Result<String, ExitStatus> {
-    let failed = |why: &str| {
-        complain(&format!("threadcast: no figures of clients: {why}\n"));
-        ExitStatus::Failed
+fn end(clients: &Clients, id: u64) -> ExitStatus {
+    let server = Target {
+        server: clients.server.clone(),
+        socket: clients.socket.clone(),
     };
-    let answer = request::get(&clients.server, "/status", PATIENCE)?;
-    if answer.status != 200 {
-        return Err(failed(&answer.detail()));
-    }
-    let stranger = "what answers there is no threadcast of this version";
-    if clients.json {
-        // JSON has control characters as escapes only, so it can drive no terminal.
-        return match serde_json::from_str::<IgnoredAny>(&answer.body) {
-            Ok(_) => Ok(format!("{}\n", answer.body.trim_end())),
-            Err(_) => Err(failed(stranger)),
-        };
-    }
-    table(&answer.body, painter).ok_or_else(|| failed(stranger))
-}
-
-fn show(text: &str) -> ExitStatus {
-    write(text).unwrap_or(ExitStatus::Fine)
-}
-
-/// Writes to standard output; how to end, if nobody reads it or it cannot be written.
-fn write(text: &str) -> Option<ExitStatus> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Ok(()) => None,
-        // The reader has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Some(ExitStatus::Fine),
-        Err(error) => {
-            complain(&format!("threadcast: cannot write the table: {error}\n"));
-            Some(ExitStatus::Failed)
+    match act::post(&server, &format!("/end?client={id}"), PATIENCE) {
+        Ok(answer) if answer.status == 200 => {
+            let body: Option<Value> = serde_json::from_str(&answer.body).ok();
+            let address = body.and_then(|body| Some(body.get("address")?.as_str()?.to_owned()));
+            let address = visible(&address.unwrap_or_else(|| "an unknown address".to_owned()));
+            print(&format!("client {id} from {address} is ended\n"))
         }
+        Ok(answer) => {
+            complain(&format!("threadcast: nobody ended: {}\n", answer.detail()));
+            ExitStatus::Failed
+        }
+        Err(status) => status,
     }
 }

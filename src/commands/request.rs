@@ -5,8 +5,9 @@ use crate::config::Config;
 use crate::process::address::{Authority, ServerAddress};
 use crate::process::exit::ExitStatus;
 use crate::process::visible::visible;
-use crate::web::STREAM_PATH;
+use crate::web::{MACHINES_PATH, STREAM_PATH};
 use httparse::{EMPTY_HEADER, Response, Status};
+use serde_json::Value;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -14,6 +15,10 @@ use std::os::unix::net::UnixStream;
 use std::str::FromStr;
 use std::time::Duration;
 
+/// How long to wait for each part of a document: the fan-out, which some are asked of, answers within 4 s.
+const DOCUMENT_PATIENCE: Duration = Duration::from_secs(5);
+/// Names a server that is none of ours, or an older one.
+const STRANGER: &str = "what answers there is no threadcast of this version";
 /// How long to wait for the server's connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest answer: a report of all threads, or the figures of some 100,000 clients.
@@ -59,7 +64,9 @@ impl FromStr for ServerUrl {
     fn from_str(text: &str) -> Result<ServerUrl, String> {
         let address = ServerAddress::parse(text, Config::default().port)?;
         match address.path.as_str() {
-            "" | "/" | STREAM_PATH | "/health" | "/status" | "/initial" => Ok(ServerUrl(address.authority)),
+            "" | "/" | STREAM_PATH | MACHINES_PATH | "/health" | "/status" | "/initial" => {
+                Ok(ServerUrl(address.authority))
+            }
             path => Err(format!(
                 "a server has nothing at {path}; write http://{}, without a path",
                 address.authority
@@ -103,6 +110,52 @@ pub fn get(url: &ServerUrl, target: &str, patience: Duration) -> Result<Answer, 
         ));
         ExitStatus::Failed
     })
+}
+
+/// A document of the server that commands show.
+#[derive(Clone, Copy, Debug)]
+pub struct Page<'a> {
+    pub target: &'a str,
+    /// The key of the list in it, by which it is known.
+    pub list: &'a str,
+    /// What a person does not see without it.
+    pub what: &'a str,
+}
+
+impl Page<'_> {
+    /// Says that what the server has there is something else.
+    pub fn is_strange(&self) -> ExitStatus {
+        self.is_missing(STRANGER)
+    }
+
+    fn is_missing(&self, why: &str) -> ExitStatus {
+        complain(&format!("threadcast: {}: {why}\n", self.what));
+        ExitStatus::Failed
+    }
+}
+
+/// Asks for a document; says so when there is none. Blocks as [`get`] does, 5 s for each part.
+///
+/// # Errors
+/// There is no server, it has no such document, or none now. The person has been told, so the caller only ends with
+/// this status.
+pub fn document(url: &ServerUrl, page: &Page<'_>) -> Result<String, ExitStatus> {
+    let answer = get(url, page.target, DOCUMENT_PATIENCE)?;
+    let body: Option<Value> = serde_json::from_str(&answer.body).ok();
+    let has = |key: &str, is_it: fn(&Value) -> bool| body.as_ref().and_then(|body| body.get(key)).is_some_and(is_it);
+    match answer.status {
+        200 if has(page.list, Value::is_array) => Ok(answer.body),
+        // Ours say why; the original says `Not Found` in the same form.
+        status if status != 200 && status != 404 && has("detail", Value::is_string) => {
+            Err(page.is_missing(&answer.detail()))
+        }
+        _ => Err(page.is_strange()),
+    }
+}
+
+/// A document as a line for programs. JSON has control characters as escapes only, so it can drive no terminal.
+pub fn one_line(document: &str) -> String {
+    format!("{}\n", document.trim_end())
 }
 
 /// As [`get`], but leaves it to the caller to say what failed.

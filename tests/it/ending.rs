@@ -1,6 +1,7 @@
 //! A person of the host ends one client: whatever it does, it is told or reset, and nobody else notices.
 
 use crate::support::client::Options;
+use crate::support::server::run;
 use crate::support::{TestClient, TestServer, eventually, in_both_shapes, numbered};
 use std::time::Duration;
 
@@ -131,4 +132,30 @@ fn who_is_not_there_cannot_be_ended() {
         refused.body
     );
     assert_eq!((ended(&server), &server.health()["connections"]), (0, &1.into()));
+}
+
+#[test]
+fn the_command_ends_a_client_and_says_who_is_not_there() {
+    let server = TestServer::start(&[]);
+    let mut client = server.client();
+    let (id, folder) = (id_of(&server, &client), server.folder());
+    let url = format!("http://{}", server.address);
+    let command = |id: &str| run(folder.path(), &["clients", "--end", id, "--url", &url]);
+    let (code, out, err) = command(&id.to_string());
+    assert_eq!((code, err.as_str()), (0, ""));
+    let address = client.socket().local_addr().unwrap();
+    assert_eq!(out, format!("client {id} from {address} is ended\n"));
+    assert_eq!(client.until_close().map(|closed| closed.0), Some(CLOSE.0));
+    let (code, out, err) = command("99");
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert_eq!(
+        err,
+        "threadcast: nobody ended: there is no client 99; `threadcast clients` shows those that are there\n"
+    );
+    let (code, _, err) = command("x");
+    assert!(code == 2 && err.contains("--end cannot be \"x\""), "{err}");
+    // Without the socket, nobody may.
+    let away = ["clients", "--end", "1", "--url", &url, "--admin-socket", "nowhere.sock"];
+    let (code, _, err) = run(folder.path(), &away);
+    assert!(code == 1 && err.contains("nowhere.sock: nobody listens there"), "{err}");
 }

@@ -1,8 +1,16 @@
 //! `/api/machines` and `threadcast machines`: what is known of every machine, across restarts, and while the rest
 //! stands still.
 
+use crate::support::pty::{plain_lines, run_on_terminal};
+use crate::support::server::run;
 use crate::support::{TestServer, eventually, pause, state_change};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// What `/api/machines` says, with this query.
@@ -78,7 +86,7 @@ fn time_in_a_state_counts_on_over_a_restart_and_a_kill() {
         (&after["last_trigger"], &after["events_per_second"]),
         (&"t".into(), &0.0.into())
     );
-    server.signal(rustix::process::Signal::KILL);
+    server.signal(Signal::KILL);
     server.wait_for_end(crate::support::DEADLINE);
     let server = TestServer::start_in(server.folder(), &[]);
     assert!(seconds(&row(&server, "m", |_| true), "state_seconds") > seconds(&after, "state_seconds"));
@@ -144,4 +152,251 @@ fn however_many_ask_the_list_is_made_once_a_second() {
     }
     let most = begun.elapsed().as_secs() + 2;
     assert!(numbers.len() as u64 <= most, "{numbers:?} in {:?}", begun.elapsed());
+}
+
+fn url(server: &TestServer) -> String {
+    format!("http://{}", server.address)
+}
+
+/// `threadcast machines` with these arguments: status, standard output, standard error.
+fn machines(server: &TestServer, arguments: &[&str]) -> (i32, String, String) {
+    let url = url(server);
+    run(
+        server.folder().path(),
+        &[&["machines", "--url", &url], arguments].concat(),
+    )
+}
+
+/// A server that knows these machines.
+#[track_caller]
+fn with_machines(names: &[&str]) -> TestServer {
+    let server = TestServer::start(&[]);
+    for name in names {
+        server.send(state_change(name, "a", "busy", 1.0));
+    }
+    if let Some(last) = names.last() {
+        row(&server, last, |_| true);
+    }
+    server
+}
+
+#[test]
+fn the_command_shows_all_machines_or_those_that_match() {
+    let server = with_machines(&["worker-1", "worker-2", "db"]);
+    let (code, out, err) = machines(&server, &[]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    let lines: Vec<&str> = out.lines().collect();
+    assert!(
+        lines[0].starts_with("epoch ") && lines[0].ends_with("; 3 machines"),
+        "{out}"
+    );
+    assert!(lines[1].starts_with("NAME ") && lines[1].ends_with("SEEN"), "{out}");
+    assert_eq!(lines.len(), 5, "{out}");
+    let row = lines.iter().find(|line| line.starts_with("db ")).unwrap();
+    assert!(
+        row.contains("  busy  ") && row.contains("  t  ") && row.contains("/s  "),
+        "{out}"
+    );
+    for globs in [&["worker-*"][..], &["worker-1", "*2"], &["worker-1,worker-2"]] {
+        let (code, out, err) = machines(&server, globs);
+        assert_eq!((code, err.as_str()), (0, ""));
+        assert!(
+            out.contains("worker-1") && out.contains("worker-2") && !out.contains("\ndb"),
+            "{out}"
+        );
+    }
+    let (code, out, _) = machines(&server, &["db", "--json"]);
+    assert_eq!((code, out.lines().count()), (0, 1), "{out}");
+    let document: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(document["machines"][0]["machine_name"], "db");
+    assert_eq!(
+        (
+            document["machines"].as_array().unwrap().len(),
+            &document["totals"]["machines"]
+        ),
+        (1, &3.into())
+    );
+}
+
+#[test]
+fn a_glob_that_matches_none_is_told_what_there_is() {
+    let server = with_machines(&["worker-1", "db"]);
+    let (code, out, err) = machines(&server, &["wroker-*"]);
+    assert_eq!(code, 0, "{out}");
+    assert_eq!(
+        err,
+        "threadcast: no machine matches wroker-*; the server knows 2 machines: db, worker-1\n"
+    );
+    assert!(out.ends_with("; 2 machines\nno machines\n"), "{out}");
+    let (code, out, err) = machines(&server, &["wroker-*", "--json"]);
+    assert_eq!(code, 0, "{err}");
+    assert!(
+        out.ends_with("\"machines\":[]}\n") && err.contains("no machine matches"),
+        "{out}{err}"
+    );
+    let (code, _, err) = machines(&with_machines(&[]), &["x"]);
+    assert!(
+        code == 0 && err.ends_with("no machine matches x; the server knows no machine yet\n"),
+        "{err}"
+    );
+}
+
+#[test]
+fn it_forgets_as_forget_does() {
+    let server = with_machines(&["worker-1", "db"]);
+    let (code, out, err) = machines(&server, &["--forget", "db"]);
+    assert_eq!((code, out.as_str()), (0, "machine \"db\" is forgotten\n"), "{err}");
+    let (_, out, _) = machines(&server, &[]);
+    assert!(out.contains("; 1 machine\n") && !out.contains("\ndb"), "at once: {out}");
+    let (code, _, err) = machines(&server, &["--forget", "db"]);
+    assert!(code == 1 && err.contains("there is no machine \"db\""), "{err}");
+}
+
+#[test]
+fn watching_shows_one_list_after_another_until_it_is_ended() {
+    let server = with_machines(&["m"]);
+    let mut watch = Command::new(env!("CARGO_BIN_EXE_threadcast"))
+        .args(["machines", "--watch", "0.1", "--url", &url(&server)])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let shown = lines
+        .map(Result::unwrap)
+        .filter(|line| line.starts_with("NAME"))
+        .take(3);
+    assert_eq!(shown.count(), 3);
+    // The pipe is closed now, so that either the signal ends it or the next table does.
+    kill_process(Pid::from_child(&watch), Signal::TERM).unwrap();
+    let ended = eventually("it ends", || watch.try_wait().unwrap());
+    assert!(ended.success(), "{ended}");
+}
+
+/// Answers every connection with these bytes, whatever is asked.
+fn answering(bytes: &'static [u8]) -> (String, Arc<AtomicBool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let over = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&over);
+    #[expect(clippy::disallowed_methods, reason = "the harness has threads of its own")]
+    std::thread::spawn(move || {
+        for mut socket in listener.incoming().map_while(Result::ok) {
+            if flag.load(Ordering::Relaxed) {
+                return;
+            }
+            let mut request = [0; 4096];
+            let _ = socket.read(&mut request);
+            let _ = socket.write_all(bytes);
+        }
+    });
+    (url, over)
+}
+
+#[test]
+fn what_answers_and_is_no_threadcast_is_named_as_such() {
+    let folder = tempfile::tempdir().unwrap();
+    for answer in [
+        // The original's server, nginx, a server that has a page of that name, none of HTTP.
+        &b"HTTP/1.1 404 Not Found\r\nserver: uvicorn\r\ncontent-length: 22\r\n\r\n{\"detail\":\"Not Found\"}"[..],
+        b"HTTP/1.1 404 Not Found\r\nServer: nginx\r\nConnection: close\r\n\r\n<html>404 Not Found</html>",
+        b"HTTP/1.1 502 Bad Gateway\r\nServer: nginx\r\nConnection: close\r\n\r\n<html>502</html>",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\n{\"status\":\"ok\"}",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+        b"220 mail.example ESMTP\r\n",
+    ] {
+        let (url, over) = answering(answer);
+        for arguments in [
+            &["clients"][..],
+            &["clients", "--json"],
+            &["machines"],
+            &["machines", "--json"],
+            &["machines", "x"],
+        ] {
+            let (code, out, err) = run(folder.path(), &[arguments, &["--url", &url]].concat());
+            assert_eq!((code, out.as_str()), (1, ""), "{arguments:?}: {err}");
+            assert!(
+                err.contains("what answers there is no threadcast"),
+                "{arguments:?}: {err}"
+            );
+        }
+        over.store(true, Ordering::Relaxed);
+        // So that the thread looks.
+        let _ = TcpStream::connect(url.trim_start_matches("http://"));
+    }
+    for command in ["clients", "machines"] {
+        let (code, out, err) = run(folder.path(), &[command, "--url", "http://127.0.0.1:1"]);
+        assert_eq!((code, out.as_str()), (1, ""), "{err}");
+        assert!(
+            err.contains("cannot ask the server at 127.0.0.1:1") && err.contains("hint: "),
+            "{err}"
+        );
+    }
+}
+
+#[test]
+fn a_server_that_cannot_tell_now_says_why() {
+    let server = TestServer::start(&["--allow-drill"]);
+    assert_eq!(server.act("/drill?component=fanout&ms=60000").status, 200);
+    eventually("it stands still", || {
+        (server.http("GET", "/initial", &[]).status == 503).then_some(())
+    });
+    let (code, out, err) = machines(&server, &[]);
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert_eq!(
+        err,
+        "threadcast: no list of machines: the fan-out did not answer within 2s\n"
+    );
+    assert_eq!(server.act("/drill?component=fanout&ms=0").status, 200);
+}
+
+#[test]
+fn both_tables_fit_their_terminal_without_broken_rows() {
+    let long = format!("worker-{}-7", "x".repeat(120));
+    let server = with_machines(&["db", &long]);
+    let _clients = [server.client(), server.client()];
+    for columns in [60, 80, 120] {
+        for (command, rows, must) in [
+            ("machines", 2, ["NAME", "TIME", "SEEN"]),
+            ("clients", 2, ["ID", "QUEUED", "LAG"]),
+        ] {
+            let (code, shown) = run_on_terminal(server.folder().path(), columns, &[command, "--url", &url(&server)]);
+            assert_eq!(code, 0, "{shown}");
+            assert!(shown.contains("\u{1b}[1m"), "a terminal has colors: {shown:?}");
+            let lines = plain_lines(&shown);
+            assert!(
+                lines.iter().all(|line| line.chars().count() <= usize::from(columns)),
+                "{lines:#?}"
+            );
+            let head = lines
+                .iter()
+                .position(|line| must.iter().all(|head| line.contains(head)));
+            let behind = &lines[head.unwrap_or_else(|| panic!("{lines:#?}")) + 1..];
+            let note = behind
+                .iter()
+                .position(|line| line.starts_with("no room for "))
+                .unwrap_or(behind.len());
+            assert_eq!(note, rows, "{lines:#?}");
+            assert!(
+                note == behind.len() || shown.trim_end().ends_with("--json has them"),
+                "{lines:#?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn without_a_terminal_the_width_is_that_of_columns_if_it_is_sane() {
+    let server = with_machines(&["db", &format!("worker-{}", "x".repeat(300))]);
+    for (columns, widest) in [("60", 60), ("200", 200), ("0", 120), ("wide", 120), ("", 120)] {
+        let output = Command::new(env!("CARGO_BIN_EXE_threadcast"))
+            .args(["machines", "--url", &url(&server)])
+            .env("COLUMNS", columns)
+            .output()
+            .unwrap();
+        let out = String::from_utf8(output.stdout).unwrap();
+        let most = out.lines().map(|line| line.chars().count()).max().unwrap();
+        // The long name takes what there is.
+        assert!((widest - 4..=widest).contains(&most), "{columns}: {most}\n{out}");
+    }
 }

@@ -10,6 +10,7 @@ pub mod filter;
 pub mod fleet;
 pub mod http;
 pub mod ledger;
+pub mod pty;
 pub mod server;
 pub mod stopper;
 pub mod watched;

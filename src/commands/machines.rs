@@ -1,0 +1,107 @@
+//! `threadcast machines`: what is known of the machines of a running server; `--forget NAME` removes one.
+
+use crate::commands::act::Target;
+use crate::commands::machines_table::table;
+use crate::commands::painter::Painter;
+use crate::commands::request::{self, Page, ServerUrl};
+use crate::commands::table::width;
+use crate::commands::watch::{self, Showing};
+use crate::commands::{complain, forget};
+use crate::process::exit::ExitStatus;
+use crate::process::visible::visible;
+use crate::process::words::count;
+use crate::stream::filter::Filter;
+use crate::web::{MACHINES_PATH, query};
+use serde_json::Value;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Names of machines that are told to a person whose globs match none.
+const NAMES_MAX: usize = 5;
+
+/// The command's arguments.
+#[derive(Debug)]
+pub struct Machines {
+    pub server: ServerUrl,
+    /// The server's admin socket, for `forget`.
+    pub socket: Option<PathBuf>,
+    /// The machines to show.
+    pub wanted: Filter,
+    /// The server's document as it is, instead of a table.
+    pub json: bool,
+    /// Again after each of these times, until a signal.
+    pub watch: Option<Duration>,
+    /// Remove this machine, and show nothing.
+    pub forget: Option<String>,
+}
+
+/// The command.
+pub fn run(machines: &Machines) -> ExitStatus {
+    if let Some(name) = &machines.forget {
+        let server = Target {
+            server: machines.server.clone(),
+            socket: machines.socket.clone(),
+        };
+        return forget::run(name, &server);
+    }
+    let globs = machines.wanted.machines().map(|globs| globs.join(","));
+    let query = globs.as_ref().map(|globs| format!("?machine={}", query::encode(globs)));
+    let target = format!("{MACHINES_PATH}{}", query.unwrap_or_default());
+    let painter = Painter::of_stdout();
+    let showing = Showing {
+        every: machines.watch,
+        json: machines.json,
+    };
+    watch::show(showing, || {
+        let page = page(&target);
+        let document = request::document(&machines.server, &page)?;
+        if machines.watch.is_none()
+            && let Some(globs) = &globs
+            && is_empty(&document)
+        {
+            complain(&format!("threadcast: {}\n", nothing_matches(&machines.server, globs)?));
+        }
+        if machines.json {
+            return Ok(request::one_line(&document));
+        }
+        table(&document, width(), painter).ok_or_else(|| page.is_strange())
+    })
+}
+
+fn page(target: &str) -> Page<'_> {
+    Page {
+        target,
+        list: "machines",
+        what: "no list of machines",
+    }
+}
+
+/// Returns whether the list of a document is empty.
+fn is_empty(document: &str) -> bool {
+    names(document).is_some_and(|names| names.is_empty())
+}
+
+fn names(document: &str) -> Option<Vec<String>> {
+    let document: Value = serde_json::from_str(document).ok()?;
+    let rows = document.get("machines")?.as_array()?.iter();
+    let names = rows.map(|row| {
+        row.get("machine_name")
+            .and_then(Value::as_str)
+            .unwrap_or("?")
+            .to_owned()
+    });
+    Some(names.collect())
+}
+
+/// What a person is told whose globs match no machine: what machines there are.
+fn nothing_matches(server: &ServerUrl, globs: &str) -> Result<String, ExitStatus> {
+    let all = names(&request::document(server, &page(MACHINES_PATH))?).unwrap_or_default();
+    let some: Vec<String> = all.iter().take(NAMES_MAX).map(|name| visible(name)).collect();
+    let some = some.join(", ");
+    let there_are = match all.len() {
+        0 => "the server knows no machine yet".to_owned(),
+        known @ 1..=NAMES_MAX => format!("the server knows {}: {some}", count(known, "machine")),
+        known => format!("the server knows {}, among them {some}", count(known, "machine")),
+    };
+    Ok(format!("no machine matches {}; {there_are}", visible(globs)))
+}
