@@ -21,8 +21,9 @@ pub mod watch;
 
 use crate::config::Config;
 use crate::process::exit::ExitStatus;
+use crate::process::tty;
 use crate::serve;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 /// Prints `text` to standard output. A closed pipe is the reader's choice, not a fault.
 pub fn print(text: &str) -> ExitStatus {
@@ -32,9 +33,16 @@ pub fn print(text: &str) -> ExitStatus {
     }
 }
 
-/// Prints `text` to standard error. If even that is gone, there is nobody to tell.
+/// Prints `text` to standard error, on a terminal of locale C in ASCII but for what comes from others. If even that is
+/// gone, there is nobody to tell.
 pub fn complain(text: &str) {
-    let _ = std::io::stderr().write_all(text.as_bytes());
+    let mut stderr = std::io::stderr();
+    let shown = if stderr.is_terminal() && tty::is_ascii() {
+        tty::plain(text)
+    } else {
+        text.into()
+    };
+    let _ = stderr.write_all(shown.as_bytes());
 }
 
 /// Runs the server until a signal ends it. `reread` reads the settings again.

@@ -4,6 +4,7 @@ pub mod table;
 
 use crate::liveness::watchdog::OnHang;
 use crate::outbox::link::Delivery;
+use crate::process::logging::form::LogFormat;
 use crate::process::values::{DAY, GIB, HOUR, MIB, show_duration};
 use log::LevelFilter;
 use std::fmt;
@@ -42,6 +43,9 @@ pub struct Config {
     pub socket_mode: u32,
     pub log_dir: PathBuf,
     pub log_level: LevelFilter,
+    pub log_format: LogFormat,
+    /// Times on a terminal are UTC, not local.
+    pub utc: bool,
     pub ping_interval: Duration,
     pub pong_timeout: Duration,
     pub send_timeout: Duration,
@@ -99,6 +103,8 @@ impl Default for Config {
             socket_mode: 0o660,
             log_dir: PathBuf::from("logs"),
             log_level: LevelFilter::Info,
+            log_format: LogFormat::Auto,
+            utc: false,
             ping_interval: Duration::from_secs(10),
             pong_timeout: Duration::from_secs(30),
             send_timeout: Duration::from_secs(2),

@@ -28,6 +28,7 @@ pub mod tally;
 pub mod task;
 pub mod tcp_path;
 pub mod threads;
+pub mod tty;
 pub mod values;
 pub mod visible;
 pub mod waits;

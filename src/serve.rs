@@ -30,6 +30,7 @@ use crate::config::Config;
 use crate::liveness::beats::Beats;
 use crate::liveness::operation::Operation;
 use crate::process::exit::ExitStatus;
+use crate::process::logging::form::Forms;
 use crate::process::passed_sockets::PassedSockets;
 use crate::process::signals::StopSignals;
 use crate::process::systemd::Notifier;
@@ -50,6 +51,8 @@ const LOG_DEADLINE: Duration = Duration::from_millis(300);
 /// # Errors
 /// The server could not start: [`StartError::hint`] says what helps.
 pub fn run(config: Config, reread: Reread) -> Result<ExitStatus, StartError> {
+    // The zone of local time is known only while there is one thread.
+    let forms = Forms::of_process(config.log_format, config.utc);
     // First of all, because nothing may be open yet but what was passed.
     let passed = PassedSockets::from_environment().map_err(StartError::Passed)?;
     // Before there is another thread: the first write of the log may meet a limit on the size of files (SIGXFSZ).
@@ -60,7 +63,7 @@ pub fn run(config: Config, reread: Reread) -> Result<ExitStatus, StartError> {
     let beats = Beats::new(settings::slow_limits(&config), settings::connections_max(&config, room));
     beats.main.adopt();
     let starting = beats.main.begin(Operation::Starting);
-    let (log_thread, log) = beside::start_log(&config, beats)?;
+    let (log_thread, log) = beside::start_log(&config, forms, beats)?;
     if let Some(clipped) = clipped {
         log::warn!("⚠️ {clipped}");
     }

@@ -6,6 +6,7 @@ use log::LevelFilter;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use threadcast::process::clock::pause;
+use threadcast::process::logging::form::Forms;
 use threadcast::process::logging::{self, LogControl};
 use threadcast::process::threads::{CORE_STACK_BYTES, spawn};
 
@@ -13,7 +14,8 @@ use threadcast::process::threads::{CORE_STACK_BYTES, spawn};
 fn log() -> &'static LogControl {
     static LOG: OnceLock<LogControl> = OnceLock::new();
     LOG.get_or_init(|| {
-        let (thread, control) = logging::start(LevelFilter::Debug, None).expect("the first logger of this process");
+        let started = logging::start(LevelFilter::Debug, Forms::default(), None);
+        let (thread, control) = started.expect("the first logger of this process");
         // It ends with the process.
         spawn("log", CORE_STACK_BYTES, None, || thread.run(|_| ())).expect("a thread");
         control

@@ -1,5 +1,6 @@
-//! Colors in what commands print: on a terminal only, and not with NO_COLOR (<https://no-color.org>).
+//! Colors in what commands print: on a terminal only, not on a dumb one, and not with NO_COLOR.
 
+use crate::process::tty;
 use std::io::IsTerminal;
 
 /// The text stays as it is.
@@ -24,10 +25,8 @@ pub struct Painter {
 impl Painter {
     /// For standard output.
     pub fn of_stdout() -> Painter {
-        // Set and not empty.
-        let forbidden = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Painter {
-            colors: !forbidden && std::io::stdout().is_terminal(),
+            colors: std::io::stdout().is_terminal() && !tty::forbids_colors() && !tty::is_dumb(),
         }
     }
 

@@ -5,6 +5,7 @@ use crate::liveness::watchdog::OnHang;
 use crate::outbox::link::Delivery;
 use crate::process::address::parse_host;
 use crate::process::groups;
+use crate::process::logging::form::LogFormat;
 use crate::process::values::{
     GIB, HOUR, YEAR, duration, file_path, not_empty, number, octal_mode, show_duration, show_size, size, socket_path,
     switch,
@@ -73,7 +74,7 @@ macro_rules! setting {
 }
 
 /// Every setting, in the order of `--help`.
-pub static SETTINGS: [Setting; 36] = [
+pub static SETTINGS: [Setting; 38] = [
     setting!(
         "host",
         "ADDRESS",
@@ -133,6 +134,31 @@ pub static SETTINGS: [Setting; 36] = [
             Ok(())
         },
         |c| c.log_level.as_str().to_lowercase()
+    ),
+    setting!(
+        "log-format",
+        "auto|text|json",
+        "auto: a status line on a terminal, priorities in systemd's journal, else text; json: an object a line",
+        |c, v| {
+            c.log_format = log_format(v)?;
+            Ok(())
+        },
+        |c| match c.log_format {
+            LogFormat::Auto => "auto",
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        }
+        .to_owned()
+    ),
+    setting!(
+        "utc",
+        "",
+        "show times in UTC on a terminal too; the log's file always has UTC",
+        |c, v| {
+            c.utc = switch(v)?;
+            Ok(())
+        },
+        |c| c.utc.to_string()
     ),
     setting!(
         "ping-interval",
@@ -503,6 +529,15 @@ fn level(text: &str) -> Result<LevelFilter, String> {
     match text.parse() {
         Ok(LevelFilter::Off) | Err(_) => Err("write error, warn, info, debug or trace".to_owned()),
         Ok(level) => Ok(level),
+    }
+}
+
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "auto" => Ok(LogFormat::Auto),
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("write auto, text or json".to_owned()),
     }
 }
 

@@ -106,7 +106,7 @@ impl Reporter {
         list_components(server, &mut head);
         self.file.begin();
         let mut left = self.file.leave(head.as_bytes());
-        voice.put(&head[title_len..]);
+        voice.put(Level::Error, &head[title_len..]);
         // Clients come and go by the wish of outsiders: theirs must not use up what there is for the server's own
         // threads.
         let of_clients = findings.iter().all(|finding| finding.beat.role() == Role::Client);
@@ -128,7 +128,7 @@ impl Reporter {
         self.write_stacks(&first, server.0, &mut stacks);
         left += self.file.leave(stacks.as_bytes());
         let (shown, cut) = cut_at_line(&stacks, TERMINAL_BYTES_MAX);
-        voice.put(shown);
+        voice.put(Level::Error, shown);
         if cut > 0 {
             voice.say(Level::Error, &format!("… {} KB more are in the file", cut / 1024));
         }

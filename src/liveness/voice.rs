@@ -4,8 +4,10 @@
 //! Not by the `log` macros: a line of theirs takes memory from the allocator, which may be what hangs.
 
 use crate::process::clock::pause;
+use crate::process::log_sinks::PATIENCE;
 use crate::process::log_sinks::terminal::Outlet;
 use crate::process::logging::LogControl;
+use crate::process::logging::form::{Forms, ROOM_BYTES, Said};
 use crate::process::logging::line::compose;
 use log::Level;
 use std::time::{Duration, Instant};
@@ -24,6 +26,9 @@ pub struct Voice {
     thread: &'static str,
     terminal: Outlet,
     log: Option<LogControl>,
+    forms: Forms,
+    /// Lines in the form of the terminal or the file; taken once, so that making them takes no memory.
+    room: String,
 }
 
 impl Voice {
@@ -32,25 +37,45 @@ impl Voice {
         Voice {
             thread,
             terminal: Outlet::stderr(),
+            forms: log.as_ref().map_or_else(Forms::default, LogControl::forms),
             log,
+            room: String::with_capacity(ROOM_BYTES),
         }
     }
 
-    /// One line, in the log's own form, to the terminal and to the log's file. Blocks as [`Voice::put`] does.
+    /// One line, in the log's own forms, to the terminal and to the log's file. Blocks as [`Voice::put`] does.
     pub fn say(&mut self, level: Level, text: &str) {
         if self.log.as_ref().is_none_or(|log| log.writes(level)) {
-            let mut line = compose(level, self.thread, &format_args!("{text}"), OffsetDateTime::now_utc());
-            line.push('\n');
-            self.put(&line);
+            let line = compose(level, self.thread, &format_args!("{text}"), OffsetDateTime::now_utc());
+            let (terminal, room) = (&mut self.terminal, &mut self.room);
+            let to_terminal = |line: &str| {
+                // What the terminal does not take is in the log's file.
+                let _ = terminal.write_lines(line.as_bytes());
+            };
+            self.forms.terminal.one(&line, room, to_terminal);
+            if let Some(log) = &self.log {
+                self.forms.file.one(&line, room, |line| log.leave(line));
+            }
         }
     }
 
-    /// Writes finished lines. Blocks as [`Outlet::write_lines`] does.
-    pub fn put(&mut self, lines: &str) {
-        // What the terminal does not take is in the log's file.
-        let _ = self.terminal.write_lines(lines.as_bytes());
+    /// Writes finished lines of a report, whose first lines this voice has said at `level`. Blocks as
+    /// [`Outlet::write_lines`] does, for all of them together.
+    pub fn put(&mut self, level: Level, lines: &str) {
+        let said = Said {
+            level,
+            thread: self.thread,
+            at: OffsetDateTime::now_utc(),
+        };
+        let begun = Instant::now();
+        let (terminal, room) = (&mut self.terminal, &mut self.room);
+        let to_terminal = |piece: &str| {
+            // What the terminal does not take is in the log's file.
+            let _ = terminal.write_lines_within(piece.as_bytes(), PATIENCE.saturating_sub(begun.elapsed()));
+        };
+        self.forms.terminal.pieces(said, lines, room, to_terminal);
         if let Some(log) = &self.log {
-            log.leave(lines);
+            self.forms.file.pieces(said, lines, room, |piece| log.leave(piece));
         }
     }
 

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a line waits for a reader that took the last one: 50 ms, because the lines behind it wait as long.
-const PATIENCE: Duration = Duration::from_millis(50);
+pub const PATIENCE: Duration = Duration::from_millis(50);
 /// How long between two tries within the patience, 1 ms. Not poll(2): a terminal polls writable with room for one byte,
 /// and refuses the two bytes that it makes of a line end.
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(1);

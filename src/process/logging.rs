@@ -1,4 +1,4 @@
-//! The log: lines are made on the caller's thread and written on thread `log`.
+//! The log: messages are made on the caller's thread, and written on thread `log` as lines of each sink's form.
 //!
 //! Runs on: `log`, one.
 //! Owns: simplelog with its two sinks (terminal and file).
@@ -12,20 +12,23 @@
 //! Lines that outsiders can cause must not fill a disk, so every place in the code may write only 20 lines in 10 s at
 //! info and above (`sites`); what is left out is counted and said once per window.
 
+pub mod form;
+
 pub mod line;
 
 mod queue;
 
 mod sites;
 
-pub use sites::SELF_PACED;
+pub use sites::{SELF_PACED, STATUS};
 
 use crate::process::clock::timespec;
 use crate::process::files::Phase;
 use crate::process::locks::try_lock;
 use crate::process::log_sinks::rotating_file::RotatingFile;
-use crate::process::log_sinks::terminal::Terminal;
+use crate::process::log_sinks::terminal::{STATUS_MARK, Terminal};
 use crate::process::log_sinks::{SinkLosses, WholeLines};
+use crate::process::logging::form::{Form, Forms};
 use crate::process::logging::line::{Line, compose};
 use crate::process::logging::queue::{Full, LINES_QUEUE_LEN_MAX, Queue};
 use crate::process::logging::sites::Sites;
@@ -36,9 +39,9 @@ use crate::process::waits;
 use crate::process::words::{count, pick};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::event::{PollFd, PollFlags, poll};
-use simplelog::{CombinedLogger, ConfigBuilder, SharedLogger, WriteLogger};
+use simplelog::{Config, ConfigBuilder, WriteLogger};
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -49,8 +52,6 @@ use time::OffsetDateTime;
 const TURN: Duration = Duration::from_millis(250);
 /// What [`LogControl::leave`] holds for the file. Untouched memory costs nothing, and it is touched in a hang only.
 const LEFT_BYTES_MAX: usize = 512 * 1024;
-/// The target of lines that are on the terminal already.
-const FILE_ONLY: &str = "file-only";
 
 /// The logger that the `log` macros reach.
 #[derive(Debug)]
@@ -68,6 +69,7 @@ struct Shared {
     /// All lines lost so far, whatever the cause.
     lost_total: AtomicU64,
     sites: Sites,
+    forms: Forms,
     /// Finished lines for the file, and whether there are any. Nobody waits for this lock either.
     left: Mutex<Vec<u8>>,
     has_left: AtomicBool,
@@ -84,13 +86,14 @@ pub fn with_lock_held(body: impl FnOnce()) {
 }
 
 impl Shared {
-    fn new(level: LevelFilter, count_max: usize, left_bytes_max: usize) -> io::Result<Shared> {
+    fn new(level: LevelFilter, forms: Forms, count_max: usize, left_bytes_max: usize) -> io::Result<Shared> {
         Ok(Shared {
             level: AtomicUsize::new(level as usize),
             queue: Queue::new(count_max)?,
             queue_full: AtomicU64::new(0),
             lost_total: AtomicU64::new(0),
             sites: Sites::default(),
+            forms,
             left: Mutex::new(Vec::with_capacity(left_bytes_max)),
             has_left: AtomicBool::new(false),
         })
@@ -115,11 +118,8 @@ impl Log for Front {
         }
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("unnamed");
-        let text = compose(record.level(), name, record.args(), OffsetDateTime::now_utc());
-        let line = Line {
-            level: record.level(),
-            text,
-        };
+        let mut line = compose(record.level(), name, record.args(), OffsetDateTime::now_utc());
+        line.is_status = record.target() == STATUS;
         if let Err(Full) = self.shared.queue.leave(line) {
             self.shared.lose(1);
         }
@@ -128,11 +128,48 @@ impl Log for Front {
     fn flush(&self) {}
 }
 
+/// A sink, by way of simplelog, and the form of its lines.
+struct Sink {
+    form: Form,
+    logger: Box<dyn Log>,
+    /// Gets what [`LogControl::leave`] took.
+    takes_left: bool,
+}
+
+impl Sink {
+    fn new(form: Form, writes_to: impl Write + Send + 'static, takes_left: bool) -> Sink {
+        Sink {
+            form,
+            logger: WriteLogger::new(LevelFilter::Trace, plain_lines(), writes_to),
+            takes_left,
+        }
+    }
+
+    /// Writes one line.
+    fn write(&self, line: &Line) {
+        if line.is_status && self.form.is_live() {
+            self.write_finished(&format!("{STATUS_MARK}{}", self.form.status(line)));
+            return;
+        }
+        let mut text = String::with_capacity(line.text.len() + 64);
+        self.form.push(line, &mut text);
+        self.write_finished(&text);
+    }
+
+    fn write_finished(&self, line: &str) {
+        // The gravest level passes every filter; the line says its own.
+        let mut record = Record::builder();
+        self.logger
+            .log(&record.level(Level::Error).args(format_args!("{line}")).build());
+        self.logger.flush();
+    }
+}
+
 /// The running log; made once per process by [`start`].
 pub struct LogThread {
     shared: Arc<Shared>,
     losses: Arc<SinkLosses>,
-    sinks: Box<CombinedLogger>,
+    sinks: Vec<Sink>,
     stop: Stop,
     turn: Duration,
     /// The other half of what [`LogControl::leave`] fills.
@@ -174,7 +211,8 @@ impl LogControl {
         self.shared.has_left.load(Ordering::Relaxed)
     }
 
-    /// Leaves finished lines, each with its end, for the log's file; they are not written to the terminal. For a thread
+    /// Leaves finished lines in the file's form, each with its end, for the log's file; they are not written to the
+    /// terminal. For a thread
     /// that must neither wait nor take memory: never blocks, never allocates. What has no room is counted as lost, by
     /// its lines.
     pub fn leave(&self, lines: &str) {
@@ -187,6 +225,11 @@ impl LogControl {
         }
     }
 
+    /// How lines look on standard error and in the file.
+    pub fn forms(&self) -> Forms {
+        self.shared.forms
+    }
+
     /// Lines lost so far: found the queue full, or were refused by the file or by the terminal.
     pub fn lines_lost(&self) -> u64 {
         self.shared.lost_total.load(Ordering::Relaxed) + self.losses.total()
@@ -196,12 +239,12 @@ impl LogControl {
 /// Makes our front the process's logger, which writes lines as grave as `level` or graver. The sinks take what it lets
 /// through. Lines wait in the queue until [`LogThread::run`] runs.
 ///
-/// `file` is the log file, `None` for the terminal alone.
+/// `file` is the log file, `None` for the terminal alone. Lines look as `forms` says.
 ///
 /// # Errors
 /// A logger was set before, or the process is out of descriptors.
-pub fn start(level: LevelFilter, file: Option<&Path>) -> io::Result<(LogThread, LogControl)> {
-    let shared = Arc::new(Shared::new(level, LINES_QUEUE_LEN_MAX, LEFT_BYTES_MAX)?);
+pub fn start(level: LevelFilter, forms: Forms, file: Option<&Path>) -> io::Result<(LogThread, LogControl)> {
+    let shared = Arc::new(Shared::new(level, forms, LINES_QUEUE_LEN_MAX, LEFT_BYTES_MAX)?);
     let stop = Stop::new()?;
     let losses = Arc::new(SinkLosses::default());
     let front = Front {
@@ -211,19 +254,16 @@ pub fn start(level: LevelFilter, file: Option<&Path>) -> io::Result<(LogThread, 
     log::set_max_level(level);
     // There is one logger per process, so this is the first.
     let _ = RUNNING.set(Arc::clone(&shared));
-    let terminal = WholeLines::to(Terminal::new(Arc::clone(&losses)));
-    let mut not_file_only = plain_lines();
-    not_file_only.add_filter_ignore_str(FILE_ONLY);
-    let mut sinks: Vec<Box<dyn SharedLogger>> =
-        vec![WriteLogger::new(LevelFilter::Trace, not_file_only.build(), terminal)];
+    let terminal = Terminal::new(forms.terminal.is_live(), Arc::clone(&losses));
+    let mut sinks = vec![Sink::new(forms.terminal, WholeLines::to(terminal), false)];
     if let Some(path) = file {
-        let file = WholeLines::to(RotatingFile::new(path.to_owned(), Arc::clone(&losses)));
-        sinks.push(WriteLogger::new(LevelFilter::Trace, plain_lines().build(), file));
+        let file = RotatingFile::new(path.to_owned(), Arc::clone(&losses));
+        sinks.push(Sink::new(forms.file, WholeLines::to(file), true));
     }
     let thread = LogThread {
         shared: Arc::clone(&shared),
         losses: Arc::clone(&losses),
-        sinks: CombinedLogger::new(sinks),
+        sinks,
         stop: stop.clone(),
         turn: TURN,
         left: Vec::with_capacity(LEFT_BYTES_MAX),
@@ -233,7 +273,7 @@ pub fn start(level: LevelFilter, file: Option<&Path>) -> io::Result<(LogThread, 
 }
 
 /// Lines come finished, so simplelog adds nothing of its own.
-fn plain_lines() -> ConfigBuilder {
+fn plain_lines() -> Config {
     let mut config = ConfigBuilder::new();
     config
         .set_time_level(LevelFilter::Off)
@@ -241,7 +281,7 @@ fn plain_lines() -> ConfigBuilder {
         .set_thread_level(LevelFilter::Off)
         .set_target_level(LevelFilter::Off)
         .set_location_level(LevelFilter::Off);
-    config
+    config.build()
 }
 
 impl fmt::Debug for LogThread {
@@ -318,10 +358,7 @@ impl LogThread {
     }
 
     fn write(&self, line: &Line) {
-        let mut record = Record::builder();
-        self.sinks
-            .log(&record.level(line.level).args(format_args!("{}", line.text)).build());
-        self.sinks.flush();
+        self.sinks.iter().for_each(|sink| sink.write(line));
     }
 
     /// Writes to the file what [`LogControl::leave`] took.
@@ -337,19 +374,20 @@ impl LogThread {
         // Swapped, so that the lock is held for moments and nothing is allocated meanwhile.
         std::mem::swap(&mut *left, &mut self.left);
         drop(left);
-        for line in String::from_utf8_lossy(&self.left).lines() {
-            let mut record = Record::builder();
-            // The gravest level passes every filter; the line says its own.
-            record.level(Level::Error).target(FILE_ONLY);
-            self.sinks.log(&record.args(format_args!("{line}")).build());
+        let left = String::from_utf8_lossy(&self.left);
+        for sink in self.sinks.iter().filter(|sink| sink.takes_left) {
+            left.lines().for_each(|line| sink.write_finished(line));
         }
-        self.sinks.flush();
         self.left.clear();
     }
 
     fn say(&self, level: Level, message: &str) {
-        let text = compose(level, "log", &format_args!("{message}"), OffsetDateTime::now_utc());
-        self.write(&Line { level, text });
+        self.write(&compose(
+            level,
+            "log",
+            &format_args!("{message}"),
+            OffsetDateTime::now_utc(),
+        ));
     }
 
     /// Says what was lost, to the sink that still takes lines.

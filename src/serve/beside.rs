@@ -19,6 +19,7 @@ use crate::liveness::voice::Voice;
 use crate::liveness::watchdog::{Watchdog, Ways};
 use crate::process::clock::epoch_seconds;
 use crate::process::files::{self, Durability, KeptFile, LockError, LockFile, Phase, Slot, lock_path};
+use crate::process::logging::form::Forms;
 use crate::process::logging::{self, LogControl};
 use crate::process::safe_open::{self, is_refusal};
 use crate::process::stop::Stop;
@@ -41,8 +42,13 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub(super) fn start_log(config: &Config, beats: &'static Beats) -> Result<(ThreadHandle<()>, LogControl), StartError> {
-    let (thread, control) = logging::start(config.log_level, Some(&config.log_path())).map_err(resource("the log"))?;
+pub(super) fn start_log(
+    config: &Config,
+    forms: Forms,
+    beats: &'static Beats,
+) -> Result<(ThreadHandle<()>, LogControl), StartError> {
+    let started = logging::start(config.log_level, forms, Some(&config.log_path()));
+    let (thread, control) = started.map_err(resource("the log"))?;
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
         log::error!(
@@ -51,6 +57,9 @@ pub(super) fn start_log(config: &Config, beats: &'static Beats) -> Result<(Threa
         );
     }));
     let handle = thread.start(shown_by(beats.log)).map_err(resource("thread log"))?;
+    if let Some(zone) = forms.terminal.zone() {
+        log::info!("🕐 times on this terminal are {zone}, in the log's file UTC; with --utc they are UTC here too");
+    }
     Ok((handle, control))
 }
 

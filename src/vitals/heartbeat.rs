@@ -18,7 +18,7 @@ use crate::liveness::operation::Operation;
 use crate::process::clock::{epoch_seconds, monotonic_ms, rfc3339, timespec};
 use crate::process::files::Slot;
 use crate::process::heap;
-use crate::process::logging::{LogControl, SELF_PACED};
+use crate::process::logging::{LogControl, STATUS};
 use crate::process::procfs::own_threads;
 use crate::process::stop::Stop;
 use crate::process::threads::{self, CORE_STACK_BYTES, ThreadHandle};
@@ -212,7 +212,7 @@ impl Heartbeat {
     }
 
     fn tell(&self, pulse: &Pulse, finding: &Finding) {
-        log::info!(target: SELF_PACED, "{pulse}");
+        log::info!(target: STATUS, "{pulse}");
         self.leave(pulse, finding);
     }
 

@@ -2,13 +2,14 @@
 //! make it cost anything but lines, which are counted.
 
 use crate::support::client::Options;
+use crate::support::screen::pty;
 use crate::support::server::in_shell;
 use crate::support::{DEADLINE, TestClient, TestServer, eventually, numbered, pause, state_change};
 use rustix::fs::{OFlags, fcntl_getfl};
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -208,30 +209,16 @@ fn a_terminal_that_nobody_reads_costs_only_its_own_lines() {
     }
 }
 
-/// A pseudo-terminal: the end that a terminal emulator reads, and the end that a program writes to.
-#[expect(
-    unsafe_code,
-    reason = "rustix has these requests only behind a feature that the server does not need"
-)]
-fn pty() -> (File, OwnedFd) {
-    let emulator = File::options().read(true).write(true).open("/dev/ptmx").unwrap();
-    let unlock: libc::c_int = 0;
-    // SAFETY: TIOCSPTLCK reads one int from the address given, that of `unlock`.
-    let unlocked = unsafe { libc::ioctl(emulator.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlock) };
-    assert_eq!(unlocked, 0, "{}", std::io::Error::last_os_error());
-    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
-    // SAFETY: TIOCGPTPEER takes flags by value and touches no memory of ours.
-    let program = unsafe { libc::ioctl(emulator.as_raw_fd(), libc::TIOCGPTPEER, flags) };
-    assert!(program >= 0, "{}", std::io::Error::last_os_error());
-    // SAFETY: the request has just made this descriptor, and nobody else has it.
-    (emulator, unsafe { OwnedFd::from_raw_fd(program) })
-}
-
 /// What the server writes to `theirs` gets stuck, because nobody reads `ours`; later somebody does.
 fn costs_only_its_own_lines(mut ours: File, theirs: OwnedFd) {
     let shared = theirs.try_clone().unwrap();
     let server = TestServer::start_command(folder(), &["--log-level", "debug"], |command| {
-        command.stderr(theirs);
+        // Plain lines, as in the file; terminal.rs has those with a status line below.
+        command
+            .stderr(theirs)
+            .env("TERM", "dumb")
+            .env("TZ", "UTC")
+            .env("LC_ALL", "C.UTF-8");
     });
     stream_with_log(&server, 4000);
     file_is_complete(&server, 4000);

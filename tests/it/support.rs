@@ -11,6 +11,7 @@ pub mod fleet;
 pub mod http;
 pub mod ledger;
 pub mod pty;
+pub mod screen;
 pub mod server;
 pub mod stopper;
 pub mod watched;

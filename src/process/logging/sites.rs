@@ -7,6 +7,9 @@ use log::{Level, Record};
 use std::collections::HashMap;
 use std::sync::Mutex;
 
+/// Target of the lines that say how the server does, at our own clock's pace too: they are not limited either, and a
+/// terminal that can shows only the newest.
+pub const STATUS: &str = "status";
 /// Target of lines whose pace is our own clock's, which no outsider can quicken: they are not limited.
 pub const SELF_PACED: &str = "self-paced";
 
@@ -42,7 +45,7 @@ impl Sites {
         let (Some(file), Some(line)) = (record.file_static(), record.line()) else {
             return true;
         };
-        if record.level() > Level::Info || record.target() == SELF_PACED {
+        if record.level() > Level::Info || record.target() == SELF_PACED || record.target() == STATUS {
             return true;
         }
         let now = clock::monotonic_ms();

@@ -13,7 +13,7 @@ fn front() -> Front {
 
 fn front_with_room(lines: usize) -> Front {
     Front {
-        shared: Arc::new(Shared::new(LevelFilter::Info, lines, LINE_BYTES_MAX).unwrap()),
+        shared: Arc::new(Shared::new(LevelFilter::Info, Forms::default(), lines, LINE_BYTES_MAX).unwrap()),
     }
 }
 
@@ -59,11 +59,10 @@ impl Written {
 /// A thread, where it writes, and what stops it.
 fn log_thread(front: &Front) -> (LogThread, Written, Stop) {
     let (written, stop) = (Written::default(), Stop::new().unwrap());
-    let sink = WriteLogger::new(LevelFilter::Trace, plain_lines().build(), written.clone());
     let thread = LogThread {
         shared: Arc::clone(&front.shared),
         losses: Arc::new(SinkLosses::default()),
-        sinks: CombinedLogger::new(vec![sink]),
+        sinks: vec![Sink::new(Form::default(), written.clone(), true)],
         stop: stop.clone(),
         turn: TURN,
         left: Vec::with_capacity(LINE_BYTES_MAX),

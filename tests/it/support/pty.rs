@@ -33,6 +33,7 @@ pub fn run_on_terminal(folder: &Path, columns: u16, arguments: &[&str]) -> (i32,
         .env_remove("NO_COLOR")
         // A terminal knows its width by itself.
         .env("COLUMNS", "99")
+        .env("TERM", "xterm")
         .stdin(Stdio::null())
         .stdout(Stdio::from(theirs.as_fd().try_clone_to_owned().unwrap()))
         .stderr(Stdio::null())
