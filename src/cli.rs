@@ -234,6 +234,7 @@ fn tail(parser: &mut Parser) -> Result<Command, UsageError> {
         format: Format::Human,
         count: None,
         duration: None,
+        utc: false,
     };
     let (mut machines, mut kinds) = (Vec::new(), Vec::new());
     while let Some(argument) = parser.next()? {
@@ -254,6 +255,7 @@ fn tail(parser: &mut Parser) -> Result<Command, UsageError> {
             }
             Arg::Long("format") => tail.format = format(parser)?,
             Arg::Long("count") => tail.count = Some(count_value(parser, "count")?),
+            Arg::Long("utc") => tail.utc = true,
             Arg::Long("duration") => tail.duration = Some(time_value(parser, "duration", TIME_MIN)?),
             other => return Err(other.unexpected().into()),
         }

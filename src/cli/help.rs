@@ -89,12 +89,14 @@ Usage: threadcast tail [MACHINE...] [FLAGS]
   --since EPOCH:N             begin after that event: what tail prints at its end
   --format FORMAT             human (time, machine, from -> to, trigger), compact (without time), json (as it came) [human]
   --count N                   end after so many events
-  --duration TIME             end after this time; with status 1 if there was no server in all of it
+  --duration TIME             end after this time
+  --utc                       times in UTC on a terminal too, where they are local (elsewhere they are UTC)
   -f, --follow                nothing: it always follows
 
 Colors on a terminal only, and not with NO_COLOR. What is not an event goes to standard error: in every format what is
 missing and where to go on from, in human format also how it goes.
-Exit status: 0 ended as asked, 1 failed, 2 wrong usage.
+Exit status: 0 ended as asked, by Ctrl-C too; 1 failed, or no server has answered in all the time, whatever ended it;
+2 wrong usage.
 ",
         Config::default().port
     )

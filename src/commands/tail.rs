@@ -13,7 +13,7 @@ use crate::commands::end_signals::{end_after_grace, end_signals};
 use crate::commands::tail::connect::{Connected, Dialer, StreamUrl, filter_pairs};
 use crate::commands::tail::end::{End, Halt, reader_is_gone};
 use crate::commands::tail::lines::{Format, Lines};
-use crate::commands::tail::notices::{Notices, to_go_on, without_numbers};
+use crate::commands::tail::notices::{Notices, Teller, to_go_on, without_numbers};
 use crate::commands::tail::place::{Heard, Place};
 use crate::process::exit::ExitStatus;
 use crate::process::visible::visible;
@@ -56,18 +56,22 @@ pub struct Tail {
     pub format: Format,
     pub count: Option<u64>,
     pub duration: Option<Duration>,
+    /// Times are UTC on a terminal too.
+    pub utc: bool,
 }
 
 /// The command.
 pub fn run(tail: &Tail) -> ExitStatus {
     // The offset of local time can only be asked for while there is one thread.
-    let lines = Lines::new(tail.format);
+    let lines = Lines::new(tail.format, tail.utc);
+    let teller = Teller::new(lines.zone());
     let signals = end_signals();
     // Not joined: it ends with the process.
     let _last_resort = signals.clone().map(end_after_grace);
     let mut session = Session {
         tail,
         lines,
+        teller,
         notices: Notices::new(tail.format, !tail.filter.is_everything()),
         place: Place::new(tail.since),
         shown: 0,
@@ -85,7 +89,8 @@ pub fn run(tail: &Tail) -> ExitStatus {
     let halt = session.run();
     session.say_last();
     match halt {
-        Halt::Done if session.never_connected && session.end.is_over() => {
+        // Whatever has ended it, what was asked for did not happen; a reader that is gone does not ask any more.
+        Halt::Done if session.never_connected && !reader_is_gone() => {
             complain(&session.why_never());
             ExitStatus::Failed
         }
@@ -100,6 +105,7 @@ pub fn run(tail: &Tail) -> ExitStatus {
 struct Session<'a> {
     tail: &'a Tail,
     lines: Lines,
+    teller: Teller,
     notices: Notices,
     place: Place,
     shown: u64,
@@ -137,7 +143,8 @@ impl Session<'_> {
             }
             // Between half and the whole, so that many of us do not come back at the same moment.
             let wait = delay.mul_f64(0.5 + 0.5 * fastrand::f64());
-            say(&format!("{why}; connecting again in {:.1} s", wait.as_secs_f64()));
+            self.teller
+                .say(&format!("{why}; connecting again in {:.1} s", wait.as_secs_f64()));
             if self.end.rest(wait) {
                 return Halt::Done;
             }
@@ -165,10 +172,10 @@ impl Session<'_> {
             Protocol::V1 => self.place.begin(),
             Protocol::Plain => {
                 if self.waits_for_last.take().is_some() {
-                    say(NO_HISTORY);
+                    self.teller.say(NO_HISTORY);
                 }
                 if let Some(was) = self.place.begin_without_numbers() {
-                    say(&without_numbers(was));
+                    self.teller.say(&without_numbers(was));
                 }
             }
         }
@@ -242,7 +249,7 @@ impl Session<'_> {
             Heard::Resumed { events, .. } if self.waits_for_last.is_some() => self.end_of_last(events),
             heard => {
                 if let Some(notice) = self.notices.of(heard, Instant::now()) {
-                    say(&notice);
+                    self.teller.say(&notice);
                 }
             }
         }
@@ -268,16 +275,16 @@ impl Session<'_> {
             return;
         };
         if std::mem::replace(&mut self.state_shown, true) {
-            say(&format!("the state now: {machines}"))
+            self.teller.say(&format!("the state now: {machines}"))
         } else {
-            say(&format!("connected to {}; {machines}", self.tail.url))
+            self.teller.say(&format!("connected to {}; {machines}", self.tail.url))
         }
     }
 
     /// Says which events are missing; `all` that is not said yet, or what is due.
     fn say_losses(&mut self, all: bool) {
         for loss in self.notices.due(Instant::now(), all) {
-            say(&loss);
+            self.teller.say(&loss);
         }
     }
 
@@ -287,11 +294,11 @@ impl Session<'_> {
             (None, _) => {}
             (Some(_), None) => {
                 self.waits_for_last = None;
-                say(NO_LAST);
+                self.teller.say(NO_LAST);
             }
             (Some(_), Some(_)) if self.tail.format == Format::Human => {
                 self.state_shown = true;
-                say(&format!(
+                self.teller.say(&format!(
                     "connected to {}; what its history has comes first",
                     self.tail.url
                 ));
@@ -305,7 +312,7 @@ impl Session<'_> {
         if let Some(wanted) = self.waits_for_last.take()
             && events < wanted
         {
-            say(&format!(
+            self.teller.say(&format!(
                 "the server's history has only {} of the last {wanted} (--history-bytes, and --journal over restarts)",
                 count(events, "event")
             ));
@@ -325,14 +332,9 @@ impl Session<'_> {
     fn say_last(&mut self) {
         self.say_losses(true);
         if let Some(position) = self.place.position().filter(|_| !reader_is_gone()) {
-            say(&to_go_on(position));
+            self.teller.say(&to_go_on(position));
         }
     }
-}
-
-/// A line on standard error.
-fn say(text: &str) {
-    complain(&format!("threadcast: {text}\n"));
 }
 
 fn is_timeout(error: &io::Error) -> bool {

@@ -61,6 +61,7 @@ mod systemd;
 mod tail;
 mod tail_last;
 mod tail_resume;
+mod tail_terminal;
 mod terminal;
 mod tidy;
 mod watchdog;

@@ -1,6 +1,7 @@
 //! How `tail` writes an event: for people, for grep, for programs.
 
 use crate::commands::painter::{BOLD, DIM, GREEN, NONE, Painter, RED, YELLOW};
+use crate::process::tty;
 use crate::process::visible::{judged, visible};
 use crate::process::words::count;
 use crate::stream::event::Event;
@@ -30,17 +31,28 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Looks at standard output, NO_COLOR and the local time zone. Call it while there is one thread.
-    pub fn new(format: Format) -> Lines {
+    /// Looks at standard output, its colors and the local time zone. Times are local on a terminal, unless `utc`, and
+    /// UTC elsewhere. Call it while there is one thread.
+    pub fn new(format: Format, utc: bool) -> Lines {
+        let terminal = std::io::stdout().is_terminal();
         Lines {
             format,
-            terminal: std::io::stdout().is_terminal(),
+            terminal,
             painter: match format {
                 Format::Human => Painter::of_stdout(),
                 Format::Compact | Format::Json => Painter::default(),
             },
-            offset: UtcOffset::current_local_offset().unwrap_or(UtcOffset::UTC),
+            offset: if terminal && !utc {
+                tty::local_offset()
+            } else {
+                UtcOffset::UTC
+            },
         }
+    }
+
+    /// The zone of the times that a person reads on a terminal: a pipe always has UTC.
+    pub fn zone(&self) -> Option<String> {
+        (self.terminal && self.format == Format::Human).then(|| tty::offset_name(self.offset))
     }
 
     /// The line of one event, whose text is `text`.

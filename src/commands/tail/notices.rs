@@ -1,5 +1,6 @@
 //! What `tail` says on standard error about the stream: losses and new beginnings to everybody, how it goes to people.
 
+use crate::commands::complain;
 use crate::commands::tail::lines::Format;
 use crate::commands::tail::place::{Heard, Missing};
 use crate::journal::line::{DAMAGED, FAILED, QUEUE_FULL, REMOVED, RESTART};
@@ -13,6 +14,26 @@ use std::time::{Duration, Instant};
 const LOSSES_EVERY: Duration = Duration::from_secs(1);
 /// `tail` says that it is behind, or how far, at most once in this time.
 const LAG_EVERY: Duration = Duration::from_secs(10);
+
+/// Says notices on standard error.
+#[derive(Debug)]
+pub struct Teller {
+    /// The zone of the times on standard output, until the first notice has named it.
+    zone: Option<String>,
+}
+
+impl Teller {
+    /// Its first notice names `zone`, if there is one to name.
+    pub fn new(zone: Option<String>) -> Teller {
+        Teller { zone }
+    }
+
+    /// Says one notice.
+    pub fn say(&mut self, text: &str) {
+        let zone = self.zone.take().map(|zone| format!(" (times are {zone})"));
+        complain(&format!("threadcast: {text}{}\n", zone.unwrap_or_default()));
+    }
+}
 
 /// Makes the notices, and keeps what is to be said later.
 #[derive(Debug)]
