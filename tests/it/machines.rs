@@ -400,3 +400,33 @@ fn without_a_terminal_the_width_is_that_of_columns_if_it_is_sane() {
         assert!((widest - 4..=widest).contains(&most), "{columns}: {most}\n{out}");
     }
 }
+
+#[cfg(feature = "engine-db")]
+#[test]
+fn a_machine_whose_process_is_gone_is_stale_by_a_word() {
+    use crate::support::engine_db::{EngineDb, dead_pid, epoch, living_pid};
+    let (folder, db) = EngineDb::in_folder();
+    let now = epoch();
+    db.machine("dead", "busy", now - 50.0, dead_pid(), Some("c"));
+    db.machine("living", "busy", now, living_pid(), Some("c"));
+    let server = TestServer::start_in(folder, &[]);
+    let dead = row(&server, "dead", |row| row["stale"] == true);
+    assert!(
+        dead["state_seconds"].is_null() && seconds(&dead, "last_event_seconds") >= 50.0,
+        "{dead}"
+    );
+    assert_eq!(row(&server, "living", |_| true)["stale"], false);
+    assert_eq!(survey(&server, "")["totals"]["stale"], 1);
+    let (_, out, _) = machines(&server, &[]);
+    let lines: Vec<&str> = out.lines().collect();
+    assert!(
+        lines[0].ends_with("; 2 machines, 1 stale") && lines[1].ends_with("  NOTE"),
+        "{out}"
+    );
+    assert!(lines[2].starts_with("dead ") && lines[2].ends_with("  stale"), "{out}");
+    // A sign of life takes it off.
+    server.send(state_change("dead", "busy", "idle", now));
+    row(&server, "dead", |row| {
+        row["stale"] == false && seconds(row, "state_seconds") < 50.0
+    });
+}

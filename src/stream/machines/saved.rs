@@ -31,13 +31,14 @@ impl Machines {
             json_seconds(epoch)
         );
         let end = saved_end(self);
+        let epoch_ms = (epoch * 1000.0).round() as u64;
         let mut json = Vec::with_capacity(start.len() + self.rows_bytes + self.rows.len() * MORE_BYTES + end.len());
         json.extend_from_slice(start.as_bytes());
         for (index, row) in self.rows.values().enumerate() {
             if index > 0 {
                 json.push(b',');
             }
-            put_row(&mut json, row, now, epoch);
+            put_row(&mut json, row, now, epoch_ms);
         }
         json.extend_from_slice(end.as_bytes());
         json
@@ -118,14 +119,14 @@ impl Machines {
 const MORE_BYTES: usize = 96;
 
 /// Writes a row as the state file has it. Times are seconds since the epoch, so that they outlive this boot.
-fn put_row(json: &mut Vec<u8>, row: &Row, now: Instant, epoch: f64) {
+fn put_row(json: &mut Vec<u8>, row: &Row, now: Instant, epoch_ms: u64) {
     let open = row.json.strip_suffix(b"}").unwrap_or(&row.json);
     json.extend_from_slice(open);
     for (key, time) in [(",\"state_since\":", row.entered), (",\"last_event\":", row.event)] {
         if let Some(time) = time {
-            let time = epoch - now.saturating_duration_since(time).as_secs_f64();
+            let age = now.saturating_duration_since(time).as_millis() as u64;
             json.extend_from_slice(key.as_bytes());
-            put_seconds(json, (time * 1000.0).round() as u64);
+            put_seconds(json, epoch_ms.saturating_sub(age));
         }
     }
     if let Some(trigger) = &row.trigger {
@@ -139,15 +140,20 @@ fn put_row(json: &mut Vec<u8>, row: &Row, now: Instant, epoch: f64) {
 /// `write!` takes five times as long.
 fn put_seconds(json: &mut Vec<u8>, millis: u64) {
     const POINT: usize = 20;
-    let (mut digits, mut rest, mut begin) = ([b'.'; POINT + 4], millis, POINT + 4);
-    // At least one digit stands before the point.
-    while rest > 0 || begin >= POINT {
-        begin -= 1;
-        if begin != POINT {
-            digits[begin] = b'0' + (rest % 10) as u8;
-            rest /= 10;
-        }
+    let (mut seconds, rest) = (millis / 1000, (millis % 1000) as u16);
+    let digit = |number: u16| b'0' + (number % 10) as u8;
+    let mut digits = [b'.'; POINT + 4];
+    digits[POINT + 1..].copy_from_slice(&[digit(rest / 100), digit(rest / 10), digit(rest)]);
+    let mut begin = POINT;
+    // Two at a time: each division waits for the one before.
+    while seconds > 0 || begin == POINT {
+        let pair = (seconds % 100) as u16;
+        seconds /= 100;
+        begin -= 2;
+        (digits[begin], digits[begin + 1]) = (digit(pair / 10), digit(pair));
     }
+    // JSON has no number that begins with a 0 and has another digit behind it.
+    begin += usize::from(digits[begin] == b'0');
     json.extend_from_slice(&digits[begin..]);
 }
 
