@@ -3,7 +3,7 @@
 CARGO ?= cargo
 
 .PHONY: run demo build test e2e check fmt clippy doc model fuzz minimal minimal-part bench bench-quick bench-micro check-benches \
-  clean help
+  man reference clean help
 
 help: ## what there is to make
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 22
@@ -46,7 +46,8 @@ clippy:
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
 
-e2e: build ## run real proxies and probes, and the original engine with its tools and page (Debian, PyPI, npm)
+e2e: build man ## run real shells, proxies and probes, and the original engine with its tools and page (Debian, PyPI, npm)
+	tests/e2e/shells target/release/threadcast target/man target/e2e/shells
 	tests/e2e/run
 
 model: ## try every interleaving of the hand-over between fan-out and writer, and of the list that has no lock
@@ -59,7 +60,7 @@ minimal: ## run every test of the build without optional features
 	CARGO=$(CARGO) CARGO_TARGET_DIR=target/minimal tests/run --locked --no-default-features
 
 # The features change the settings file, the stacks in reports, and what is linked: these files meet that.
-MINIMAL_PART = cli:: contract:: drill:: heartbeat:: http:: layers:: logging:: state_file:: tail:: tidy:: watchdog::
+MINIMAL_PART = cli:: contract:: drill:: heartbeat:: http:: layers:: logging:: settings:: state_file:: tail:: tidy:: watchdog::
 
 minimal-part:
 	CARGO_TARGET_DIR=target/minimal $(CARGO) test --locked --no-default-features --lib --bins
@@ -82,6 +83,12 @@ check-benches: ## format and lints of the load generator and the peers; not part
 	  $(CARGO) fmt --check --manifest-path "$$manifest" || exit; \
 	  $(CARGO) clippy --release --locked --all-targets --manifest-path "$$manifest" --target-dir target/bench -- -D warnings || exit; \
 	done
+
+man: ## write the manual to target/man: a page for each command, and threadcast.toml(5)
+	$(CARGO) run --quiet --locked --example pages -- man target/man
+
+reference: ## write docs/reference.md anew after a change of a command or a setting
+	$(CARGO) run --quiet --locked --example pages -- reference docs/reference.md
 
 clean:
 	$(CARGO) clean

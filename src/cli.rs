@@ -1,462 +1,102 @@
-//! From arguments to a command.
+//! From arguments and environment to a command. One table, [`SPECS`], has every command; clap does the parsing.
 
-mod flags;
-mod help;
-pub mod settings_file;
+mod arguments;
+mod command;
+pub mod completions;
+mod reading;
+pub mod reference;
+mod send;
+mod server;
+mod setup;
+mod shell;
+mod spec;
+mod table;
 mod usage;
+mod watch;
 
+pub use command::Command;
+pub use spec::{Part, Spec};
+pub use table::{SPECS, command_line};
 pub use usage::{UsageError, WrongUsage};
 
-use crate::cli::flags::{
-    REPLAY_TIMEOUT, TIME_MIN, admin_socket, client_id, count_value, drill_time, event_path, filter, format, host_value,
-    lines_value, point, port_value, position, server_url, speed_value, stream_url, time_value, watch_time, wrong_flag,
-};
-use crate::cli::help::{
-    clients_help, demo_help, diagnose_help, drill_help, emit_help, forget_help, machines_help, overview, replay_help,
-    serve_help, tail_help,
-};
-use crate::commands::act::Target;
-use crate::commands::clients::Clients;
-use crate::commands::drill::Drill;
-use crate::commands::emit::{Emit, Source};
-use crate::commands::machines::Machines;
-use crate::commands::replay::Replay;
-use crate::commands::request::ServerUrl;
-use crate::commands::tail::Tail;
-use crate::commands::tail::connect::StreamUrl;
-use crate::commands::tail::lines::Format;
-use crate::config::Config;
-use crate::config::table::{self, Setting};
-use crate::stream::filter::Filter;
-use lexopt::{Arg, Parser, ValueExt};
+use crate::cli::arguments::Arguments;
+use crate::config::sources::Environment;
+use clap::error::ErrorKind;
 use std::ffi::OsString;
-use std::path::PathBuf;
-use std::time::Duration;
-
-/// What the person asked for.
-#[derive(Debug)]
-pub enum Command {
-    Serve(Box<Config>),
-    Forget { machine: String, server: Target },
-    Drill(Drill),
-    Clients(Clients),
-    Machines(Machines),
-    Diagnose(Target),
-    Emit(Emit),
-    Tail(Tail),
-    Replay(Replay),
-    Demo { path: PathBuf },
-    Print(String),
-}
-
-/// The commands that have help of their own.
-const COMMANDS: [&str; 10] = [
-    "serve", "forget", "emit", "tail", "replay", "machines", "clients", "demo", "diagnose", "drill",
-];
 
 /// Reads the arguments after the program's name.
 ///
 /// # Errors
 /// The arguments cannot be followed. The text names the one and what would be right; the caller prints it with
 /// [`WrongUsage::hint`] and ends with status 2.
-pub fn parse<I>(arguments: I) -> Result<Command, WrongUsage>
+pub fn parse<I>(arguments: I, environment: &Environment) -> Result<Command, WrongUsage>
 where
     I: IntoIterator,
     I::Item: Into<OsString>,
 {
     let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
-    let first = arguments.first().cloned();
-    follow(&mut Parser::from_args(arguments)).map_err(|error| WrongUsage {
+    let named = SPECS
+        .into_iter()
+        .find(|spec| arguments.first().is_some_and(|first| first == spec.name));
+    let command = command_line();
+    follow(command, &arguments, environment).map_err(|error| WrongUsage {
         error,
-        command: COMMANDS
-            .into_iter()
-            .find(|command| first.as_deref() == Some(command.as_ref())),
+        command: named.map(|spec| spec.name),
     })
 }
 
-fn follow(parser: &mut Parser) -> Result<Command, UsageError> {
-    match parser.next()? {
-        None => Err(UsageError::NoCommand),
-        Some(Arg::Long("help") | Arg::Short('h')) => Ok(Command::Print(overview())),
-        Some(Arg::Long("version") | Arg::Short('V')) => {
-            Ok(Command::Print(format!("threadcast {}\n", env!("CARGO_PKG_VERSION"))))
+fn follow(command: clap::Command, arguments: &[OsString], environment: &Environment) -> Result<Command, UsageError> {
+    let program = OsString::from("threadcast");
+    let matches = match command
+        .clone()
+        .try_get_matches_from(std::iter::once(&program).chain(arguments))
+    {
+        Ok(matches) => matches,
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            return Ok(Command::Print(usage::tidy_help(&error.render().to_string())));
         }
-        Some(Arg::Value(name)) => match name.to_string_lossy().as_ref() {
-            "serve" => serve(parser),
-            "forget" => forget(parser),
-            "emit" => emit(parser),
-            "tail" => tail(parser),
-            "replay" => replay(parser),
-            "machines" => machines(parser),
-            "clients" => clients(parser),
-            "demo" => demo(parser),
-            "diagnose" => diagnose(parser),
-            "drill" => drill(parser),
-            "help" => help(parser),
-            other => Err(UsageError::UnknownCommand(other.to_owned())),
-        },
-        Some(other) => Err(other.unexpected().into()),
-    }
-}
-
-fn help(parser: &mut Parser) -> Result<Command, UsageError> {
-    let topic = match parser.next()? {
-        None => return Ok(Command::Print(overview())),
-        Some(Arg::Value(topic)) => topic.string()?,
-        Some(other) => return Err(other.unexpected().into()),
+        Err(error) => return Err(usage::explain(&error, &command, arguments, needs(arguments))),
     };
-    match topic.as_str() {
-        "serve" => Ok(Command::Print(serve_help())),
-        "forget" => Ok(Command::Print(forget_help())),
-        "emit" => Ok(Command::Print(emit_help())),
-        "tail" => Ok(Command::Print(tail_help())),
-        "replay" => Ok(Command::Print(replay_help())),
-        "machines" => Ok(Command::Print(machines_help())),
-        "clients" => Ok(Command::Print(clients_help())),
-        "demo" => Ok(Command::Print(demo_help())),
-        "diagnose" => Ok(Command::Print(diagnose_help())),
-        "drill" => Ok(Command::Print(drill_help())),
-        _ => Err(UsageError::UnknownCommand(topic)),
-    }
-}
-
-fn serve(parser: &mut Parser) -> Result<Command, UsageError> {
-    let mut flags: Vec<(&'static Setting, String)> = Vec::new();
-    let mut file: Option<PathBuf> = None;
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Arg::Long("help") | Arg::Short('h') => return Ok(Command::Print(serve_help())),
-            Arg::Long("config") => file = Some(parser.value()?.into()),
-            Arg::Long(name) => {
-                let Some(setting) = Setting::find(name) else {
-                    return Err(UsageError::UnknownFlag(table::unknown(name)));
-                };
-                let value = if setting.is_switch() {
-                    parser
-                        .optional_value()
-                        .map_or(Ok("true".to_owned()), ValueExt::string)?
-                } else {
-                    parser.value()?.string()?
-                };
-                flags.push((setting, value));
-            }
-            other => return Err(other.unexpected().into()),
-        }
-    }
-    let mut config = Config::default();
-    if let Some(path) = file {
-        settings_file::read(&path, &mut config).map_err(UsageError::File)?;
-    }
-    let repeated = |name| flags.iter().any(|(setting, _)| setting.name == name && setting.repeats);
-    if repeated("allow-origin") {
-        // Flags win: a list given as flags takes the place of the file's.
-        config.allow_origin.clear();
-    }
-    for (setting, value) in flags {
-        setting.set(&mut config, &value).map_err(UsageError::Setting)?;
-    }
-    config.check().map_err(UsageError::Setting)?;
-    Ok(Command::Serve(Box::new(config)))
-}
-
-fn forget(parser: &mut Parser) -> Result<Command, UsageError> {
-    let mut machine = None;
-    let defaults = Config::default();
-    let (mut host, mut port, mut socket) = (defaults.host, defaults.port, None);
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Arg::Long("help") | Arg::Short('h') => return Ok(Command::Print(forget_help())),
-            Arg::Long("admin-socket") => socket = Some(admin_socket(parser)?),
-            Arg::Long("host") => host = host_value(parser)?,
-            Arg::Long("port") => port = port_value(parser)?,
-            Arg::Value(name) if machine.is_none() => machine = Some(name.string()?),
-            other => return Err(other.unexpected().into()),
-        }
-    }
-    match machine {
-        Some(machine) => Ok(Command::Forget {
-            machine,
-            server: Target {
-                server: ServerUrl::new(host, port),
-                socket,
-            },
-        }),
-        None => Err(UsageError::Missing {
-            command: "forget",
-            what: "the name of a machine",
-        }),
-    }
-}
-
-/// How long `emit` waits for room in the server's queue.
-const EMIT_TIMEOUT: Duration = Duration::from_secs(1);
-
-fn emit(parser: &mut Parser) -> Result<Command, UsageError> {
-    let mut words: Vec<String> = Vec::new();
-    let mut payload = None;
-    let mut stdin = false;
-    let mut path = Config::default().event_socket_path;
-    let mut timeout = EMIT_TIMEOUT;
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Arg::Long("help") | Arg::Short('h') => return Ok(Command::Print(emit_help())),
-            Arg::Long("stdin") => stdin = true,
-            Arg::Long("payload") => payload = Some(parser.value()?.string()?),
-            Arg::Long("event-socket-path") => path = event_path(parser)?,
-            Arg::Long("timeout") => timeout = time_value(parser, "timeout", Duration::ZERO)?,
-            Arg::Value(word) if words.len() < 2 => words.push(word.string()?),
-            other => return Err(other.unexpected().into()),
-        }
-    }
-    let missing = |what| UsageError::Missing { command: "emit", what };
-    let source = match (stdin, <[String; 2]>::try_from(words), payload) {
-        (false, Ok(words), _) if words.iter().any(String::is_empty) => {
-            return Err(missing("a type and a machine that are not empty"));
-        }
-        (false, Ok([kind, machine]), payload) => Source::Event {
-            kind,
-            machine,
-            payload: payload.unwrap_or_else(|| "{}".to_owned()),
-        },
-        (false, Err(_), _) => return Err(missing("the type of the event and the name of its machine, or --stdin")),
-        (true, Err(words), None) if words.is_empty() => Source::Stdin,
-        (true, ..) => return Err(missing("either --stdin alone, or a type and a machine")),
+    let Some((name, matches)) = matches.subcommand() else {
+        return Err(UsageError::NoCommand);
     };
-    Ok(Command::Emit(Emit { source, path, timeout }))
+    // The parser knows the commands of the table only.
+    let spec = SPECS
+        .iter()
+        .find(|spec| spec.name == name)
+        .ok_or(UsageError::NoCommand)?;
+    (spec.read)(&Arguments { matches, environment })
 }
 
-fn tail(parser: &mut Parser) -> Result<Command, UsageError> {
-    let mut tail = Tail {
-        url: StreamUrl::default(),
-        filter: Filter::default(),
-        since: None,
-        last: None,
-        format: Format::Human,
-        count: None,
-        duration: None,
-        utc: false,
+/// What the command that the arguments name cannot do without, in words.
+fn needs(arguments: &[OsString]) -> &'static str {
+    let named = |name: &str, place: usize| arguments.get(place).is_some_and(|argument| argument == name);
+    let Some(spec) = SPECS.into_iter().find(|spec| named(spec.name, 0)) else {
+        return "";
     };
-    let (mut machines, mut kinds) = (Vec::new(), Vec::new());
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Arg::Long("help") | Arg::Short('h') => return Ok(Command::Print(tail_help())),
-            Arg::Long("url") => tail.url = stream_url(parser.value()?.string()?)?,
-            Arg::Long("machine") => machines.push(parser.value()?.string()?),
-            Arg::Value(globs) => machines.push(globs.string()?),
-            Arg::Long("type") => kinds.push(parser.value()?.string()?),
-            Arg::Long("since") => tail.since = Some(position(parser)?),
-            Arg::Long("lines") | Arg::Short('n') => tail.last = lines_value(parser)?,
-            // What it does anyway.
-            Arg::Long("follow") | Arg::Short('f' | 'F') => {}
-            Arg::Short(digit) if digit.is_ascii_digit() => {
-                let rest = parser.optional_value().unwrap_or_default();
-                let wanted = format!("write -n {digit}{}", rest.to_string_lossy());
-                return Err(wrong_flag(format!("-{digit}{}", rest.to_string_lossy()), wanted));
-            }
-            Arg::Long("format") => tail.format = format(parser)?,
-            Arg::Long("count") => tail.count = Some(count_value(parser, "count")?),
-            Arg::Long("utc") => tail.utc = true,
-            Arg::Long("duration") => tail.duration = Some(time_value(parser, "duration", TIME_MIN)?),
-            other => return Err(other.unexpected().into()),
-        }
-    }
-    if tail.since.is_some() && tail.last.is_some() {
-        return Err(UsageError::Missing {
-            command: "tail",
-            what: "either --since or -n, not both",
-        });
-    }
-    // What is given more than once adds up, as commas do.
-    let list = |lists: Vec<String>| (!lists.is_empty()).then(|| lists.join(","));
-    tail.filter = filter(list(machines), list(kinds))?;
-    Ok(Command::Tail(tail))
-}
-
-fn replay(parser: &mut Parser) -> Result<Command, UsageError> {
-    let missing = |what| UsageError::Missing {
-        command: "replay",
-        what,
-    };
-    let mut journal = None;
-    let (mut from, mut to, mut speed, mut fast) = (None, None, None, false);
-    let mut path = Config::default().event_socket_path;
-    let mut timeout = REPLAY_TIMEOUT;
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Arg::Long("help") | Arg::Short('h') => return Ok(Command::Print(replay_help())),
-            Arg::Long("journal") => journal = Some(parser.value()?.into()),
-            Arg::Long("from") => from = Some(point(parser, "from")?),
-            Arg::Long("to") => to = Some(point(parser, "to")?),
-            Arg::Long("fast") => fast = true,
-            Arg::Long("speed") => speed = Some(speed_value(parser)?),
-            Arg::Long("event-socket-path") => path = event_path(parser)?,
-            Arg::Long("timeout") => timeout = time_value(parser, "timeout", TIME_MIN)?,
-            other => return Err(other.unexpected().into()),
-        }
-    }
-    if fast && speed.is_some() {
-        return Err(missing("either --fast or --speed, not both"));
-    }
-    Ok(Command::Replay(Replay {
-        journal: journal.ok_or_else(|| missing("--journal, the folder of the recording"))?,
-        from,
-        to,
-        speed: (!fast).then_some(speed.unwrap_or(1.0)),
-        path,
-        timeout,
-    }))
-}
-
-/// How often `--watch` looks, if no time is given.
-const WATCH_EVERY: Duration = Duration::from_secs(2);
-
-fn clients(parser: &mut Parser) -> Result<Command, UsageError> {
-    let mut clients = Clients {
-        server: ServerUrl::default(),
-        socket: None,
-        json: false,
-        watch: None,
-        end: None,
-    };
-    // A time may follow --watch, after a space or an equals sign.
-    let mut may_be_time = false;
-    while let Some(argument) = parser.next()? {
-        let follows_watch = std::mem::take(&mut may_be_time);
-        match argument {
-            Arg::Long("help") | Arg::Short('h') => return Ok(Command::Print(clients_help())),
-            Arg::Long("url") => clients.server = server_url(parser)?,
-            Arg::Long("admin-socket") => clients.socket = Some(admin_socket(parser)?),
-            Arg::Long("end") => clients.end = Some(client_id(parser)?),
-            Arg::Long("json") => clients.json = true,
-            Arg::Long("watch") => {
-                let value = parser.optional_value();
-                may_be_time = value.is_none();
-                clients.watch = Some(match value {
-                    Some(value) => watch_time(value.string()?)?,
-                    None => WATCH_EVERY,
-                });
-            }
-            Arg::Value(value) if follows_watch => clients.watch = Some(watch_time(value.string()?)?),
-            other => return Err(other.unexpected().into()),
-        }
-    }
-    if clients.end.is_some() && (clients.json || clients.watch.is_some()) {
-        return Err(UsageError::Missing {
-            command: "clients",
-            what: "either --end, or what to show",
-        });
-    }
-    Ok(Command::Clients(clients))
-}
-
-fn machines(parser: &mut Parser) -> Result<Command, UsageError> {
-    let mut globs = Vec::new();
-    let mut machines = Machines {
-        server: ServerUrl::default(),
-        socket: None,
-        wanted: Filter::default(),
-        json: false,
-        watch: None,
-        forget: None,
-    };
-    // As of `clients`.
-    let mut may_be_time = false;
-    while let Some(argument) = parser.next()? {
-        let follows_watch = std::mem::take(&mut may_be_time);
-        match argument {
-            Arg::Long("help") | Arg::Short('h') => return Ok(Command::Print(machines_help())),
-            Arg::Long("url") => machines.server = server_url(parser)?,
-            Arg::Long("admin-socket") => machines.socket = Some(admin_socket(parser)?),
-            Arg::Long("forget") => machines.forget = Some(parser.value()?.string()?),
-            Arg::Long("json") => machines.json = true,
-            Arg::Long("watch") => {
-                let value = parser.optional_value();
-                may_be_time = value.is_none();
-                machines.watch = Some(match value {
-                    Some(value) => watch_time(value.string()?)?,
-                    None => WATCH_EVERY,
-                });
-            }
-            Arg::Value(value) if follows_watch => machines.watch = Some(watch_time(value.string()?)?),
-            Arg::Value(value) => globs.push(value.string()?),
-            other => return Err(other.unexpected().into()),
-        }
-    }
-    machines.wanted = filter((!globs.is_empty()).then(|| globs.join(",")), None)?;
-    let shows = machines.json || machines.watch.is_some() || !machines.wanted.is_everything();
-    if machines.forget.is_some() && shows {
-        return Err(UsageError::Missing {
-            command: "machines",
-            what: "either --forget, or what to show",
-        });
-    }
-    Ok(Command::Machines(machines))
-}
-
-fn demo(parser: &mut Parser) -> Result<Command, UsageError> {
-    let mut path = Config::default().event_socket_path;
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Arg::Long("help") | Arg::Short('h') => return Ok(Command::Print(demo_help())),
-            Arg::Long("event-socket-path") => path = event_path(parser)?,
-            other => return Err(other.unexpected().into()),
-        }
-    }
-    Ok(Command::Demo { path })
-}
-
-fn diagnose(parser: &mut Parser) -> Result<Command, UsageError> {
-    let mut server = Target::default();
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Arg::Long("help") | Arg::Short('h') => return Ok(Command::Print(diagnose_help())),
-            Arg::Long("url") => server.server = server_url(parser)?,
-            Arg::Long("admin-socket") => server.socket = Some(admin_socket(parser)?),
-            other => return Err(other.unexpected().into()),
-        }
-    }
-    Ok(Command::Diagnose(server))
-}
-
-fn drill(parser: &mut Parser) -> Result<Command, UsageError> {
-    let missing = UsageError::Missing {
-        command: "drill",
-        what: "the name of a component and a time, for instance: drill fanout 20s",
-    };
-    let (mut component, mut duration) = (None, None);
-    let mut kind = "sleep".to_owned();
-    let mut server = Target::default();
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Arg::Long("help") | Arg::Short('h') => return Ok(Command::Print(drill_help())),
-            Arg::Long("kind") => kind = parser.value()?.string()?,
-            Arg::Long("url") => server.server = server_url(parser)?,
-            Arg::Long("admin-socket") => server.socket = Some(admin_socket(parser)?),
-            Arg::Value(word) if component.is_none() => component = Some(word.string()?),
-            Arg::Value(word) if duration.is_none() => duration = Some(drill_time(word.string()?)?),
-            other => return Err(other.unexpected().into()),
-        }
-    }
-    let (Some(component), Some(duration)) = (component, duration) else {
-        return Err(missing);
-    };
-    Ok(Command::Drill(Drill {
-        component,
-        duration,
-        kind,
-        server,
-    }))
+    let part = spec.parts.iter().find(|part| named(part.name, 1));
+    part.map_or(spec.needs, |part| part.needs)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
+
+    fn parsed(arguments: &[&str]) -> Result<Command, WrongUsage> {
+        parse(arguments, &Environment::new())
+    }
 
     fn served(arguments: &[&str]) -> Config {
-        match parse(arguments).unwrap() {
+        match parsed(arguments).unwrap() {
             Command::Serve(config) => *config,
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        command_line().debug_assert();
     }
 
     #[test]
@@ -473,6 +113,7 @@ mod tests {
             "/run/e.sock",
         ]);
         assert_eq!((config.host.as_str(), config.port), ("::1", 8765));
+        assert_eq!(served(&["serve", "--port", "1", "--port", "2"]).port, 2);
     }
 
     #[test]
@@ -485,10 +126,12 @@ mod tests {
     fn faults_name_the_argument() {
         for (arguments, part) in [
             (&[][..], "no command"),
-            (&["sevre"], "sevre"),
-            (&["serve", "--prot", "1"], "did you mean \"port\"?"),
+            (&["sevre"], "there is no command \"sevre\"; did you mean \"serve\"?"),
+            (&["help", "drlil"], "did you mean \"drill\"?"),
+            (&["serve", "--prot", "1"], "did you mean --port?"),
             (&["serve", "--port", "x"], "--port cannot be \"x\""),
-            (&["serve", "extra"], "extra"),
+            (&["serve", "--port", "-1"], "--port cannot be \"-1\""),
+            (&["serve", "extra"], "\"extra\""),
             (
                 &["serve", "--ping-interval", "30s"],
                 "must be longer than ping-interval (30s)",
@@ -497,38 +140,69 @@ mod tests {
                 &["serve", "--pong-timeout", "5s"],
                 "must be longer than ping-interval (10s)",
             ),
-            (&["serve", "--port"], "port"),
+            (&["serve", "--port"], "--port needs a value"),
+            (&["replay", "--fast=1", "--journal", "j"], "--fast takes no value"),
             (&["forget"], "name of a machine"),
+            (&["tail", "-20"], "write -n 20"),
+            (&["config"], "show, check or completions"),
+            (&["config", "shwo"], "did you mean \"show\"?"),
         ] {
-            let error = parse(arguments).unwrap_err().to_string();
-            assert!(error.contains(part), "{error}");
+            let error = parsed(arguments).unwrap_err().to_string();
+            assert!(error.contains(part), "{arguments:?}: {error}");
         }
     }
 
-    #[cfg(feature = "config-file")]
     #[test]
-    fn flags_win_over_the_file_wherever_they_stand() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("t.toml");
-        std::fs::write(&path, "port = 1\nhost = \"::1\"\nallow-origin = [\"https://a\"]").unwrap();
-        let path = path.to_str().unwrap();
-        let config = served(&["serve", "--port", "2", "--config", path, "--allow-origin", "https://b"]);
-        assert_eq!((config.host.as_str(), config.port), ("::1", 2));
-        assert_eq!(config.allow_origin, ["https://b"]);
-    }
-
-    #[test]
-    fn every_command_has_help_and_is_named_by_the_hint() {
-        for command in COMMANDS {
-            for arguments in [[command, "--help"], ["help", command]] {
-                assert!(matches!(parse(arguments), Ok(Command::Print(text)) if text.contains(command)));
+    fn every_command_has_help_an_example_and_is_named_by_the_hint() {
+        for spec in SPECS {
+            let name = spec.name;
+            for arguments in [[name, "--help"], ["help", name]] {
+                match parsed(&arguments) {
+                    Ok(Command::Print(text)) => assert!(text.contains(&format!("\n  threadcast {name}")), "{text}"),
+                    other => panic!("{arguments:?}: {other:?}"),
+                }
             }
-            let hint = parse([command, "--no-such-flag"]).unwrap_err().hint();
-            assert!(hint.starts_with(&format!("`threadcast {command} --help`")), "{hint}");
-            assert!(overview().contains(&format!("\n  {command} ")));
+            let hint = parsed(&[name, "--no-such-flag"]).unwrap_err().hint();
+            assert!(hint.contains(&format!("`threadcast {name} --help`")), "{hint}");
         }
-        for arguments in [&[][..], &["sevre"], &["help", "sevre"]] {
-            assert!(parse(arguments).unwrap_err().hint().starts_with("`threadcast --help`"));
+        for arguments in [&["sevre"][..], &["help", "sevre"]] {
+            assert!(parsed(arguments).unwrap_err().hint().starts_with("`threadcast --help`"));
+        }
+    }
+
+    #[test]
+    fn the_url_of_the_environment_is_the_default_of_every_command_that_asks_a_server() {
+        let environment = vec![("THREADCAST_URL".into(), "http://10.0.0.1:9".into())];
+        for arguments in [
+            &["clients"][..],
+            &["tail"],
+            &["diagnose"],
+            &["doctor", "--probe"],
+            &["forget", "m"],
+        ] {
+            let command = format!("{:?}", parse(arguments, &environment).unwrap());
+            assert!(command.contains("10.0.0.1"), "{command}");
+            let given = [arguments, &["--url", "10.0.0.2"]].concat();
+            let command = format!("{:?}", parse(given, &environment).unwrap());
+            assert!(
+                command.contains("10.0.0.2") && !command.contains("10.0.0.1"),
+                "{command}"
+            );
+            let wrong = vec![("THREADCAST_URL".into(), "ftp://x".into())];
+            let error = parse(arguments, &wrong).unwrap_err().to_string();
+            assert!(
+                error.starts_with("THREADCAST_URL in the environment cannot be \"ftp://x\": "),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn senders_follow_the_environment_of_the_server() {
+        let environment = vec![("THREADCAST_SET_EVENT_SOCKET_PATH".into(), "/run/x.sock".into())];
+        for arguments in [&["demo"][..], &["emit", "a", "b"], &["replay", "--journal", "j"]] {
+            let command = format!("{:?}", parse(arguments, &environment).unwrap());
+            assert!(command.contains("/run/x.sock"), "{command}");
         }
     }
 }

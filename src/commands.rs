@@ -1,10 +1,12 @@
 //! What each command of the program does, from the person's side: its output, its exit status.
 
 pub mod act;
+pub mod check_config;
 pub mod clients;
 pub mod clients_table;
 pub mod demo;
 pub mod diagnose;
+pub mod doctor;
 pub mod drill;
 pub mod emit;
 pub mod end_signals;
@@ -30,6 +32,17 @@ pub fn print(text: &str) -> ExitStatus {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => ExitStatus::Failed,
         _ => ExitStatus::Fine,
+    }
+}
+
+/// Prints what was made, or why it could not be.
+pub fn print_made(made: Result<String, String>) -> ExitStatus {
+    match made {
+        Ok(text) => print(&text),
+        Err(why) => {
+            complain(&format!("threadcast: {why}\n"));
+            ExitStatus::Failed
+        }
     }
 }
 

@@ -1,5 +1,9 @@
 //! The settings of `threadcast serve`: one table from which flags, `--config` and `--help` are made.
 
+pub mod file;
+pub mod kinds;
+pub mod show;
+pub mod sources;
 pub mod table;
 
 use crate::liveness::watchdog::OnHang;

@@ -7,7 +7,7 @@ use threadcast::config::Config;
 use threadcast::process::exit::ExitStatus;
 
 fn main() -> ExitCode {
-    let command = match cli::parse(std::env::args_os().skip(1)) {
+    let command = match cli::parse(std::env::args_os().skip(1), &std::env::vars_os().collect()) {
         Ok(command) => command,
         Err(error) => return wrong_usage(&error),
     };
@@ -21,7 +21,10 @@ fn main() -> ExitCode {
         Command::Emit(emit) => commands::emit::run(&emit),
         Command::Tail(tail) => commands::tail::run(&tail),
         Command::Replay(replay) => commands::replay::run(&replay),
+        Command::Probe(server) => commands::doctor::run(&server),
+        Command::CheckConfig { file } => commands::check_config::run(&file),
         Command::Demo { path } => commands::demo::run(&path),
+        Command::Completions(shell) => commands::print_made(cli::completions::script(shell)),
         Command::Print(text) => commands::print(&text),
     };
     status.into()
@@ -29,7 +32,7 @@ fn main() -> ExitCode {
 
 /// The settings of `serve` as this process was started with them, its file as it is now.
 fn serve_settings() -> Result<Config, String> {
-    match cli::parse(std::env::args_os().skip(1)) {
+    match cli::parse(std::env::args_os().skip(1), &std::env::vars_os().collect()) {
         Ok(Command::Serve(config)) => Ok(*config),
         Ok(_) => Err("this process was started with another command".to_owned()),
         Err(error) => Err(error.to_string()),

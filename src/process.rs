@@ -14,6 +14,7 @@ pub mod limits;
 pub mod locks;
 pub mod log_sinks;
 pub mod logging;
+pub mod nearest;
 pub mod passed_sockets;
 pub mod peer;
 pub mod pile;

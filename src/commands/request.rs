@@ -44,6 +44,11 @@ impl ServerUrl {
         Ok((self.0.host(), self.0.port()).to_socket_addrs()?.collect())
     }
 
+    /// Its host, without brackets.
+    pub fn host(&self) -> &str {
+        self.0.host()
+    }
+
     /// Its TCP port.
     pub fn port(&self) -> u16 {
         self.0.port()

@@ -5,6 +5,24 @@ use crate::liveness::client_beats::ClientBeats;
 use crate::liveness::operation::{SlowLimits, SlowTally};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// The names of the threads that live as long as the server, the data path first: those of [`Beats::permanent`].
+pub const NAMES: [&str; 14] = [
+    "ingest",
+    "fanout",
+    "accept",
+    "inbox",
+    "main",
+    "heartbeat",
+    "files",
+    "journal",
+    "journal-sync",
+    "enginedb",
+    "admin",
+    "reports",
+    "log",
+    "watchdog",
+];
+
 /// The beats of the threads that live as long as the server.
 #[derive(Debug)]
 pub struct Beats {
@@ -118,6 +136,11 @@ pub(crate) mod tests {
     pub(crate) fn judge(beats: &'static Beats, beat: &'static Beat, verdict: Verdict, seconds: u64) {
         beat.judge(verdict, Duration::from_secs(seconds));
         beats.note_change();
+    }
+
+    #[test]
+    fn the_list_of_names_is_that_of_the_threads() {
+        assert_eq!(beats().permanent().map(Beat::name), NAMES);
     }
 
     #[test]

@@ -8,6 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// A KiB, in bytes.
+pub const KIB: usize = 1024;
 /// A MiB, in bytes.
 pub const MIB: usize = 1024 * 1024;
 /// A GiB, in bytes.

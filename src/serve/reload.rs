@@ -9,7 +9,7 @@
 //! Watched as: not watched, because it changes nothing.
 
 use crate::config::Config;
-use crate::config::table::SETTINGS;
+use crate::config::table::settings;
 use crate::process::logging::LogControl;
 use crate::process::refusal::Refusal;
 use crate::process::threads::{self, CORE_STACK_BYTES};
@@ -99,7 +99,7 @@ impl Live {
     fn take(&mut self, fresh: Config) {
         let mut taken = Vec::new();
         let mut later = Vec::new();
-        for setting in &SETTINGS {
+        for setting in settings() {
             let (before, now) = (setting.show(&self.config), setting.show(&fresh));
             if before == now {
                 continue;

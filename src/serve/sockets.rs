@@ -1,7 +1,7 @@
 //! The two sockets of the server: opened, or taken from who passed them.
 
 use crate::config::Config;
-use crate::config::table::SETTINGS;
+use crate::config::table::settings;
 use crate::intake::event_socket::{self, EventSocket, PathLock};
 use crate::process::limits::{self, ClientRoom};
 use crate::process::passed_sockets::PassedSockets;
@@ -168,8 +168,7 @@ pub(super) fn announce(config: &Config, sockets: &Sockets, announced: &Announced
 /// The settings in force that are not the defaults.
 fn settings_given(config: &Config) -> String {
     let defaults = Config::default();
-    let differing: Vec<String> = SETTINGS
-        .iter()
+    let differing: Vec<String> = settings()
         .map(|setting| (setting.name, setting.show(config), setting.show(&defaults)))
         .filter(|(_, value, default)| value != default)
         .map(|(name, value, _)| format!("{name}={value}"))

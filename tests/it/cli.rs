@@ -51,8 +51,8 @@ fn help_goes_to_standard_output_and_names_every_command() {
     assert_eq!((status, said.as_str()), (0, ""));
     for part in [
         "Usage: threadcast COMMAND",
-        "serve",
-        "forget NAME",
+        "\n  serve ",
+        "\n  machines ",
         "--version",
         "0 fine, 1 failed, 2 wrong usage",
     ] {
@@ -64,27 +64,66 @@ fn help_goes_to_standard_output_and_names_every_command() {
     let (status, forget, _) = run_here(&["forget", "--help"]);
     assert_eq!(status, 0);
     assert_eq!(run_here(&["help", "forget"]).1, forget);
+    let words = words(&forget);
     assert!(
-        forget.contains("Usage: threadcast forget NAME") && forget.contains("[3002]"),
+        words.contains("Usage: threadcast forget NAME") && words.contains("else http://127.0.0.1:3002]"),
         "{forget}"
     );
 }
 
+/// The text in one line, however it is wrapped.
+fn words(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 #[test]
 fn the_help_of_serve_lists_every_flag_with_its_default() {
-    let (status, help, said) = run_here(&["serve", "--help"]);
+    let (status, help, said) = run_here(&["serve", "-h"]);
     assert_eq!((status, said.as_str()), (0, ""));
+    let flat = words(&help);
     for (flag, default) in FLAGS {
-        let line = help
-            .lines()
-            .find(|line| line.trim_start().starts_with(&format!("{flag} ")))
-            .unwrap_or_else(|| panic!("no line of {flag}: {help}"));
-        assert!(line.ends_with(&format!("[{default}]")), "{line}");
+        let (_, about) = flat
+            .split_once(&format!(" {flag} "))
+            .unwrap_or_else(|| panic!("no {flag}: {help}"));
+        let about = about.split(" --").next().unwrap();
+        assert!(about.contains(&format!("[{default}]")), "{flag}: {about}");
     }
-    for part in ["--config FILE", "--allow-drill"] {
+    for part in ["--config <FILE>", "--allow-drill"] {
         assert!(help.contains(part), "{part}: {help}");
     }
-    assert_eq!(run_here(&["help", "serve"]).1, help);
+    let (_, long, _) = run_here(&["serve", "--help"]);
+    assert!(
+        words(&long).contains("[0 to 65535; default 3002; THREADCAST_SET_PORT]"),
+        "{long}"
+    );
+    assert_eq!(run_here(&["help", "serve"]).1, long);
+}
+
+#[test]
+fn help_of_a_drill_names_every_component() {
+    let help = words(&run_here(&["help", "drill"]).1);
+    let server = TestServer::start(&["--allow-drill"]);
+    let refused = server.act("/drill?component=nonsense&ms=1");
+    let body: serde_json::Value = serde_json::from_str(&refused.body).unwrap();
+    let detail = body["detail"].as_str().unwrap();
+    let (_, names) = detail.split_once("there are ").unwrap();
+    let names = names.strip_suffix(", and client-N for each client").unwrap();
+    assert!(names.contains("fanout"), "{names}");
+    assert!(help.contains(&format!("{names}, or client-N")), "{help}");
+}
+
+#[test]
+fn without_a_command_the_program_says_what_to_try() {
+    let (status, output, said) = run_here(&[]);
+    assert_eq!((status, output.as_str()), (2, ""));
+    for part in [
+        "threadcast: no command given\nhint: ",
+        "`threadcast serve`",
+        "`threadcast demo`",
+        "`threadcast --help`",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
 }
 
 #[test]
@@ -98,14 +137,18 @@ fn the_version_is_the_packages() {
 #[test]
 fn wrong_usage_ends_with_2_and_names_what_was_wrong() {
     for (arguments, parts) in [
-        (&[][..], &["no command"][..]),
-        (&["sevre"], &["sevre"]),
+        (&["sevre"][..], &["sevre", "did you mean \"serve\"?"][..]),
         (&["--serve"], &["--serve"]),
         (&["help", "sevre"], &["sevre"]),
         (&["serve", "extra"], &["extra"]),
         (&["serve", "-p", "1"], &["-p"]),
-        (&["serve", "--prot", "1"], &["prot", "did you mean \"port\"?"]),
-        (&["serve", "--nonsense"], &["nonsense", "serve --help"]),
+        (&["serve", "--prot", "1"], &["--prot", "did you mean --port?"]),
+        (&["serve", "--nonsense"], &["--nonsense", "serve --help"]),
+        (&["tail", "-5"], &["write -n 5"]),
+        (&["config", "check"], &["path of a settings file"]),
+        (&["config", "completions", "tcsh"], &["\"tcsh\"", "bash, zsh or fish"]),
+        (&["doctor"], &["doctor needs --probe"]),
+        (&["clients", "--url", "https://h"], &["--url", "no TLS"]),
         (&["serve", "--port"], &["--port"]),
         (
             &["serve", "--port", "65536"],
@@ -163,7 +206,7 @@ fn wrong_usage_ends_with_2_and_names_what_was_wrong() {
         assert_eq!((status, output.as_str()), (2, ""), "{arguments:?}: {said}");
         assert!(said.starts_with("threadcast: "), "{said}");
         let help = match arguments.first() {
-            Some(command) if ["serve", "forget", "replay"].contains(command) => {
+            Some(command) if !["sevre", "--serve", "help"].contains(command) => {
                 format!("`threadcast {command} --help`")
             }
             _ => "`threadcast --help`".to_owned(),
@@ -313,11 +356,11 @@ mod settings_file {
         for (text, parts) in [
             (
                 "port = 1\nprot = 2\n",
-                &["line 2", "\"prot\"", "did you mean \"port\"?"][..],
+                &["line 2, column 1", "\"prot\"", "did you mean \"port\"?"][..],
             ),
             ("\n\nconfig = \"x\"\n", &["line 3", "\"config\""]),
             ("[server]\nport = 1\n", &["line 1", "\"server\""]),
-            ("port = 70000\n", &["line 1", "port", "from 0 to 65535"]),
+            ("port = 70000\n", &["line 1, column 8", "port", "from 0 to 65535"]),
             ("host = \"::1\"\nport = \n", &["line 2"]),
             ("port = 1\nport = 2\n", &["line 2", "duplicate key"]),
             ("\nhost = [\"a\"]\n", &["line 2", "host"]),

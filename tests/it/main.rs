@@ -32,6 +32,9 @@ mod frozen;
 mod gaps;
 mod handshake;
 mod heartbeat;
+// Other builds have other defaults, and help that is not wrapped.
+#[cfg(all(feature = "engine-db", feature = "shell-comfort"))]
+mod help;
 mod hostile;
 mod http;
 mod http_doc;
@@ -49,6 +52,7 @@ mod pausing;
 mod protocol_doc;
 mod refused_calls;
 mod refused_waits;
+mod settings;
 mod signals;
 mod slow_client;
 mod socket_activation;

@@ -232,6 +232,6 @@ fn the_units_start_the_server_with_flags_that_it_knows() {
         .find_map(|line| line.strip_prefix("ExecStart="))
         .unwrap();
     let arguments: Vec<&str> = line.split_whitespace().skip(1).collect();
-    let parsed = threadcast::cli::parse(&arguments).unwrap_or_else(|error| panic!("{line}: {error}"));
+    let parsed = threadcast::cli::parse(&arguments, &Vec::new()).unwrap_or_else(|error| panic!("{line}: {error}"));
     assert!(matches!(parsed, threadcast::cli::Command::Serve(_)), "{line}");
 }

@@ -4,8 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use threadcast::config::Config;
-use threadcast::config::table::SETTINGS;
 use threadcast::process::exit::ExitStatus;
 use threadcast::process::threads::NAME_BYTES_MAX;
 
@@ -310,30 +308,22 @@ fn no_function_is_longer_than_a_screen() {
 }
 
 #[test]
-fn readme_lists_every_flag_with_its_default_and_every_exit_status() {
+fn readme_lists_every_exit_status() {
     let readme = read("README.md");
-    let config = Config {
-        // The minimal build reads no database.
-        db: Some("data/pipeline.db".into()),
-        ..Config::default()
-    };
-    for setting in &SETTINGS {
-        let row = if setting.is_switch() {
-            format!("| `--{}` | off |", setting.name)
-        } else {
-            format!(
-                "| `--{} {}` | `{}` |",
-                setting.name,
-                setting.value.replace('|', "\\|"),
-                setting.show(&config)
-            )
-        };
-        assert!(readme.contains(&row), "README.md lacks the row {row}");
-    }
     for (status, text) in ExitStatus::TABLE {
         let row = format!("| {} | {text} |", status as u8);
         assert!(readme.contains(&row), "README.md lacks the row {row}");
     }
+}
+
+/// Other builds have other defaults, and help that is not wrapped.
+#[cfg(all(feature = "engine-db", feature = "shell-comfort"))]
+#[test]
+fn the_reference_is_what_the_program_says() {
+    assert!(
+        read("docs/reference.md") == threadcast::cli::reference::page(),
+        "docs/reference.md is not what the tables say; `make reference` writes it anew"
+    );
 }
 
 #[test]

@@ -338,7 +338,17 @@ fn command(folder: &Path, flags: &[&str]) -> Command {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
+    clear_environment(&mut command);
     command
+}
+
+/// Takes from the command what this environment has for threadcast: settings, and the server that commands ask.
+pub fn clear_environment(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"THREADCAST_") {
+            command.env_remove(name);
+        }
+    }
 }
 
 /// Runs `script` before the command, in a shell that `shell` starts; the command takes the shell's place.
@@ -354,6 +364,7 @@ pub fn in_shell(command: &mut Command, shell: &[&str], script: &str) {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
+    clear_environment(&mut wrapped);
     *command = wrapped;
 }
 
@@ -399,10 +410,18 @@ pub fn mounting_shell() -> Option<&'static [&'static str]> {
 
 /// Runs the binary with `arguments` in `folder` to its end: status, standard output, standard error.
 pub fn run(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_threadcast"))
+    run_with(folder, arguments, &[])
+}
+
+/// As [`run`], with these in the environment.
+pub fn run_with(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> (i32, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_threadcast"));
+    clear_environment(&mut command);
+    let output = command
         .args(arguments)
         .current_dir(folder)
         .env_remove("XDG_RUNTIME_DIR")
+        .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .output()
         .unwrap();
