@@ -634,7 +634,7 @@ fn wrong_usage_ends_with_2_before_any_connection() {
         (&["tail", "-n", "+5"], "--lines cannot be \"+5\""),
         (&["tail", "--lines=-1"], "--lines cannot be \"-1\""),
         (&["tail", "-20"], "there is no -20; write -n 20"),
-        (&["tail", "-n"], "-n"),
+        (&["tail", "-n"], "--lines needs a value"),
         (
             &["tail", "-n", "1", "--since", "0123456789abcdef:1"],
             "either --since or -n, not both",
