@@ -118,7 +118,9 @@ pub fn duration(text: &str, least: Duration, most: Duration) -> Result<Duration,
     ];
     let value = units.iter().find_map(|(unit, seconds)| {
         let count: f64 = text.strip_suffix(unit)?.trim_end().parse().ok()?;
-        Duration::try_from_secs_f64(count * seconds).ok()
+        let value = Duration::try_from_secs_f64(count * seconds).ok()?;
+        // Whole microseconds, as it is shown.
+        Some(Duration::from_micros(u64::try_from(value.as_micros()).ok()?))
     });
     match value {
         Some(value) if (least..=most).contains(&value) => Ok(value),
@@ -183,6 +185,7 @@ mod tests {
         assert_eq!(any("0.5s").unwrap(), "500ms");
         assert_eq!(any("120s").unwrap(), "2m");
         assert_eq!(any("250us").unwrap(), "250us");
+        assert_eq!(duration("0.0000015s", Duration::ZERO, YEAR), Ok(Duration::from_micros(1)));
         assert_eq!(size("1536KiB", 0, GIB).map(show_size).unwrap(), "1536KiB");
         assert_eq!(size("65536", 0, GIB).map(show_size).unwrap(), "64KiB");
     }

@@ -1,4 +1,5 @@
-//! Random input for the parsers that read what others send: events, heads of requests, filters, positions.
+//! Random input for the parsers that read what others send: events, heads of requests, filters, positions,
+//! settings.
 //!
 //! Each target starts from the seeds in tests/fuzz/seeds and from a generator of its own, mutates, and checks a
 //! property: a parser that only does not panic may still be wrong. `cargo test --test fuzz` runs each for a fixed
@@ -18,6 +19,7 @@ mod filter;
 mod head;
 mod mutate;
 mod position;
+mod settings;
 mod strict_json;
 
 use fastrand::Rng;
