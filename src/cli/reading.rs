@@ -26,14 +26,22 @@ const WATCH_MIN: Duration = Duration::from_millis(100);
 /// How often `--watch` looks, if no time is given.
 const WATCH_EVERY: &str = "2s";
 
-/// `--url`.
+/// `--url` of commands that ask.
 pub(super) fn url_flag() -> Arg {
+    url_flag_with(&ServerUrl::default().to_string())
+}
+
+/// `--url` of the command that follows the stream.
+pub(super) fn stream_url_flag() -> Arg {
+    url_flag_with(&format!("localhost:{}", Config::default().port))
+}
+
+fn url_flag_with(default: &str) -> Arg {
     flag(
         "url",
         "URL",
         format!(
-            "the server: http://HOST:PORT, ws://HOST:PORT or HOST:PORT [{URL_IN_ENVIRONMENT}, else http://{}]",
-            ServerUrl::default()
+            "the server: http://HOST:PORT, ws://HOST:PORT or HOST:PORT [{URL_IN_ENVIRONMENT}, else http://{default}]"
         ),
     )
 }
@@ -132,6 +140,7 @@ pub(super) fn watch(arguments: &Arguments<'_>) -> Result<Option<Duration>, Usage
             Err(_) => value.to_owned(),
         };
         values::duration(&text, WATCH_MIN, TIME_MAX)
+            .map_err(|wanted| format!("{wanted}; what is no time goes before --watch"))
     })
 }
 

@@ -3,8 +3,8 @@
 use crate::cli::arguments::{Arguments, Raw, flag, switch, word, wrong};
 use crate::cli::command::Command;
 use crate::cli::reading::{
-    ADMIN_SOCKET_PLACES, TIME_MIN, admin_socket, admin_socket_flag, count, server_url, stream_url, target, time,
-    url_flag, watch, watch_flag,
+    ADMIN_SOCKET_PLACES, TIME_MIN, admin_socket, admin_socket_flag, count, server_url, stream_url, stream_url_flag,
+    target, time, url_flag, watch, watch_flag,
 };
 use crate::cli::spec::Spec;
 use crate::cli::usage::UsageError;
@@ -67,7 +67,7 @@ pub(super) static TAIL: Spec = Spec {
                 "utc",
                 "times in UTC on a terminal too, where they are local (elsewhere they are UTC)",
             ),
-            url_flag(),
+            stream_url_flag(),
             switch("follow", "nothing: it always follows")
                 .short('f')
                 .short_alias('F'),

@@ -185,7 +185,10 @@ mod tests {
         assert_eq!(any("0.5s").unwrap(), "500ms");
         assert_eq!(any("120s").unwrap(), "2m");
         assert_eq!(any("250us").unwrap(), "250us");
-        assert_eq!(duration("0.0000015s", Duration::ZERO, YEAR), Ok(Duration::from_micros(1)));
+        assert_eq!(
+            duration("0.0000015s", Duration::ZERO, YEAR),
+            Ok(Duration::from_micros(1))
+        );
         assert_eq!(size("1536KiB", 0, GIB).map(show_size).unwrap(), "1536KiB");
         assert_eq!(size("65536", 0, GIB).map(show_size).unwrap(), "64KiB");
     }
