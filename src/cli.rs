@@ -20,6 +20,7 @@ pub use table::{SPECS, command_line};
 pub use usage::{UsageError, WrongUsage};
 
 use crate::cli::arguments::Arguments;
+use crate::cli::table::command_line_for;
 use crate::config::sources::Environment;
 use clap::error::ErrorKind;
 use std::ffi::OsString;
@@ -35,28 +36,27 @@ where
     I::Item: Into<OsString>,
 {
     let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
-    let named = SPECS
-        .into_iter()
-        .find(|spec| arguments.first().is_some_and(|first| first == spec.name));
-    let command = command_line();
+    let command = command_line_for(&arguments);
     follow(command, &arguments, environment).map_err(|error| WrongUsage {
         error,
-        command: named.map(|spec| spec.name),
+        command: named(&arguments),
     })
 }
 
-fn follow(command: clap::Command, arguments: &[OsString], environment: &Environment) -> Result<Command, UsageError> {
+fn follow(
+    mut command: clap::Command,
+    arguments: &[OsString],
+    environment: &Environment,
+) -> Result<Command, UsageError> {
     let program = OsString::from("threadcast");
-    let matches = match command
-        .clone()
-        .try_get_matches_from(std::iter::once(&program).chain(arguments))
-    {
+    let matches = match command.try_get_matches_from_mut(std::iter::once(&program).chain(arguments)) {
         Ok(matches) => matches,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             return Ok(Command::Print(usage::tidy_help(&error.render().to_string())));
         }
         Err(error) => return Err(usage::explain(&error, &command, arguments, needs(arguments))),
     };
+    drop(command);
     let Some((name, matches)) = matches.subcommand() else {
         return Err(UsageError::NoCommand);
     };
@@ -68,14 +68,22 @@ fn follow(command: clap::Command, arguments: &[OsString], environment: &Environm
     (spec.read)(&Arguments { matches, environment })
 }
 
+/// The command that the arguments name, with its part: `serve`, `config show`.
+fn named(arguments: &[OsString]) -> Option<String> {
+    let (spec, part) = found(arguments)?;
+    Some(part.map_or(spec.name.to_owned(), |part| format!("{} {}", spec.name, part.name)))
+}
+
 /// What the command that the arguments name cannot do without, in words.
 fn needs(arguments: &[OsString]) -> &'static str {
-    let named = |name: &str, place: usize| arguments.get(place).is_some_and(|argument| argument == name);
-    let Some(spec) = SPECS.into_iter().find(|spec| named(spec.name, 0)) else {
-        return "";
-    };
-    let part = spec.parts.iter().find(|part| named(part.name, 1));
-    part.map_or(spec.needs, |part| part.needs)
+    let needs = |(spec, part): (&Spec, Option<&Part>)| part.map_or(spec.needs, |part| part.needs);
+    found(arguments).map_or("", needs)
+}
+
+fn found(arguments: &[OsString]) -> Option<(&'static Spec, Option<&'static Part>)> {
+    let is = |name: &str, place: usize| arguments.get(place).is_some_and(|argument| argument == name);
+    let spec = SPECS.into_iter().find(|spec| is(spec.name, 0))?;
+    Some((spec, spec.parts.iter().find(|part| is(part.name, 1))))
 }
 
 #[cfg(test)]
@@ -146,6 +154,12 @@ mod tests {
             (&["tail", "-20"], "write -n 20"),
             (&["config"], "show, check or completions"),
             (&["config", "shwo"], "did you mean \"show\"?"),
+            (&["serve", "s"], "serve takes no word \"s\" here"),
+            (&["drill", "fanout", "x"], "DURATION cannot be \"x\""),
+            (&["machines", "a,,b"], "GLOBS cannot be \"a,,b\""),
+            (&["machines", "--watch", "a*"], "goes before --watch"),
+            (&["forget", "m", "--url", "h", "--port", "1"], "either --url"),
+            (&["serve", "--config", ""], "--config cannot be \"\": write the path"),
         ] {
             let error = parsed(arguments).unwrap_err().to_string();
             assert!(error.contains(part), "{arguments:?}: {error}");
@@ -165,6 +179,8 @@ mod tests {
             let hint = parsed(&[name, "--no-such-flag"]).unwrap_err().hint();
             assert!(hint.contains(&format!("`threadcast {name} --help`")), "{hint}");
         }
+        let hint = parsed(&["config", "show", "--prot", "1"]).unwrap_err().hint();
+        assert!(hint.contains("`threadcast config show --help`"), "{hint}");
         for arguments in [&["sevre"][..], &["help", "sevre"]] {
             assert!(parsed(arguments).unwrap_err().hint().starts_with("`threadcast --help`"));
         }
@@ -194,6 +210,24 @@ mod tests {
                 error.starts_with("THREADCAST_URL in the environment cannot be \"ftp://x\": "),
                 "{error}"
             );
+        }
+    }
+
+    #[test]
+    fn commands_find_the_server_of_the_same_environment() {
+        for (host, port, expected) in [
+            ("0.0.0.0", "8080", ["127.0.0.1", "8080"]),
+            ("10.0.0.7", "8080", ["10.0.0.7", "8080"]),
+            ("nonsense:", "0", ["127.0.0.1", "3002"]),
+        ] {
+            let environment = vec![
+                ("THREADCAST_SET_HOST".into(), host.into()),
+                ("THREADCAST_SET_PORT".into(), port.into()),
+            ];
+            let command = format!("{:?}", parse(["doctor", "--probe"], &environment).unwrap());
+            assert!(expected.iter().all(|part| command.contains(part)), "{command}");
+            let command = format!("{:?}", parse(["tail"], &environment).unwrap());
+            assert!(command.contains(expected[1]), "{command}");
         }
     }
 

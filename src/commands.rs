@@ -23,15 +23,32 @@ pub mod watch;
 
 use crate::config::Config;
 use crate::process::exit::ExitStatus;
-use crate::process::tty;
+use crate::process::{heap, tty};
 use crate::serve;
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 
-/// Prints `text` to standard output. A closed pipe is the reader's choice, not a fault.
+/// Prints `text` to standard output, and ends fine unless it cannot be written, which it says.
 pub fn print(text: &str) -> ExitStatus {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => ExitStatus::Failed,
-        _ => ExitStatus::Fine,
+    printed(text).unwrap_or(ExitStatus::Fine)
+}
+
+/// Prints `text` to standard output, on a terminal of locale C in ASCII but for what comes from others. Returns how to
+/// end if nobody reads it any more, which is the reader's choice and no fault, or if it cannot be written, which it
+/// says.
+pub fn printed(text: &str) -> Option<ExitStatus> {
+    let mut out = std::io::stdout().lock();
+    let text = if tty::is_ascii() && out.is_terminal() {
+        tty::plain(text)
+    } else {
+        text.into()
+    };
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => None,
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Some(ExitStatus::Fine),
+        Err(error) => {
+            complain(&format!("threadcast: cannot write to standard output: {error}\n"));
+            Some(ExitStatus::Failed)
+        }
     }
 }
 
@@ -60,6 +77,8 @@ pub fn complain(text: &str) {
 
 /// Runs the server until a signal ends it. `reread` reads the settings again.
 pub fn serve(config: Config, reread: serve::Reread) -> ExitStatus {
+    // What the parser took, a server does not need again.
+    heap::give_back();
     match serve::run(config, reread) {
         Ok(status) => status,
         Err(error) => {

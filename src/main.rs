@@ -40,6 +40,9 @@ fn serve_settings() -> Result<Config, String> {
 }
 
 fn wrong_usage(error: &WrongUsage) -> ExitCode {
-    commands::complain(&format!("threadcast: {error}\nhint: {}\n", error.hint()));
+    for line in error.lines() {
+        commands::complain(&format!("threadcast: {line}\n"));
+    }
+    commands::complain(&format!("hint: {}\n", error.hint()));
     ExitStatus::Usage.into()
 }

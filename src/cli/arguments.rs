@@ -71,6 +71,20 @@ impl<'a> Arguments<'a> {
         read(&value).map(Some).map_err(|wanted| wrong(name, &value, wanted))
     }
 
+    /// As [`Arguments::read`], of a word that is known by its place.
+    pub(super) fn read_word<T>(
+        &self,
+        name: &str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, UsageError> {
+        let Some(value) = self.text(name)? else {
+            return Ok(None);
+        };
+        read(&value)
+            .map(Some)
+            .map_err(|wanted| wrong_word(name, &value, &wanted))
+    }
+
     /// As [`Arguments::read`], with the value of `variable` in the environment if there is none on the command line.
     pub(super) fn read_or<T>(
         &self,
@@ -103,6 +117,11 @@ fn text(name: &str, value: &OsStr) -> Result<String, UsageError> {
 /// The fault of an argument that is not there. The parser refuses most such lines before, in better words.
 pub(super) fn absent(name: &str) -> UsageError {
     UsageError::Arguments(format!("{name} is missing"))
+}
+
+/// The fault of a word that is known by its place.
+pub(super) fn wrong_word(name: &str, value: &str, wanted: &str) -> UsageError {
+    UsageError::Arguments(format!("{} cannot be {value:?}: {wanted}", name.to_uppercase()))
 }
 
 /// The fault of a flag's value.

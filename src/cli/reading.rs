@@ -6,9 +6,10 @@ use crate::commands::act::Target;
 use crate::commands::request::ServerUrl;
 use crate::commands::tail::connect::StreamUrl;
 use crate::config::Config;
-use crate::process::values;
+use crate::process::{address, values};
 use clap::Arg;
 use std::ffi::OsStr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -85,16 +86,43 @@ pub(super) fn watch_flag() -> Arg {
     .allow_hyphen_values(false)
 }
 
-/// The server that a command asks.
+/// The server that a command asks. Without a URL it is the one that these settings of the environment would make, so
+/// that a health check in a container needs none of its own.
 pub(super) fn server_url(arguments: &Arguments<'_>) -> Result<ServerUrl, UsageError> {
     let url = arguments.read_or("url", URL_IN_ENVIRONMENT, |value| utf8(value)?.parse())?;
-    Ok(url.unwrap_or_default())
+    Ok(url.unwrap_or_else(|| {
+        let (host, port) = listening(arguments);
+        ServerUrl::new(host, port)
+    }))
+}
+
+/// Where a server with the settings of the environment listens. What these leave open, or say wrong, is as usual.
+fn listening(arguments: &Arguments<'_>) -> (String, u16) {
+    let setting = |name: &str| {
+        let found = arguments.environment.iter().find(|(variable, _)| variable == name);
+        found.and_then(|(_, value)| value.to_str())
+    };
+    let usual = Config::default();
+    let host = setting("THREADCAST_SET_HOST").and_then(|host| address::parse_host(host).ok());
+    // A server that listens on every address answers on this one too.
+    let host = host.filter(|host| !host.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified()));
+    let port = setting("THREADCAST_SET_PORT").and_then(|port| values::number(port, 1, u64::from(u16::MAX)).ok());
+    (host.unwrap_or(usual.host), port.map_or(usual.port, |port| port as u16))
 }
 
 /// The stream that a command follows.
 pub(super) fn stream_url(arguments: &Arguments<'_>) -> Result<StreamUrl, UsageError> {
     let url = arguments.read_or("url", URL_IN_ENVIRONMENT, |value| utf8(value)?.parse())?;
-    Ok(url.unwrap_or_default())
+    if let Some(url) = url {
+        return Ok(url);
+    }
+    let (host, port) = listening(arguments);
+    let usual = Config::default();
+    if (&host, port) == (&usual.host, usual.port) {
+        return Ok(StreamUrl::default());
+    }
+    let address = ServerUrl::new(host, port).to_string();
+    address.parse().map_err(|wanted| wrong("url", &address, wanted))
 }
 
 /// The server that a command acts on.

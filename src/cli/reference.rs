@@ -18,7 +18,7 @@ Every setting and every command. `make reference` writes this page from the tabl
 
 ## Settings
 
-A setting comes from its flag of `threadcast serve`; else from the environment; else from the settings file (`--config FILE` or `THREADCAST_SET_CONFIG`), where its key is the name of the flag without the dashes; else it has its default. A list from one of these takes the place of the list from the next. In the environment the values of a list have commas between them. A name that begins with `THREADCAST_SET_` and is no setting is an error; the server reads no other names. `threadcast config show` prints the settings in force and where each comes from. `threadcast config check FILE` looks for faults in a file.
+A setting comes from its flag of `threadcast serve`; else from the environment; else from the settings file (`--config FILE` or `THREADCAST_SET_CONFIG`), where its key is the name of the flag without the dashes; else it has its default. A list from one of these takes the place of the list from the next. In the environment the values of a list have commas between them. A name that begins with `THREADCAST_SET_` and is no setting is an error; the server ignores other names that begin with `THREADCAST_`. `threadcast config show` prints the settings in force and where each comes from. `threadcast config check FILE` looks for faults in a file.
 
 Times: `500ms`, `10s`, `2m`, `1h`, `7d`. Sizes: `64KiB`, `1MiB`, `1GiB`, or bytes.
 "
@@ -31,8 +31,8 @@ Times: `500ms`, `10s`, `2m`, `1h`, `7d`. Sizes: `64KiB`, `1MiB`, `1GiB`, or byte
         group.settings.iter().for_each(|setting| text.push_str(&row(setting)));
     }
     text.push_str(
-        "\n## Commands\n\nCommands that ask a server take its address from `--url`, else from `THREADCAST_URL`. Commands \
-         that send events take the socket's path from `--event-socket-path`, else from `THREADCAST_SET_EVENT_SOCKET_PATH`. \
+        "\n## Commands\n\nCommands that ask a server take its address from `--url`, else from `THREADCAST_URL`, else from \
+         `THREADCAST_SET_HOST` and `THREADCAST_SET_PORT`. Commands that send events take the socket's path from `--event-socket-path`, else from `THREADCAST_SET_EVENT_SOCKET_PATH`. \
          Exit status: 0 fine, 1 failed, 2 wrong usage.\n",
     );
     for spec in SPECS {

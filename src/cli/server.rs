@@ -122,7 +122,7 @@ pub(super) static DRILL: Spec = Spec {
 };
 
 fn drill(arguments: &Arguments<'_>) -> Result<Command, UsageError> {
-    let duration = arguments.read("duration", |value| values::duration(value, Duration::ZERO, DRILL_MAX))?;
+    let duration = arguments.read_word("duration", |value| values::duration(value, Duration::ZERO, DRILL_MAX))?;
     Ok(Command::Drill(Drill {
         component: arguments.required("component")?,
         duration: duration.ok_or_else(|| absent("duration"))?,

@@ -20,7 +20,7 @@ pub(super) static CONFIG: Spec = Spec {
         "threadcast config completions bash",
     ],
     needs: "one of show, check or completions after it",
-    exits: "0 fine, 1 the file has faults",
+    exits: "0 fine, 1 failed",
     arguments: Vec::new,
     parts: &[SHOW, CHECK, COMPLETIONS],
     read: |arguments| match arguments.part() {
@@ -41,6 +41,7 @@ const SHOW: Part = Part {
         "threadcast config show",
         "threadcast config show --config threadcast.toml --port 8080",
     ],
+    exits: "0 fine, 1 nothing could be printed",
     arguments: settings_flags,
 };
 
@@ -50,6 +51,7 @@ const CHECK: Part = Part {
     about: "Look for faults in a settings file",
     more: "Prints each fault with its line and column. Reads the file alone, without the environment.",
     examples: &["threadcast config check threadcast.toml"],
+    exits: "0 the file is sound, 1 it has faults, or cannot be read",
     arguments: || {
         vec![
             word("file", "FILE", "the settings file")
@@ -66,6 +68,7 @@ const COMPLETIONS: Part = Part {
     more: "For bash, add `source <(threadcast config completions bash)` to ~/.bashrc. For zsh, write the output to \
            _threadcast in a folder of $fpath. For fish, write it to ~/.config/fish/completions/threadcast.fish.",
     examples: &["threadcast config completions zsh > ~/.zfunc/_threadcast"],
+    exits: "0 fine, 1 this build has none",
     arguments: || {
         vec![
             word("shell", "SHELL", "bash, zsh or fish")
@@ -81,6 +84,6 @@ fn check(arguments: &Arguments<'_>) -> Result<Command, UsageError> {
 }
 
 fn completions(arguments: &Arguments<'_>) -> Result<Command, UsageError> {
-    let shell = arguments.read("shell", str::parse)?;
+    let shell = arguments.read_word("shell", str::parse)?;
     Ok(Command::Completions(shell.ok_or_else(|| absent("shell"))?))
 }

@@ -44,6 +44,8 @@ pub struct Part {
     /// As [`Spec::needs`].
     pub needs: &'static str,
     pub examples: &'static [&'static str],
+    /// As [`Spec::exits`].
+    pub exits: &'static str,
     pub arguments: fn() -> Vec<Arg>,
 }
 
@@ -61,7 +63,7 @@ impl Spec {
             command = command.override_usage(self.usage.join("\n       "));
         }
         if !self.parts.is_empty() {
-            let parts = self.parts.iter().map(|part| part.command(self.exits));
+            let parts = self.parts.iter().map(Part::command);
             command = command
                 .subcommands(parts)
                 .subcommand_required(true)
@@ -72,12 +74,12 @@ impl Spec {
 }
 
 impl Part {
-    fn command(&self, exits: &'static str) -> clap::Command {
+    fn command(&self) -> clap::Command {
         let texts = Texts {
             about: self.about,
             more: self.more,
             examples: self.examples,
-            exits,
+            exits: self.exits,
         };
         texts.put(clap::Command::new(self.name)).args((self.arguments)())
     }

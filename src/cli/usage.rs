@@ -2,6 +2,7 @@
 
 use crate::config::sources::Fault;
 use crate::process::nearest::nearest;
+use crate::process::visible::visible;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use std::ffi::OsString;
 use std::fmt;
@@ -34,7 +35,7 @@ impl fmt::Display for UsageError {
             UsageError::Arguments(text) => write!(f, "{text}"),
             UsageError::Settings(faults) => {
                 let faults: Vec<String> = faults.iter().map(Fault::to_string).collect();
-                write!(f, "{}", faults.join("\nthreadcast: "))
+                write!(f, "{}", faults.join("; "))
             }
             UsageError::Missing { command, what } => write!(f, "{command} needs {what}"),
         }
@@ -48,7 +49,7 @@ impl std::error::Error for UsageError {}
 pub struct WrongUsage {
     pub(super) error: UsageError,
     /// The command that was meant, if there is one of that name.
-    pub(super) command: Option<&'static str>,
+    pub(super) command: Option<String>,
 }
 
 impl fmt::Display for WrongUsage {
@@ -60,9 +61,17 @@ impl fmt::Display for WrongUsage {
 impl std::error::Error for WrongUsage {}
 
 impl WrongUsage {
+    /// What is wrong, fit for a terminal: a line for each fault. Names and values may be a stranger's.
+    pub fn lines(&self) -> Vec<String> {
+        match &self.error {
+            UsageError::Settings(faults) => faults.iter().map(|fault| visible(&fault.to_string())).collect(),
+            error => vec![visible(&error.to_string())],
+        }
+    }
+
     /// What a person can do about it.
     pub fn hint(&self) -> String {
-        match (self.command, &self.error) {
+        match (&self.command, &self.error) {
             (_, UsageError::NoCommand) => "`threadcast serve` starts a server; in another terminal, `threadcast demo` \
                  sends it something to see and `threadcast tail` shows it; `threadcast --help` lists all commands"
                 .to_owned(),
@@ -89,11 +98,8 @@ pub(super) fn explain(error: &clap::Error, program: &clap::Command, arguments: &
                 .iter()
                 .filter_map(|given| given.to_str())
                 .find(|given| given.starts_with(&argument));
-            let argument = if argument.starts_with("--") {
-                &argument
-            } else {
-                whole.unwrap_or(&argument)
-            };
+            let is_letter = argument.starts_with('-') && !argument.starts_with("--");
+            let argument = whole.filter(|_| is_letter).unwrap_or(&argument);
             UsageError::Arguments(unknown(argument, command))
         }
         ErrorKind::InvalidValue => UsageError::Arguments(format!(
@@ -143,8 +149,9 @@ fn meant<'a>(program: &'a clap::Command, arguments: &[OsString]) -> &'a clap::Co
     let mut command = program;
     for argument in arguments {
         match argument.to_str().and_then(|name| command.find_subcommand(name)) {
+            // Its own parts are copies without their names.
+            _ if argument == "help" => {}
             Some(part) => command = part,
-            None if argument == "help" => {}
             None => break,
         }
     }

@@ -1,6 +1,6 @@
 //! The commands that show what a server has.
 
-use crate::cli::arguments::{Arguments, Raw, flag, switch, word, wrong};
+use crate::cli::arguments::{Arguments, Raw, flag, switch, word, wrong, wrong_word};
 use crate::cli::command::Command;
 use crate::cli::reading::{
     ADMIN_SOCKET_PLACES, TIME_MIN, admin_socket, admin_socket_flag, count, server_url, stream_url, stream_url_flag,
@@ -128,7 +128,7 @@ pub(super) static MACHINES: Spec = Spec {
     more: "The one comes first that was silent longest. On a narrow terminal columns are left out; the last line names \
            them. Colors on a terminal only, and not with NO_COLOR.\n\n\
            TIME: how long it has been in its state, also across restarts of the server; ? when nobody knows.\n\
-           TRIGGER: what its last change of state was for.\n\
+           TRIGGER: that of its last change of state that had one.\n\
            RATE: events in the last 10 s, per second.\n\
            SEEN: time since its last event; ? when nobody knows.\n\
            NOTE: stale when its process is gone, as the engine's database says.\n\n\
@@ -172,11 +172,18 @@ pub(super) static MACHINES: Spec = Spec {
     read: machines,
 };
 
+/// The machines that the words of `machines` match: all without words.
+fn wanted(globs: &[String]) -> Result<Filter, UsageError> {
+    let list = globs.join(",");
+    let machines = (!globs.is_empty()).then_some(list.as_str());
+    Filter::from_lists(machines, None).map_err(|error| wrong_word("globs", &list, &error.to_string()))
+}
+
 fn machines(arguments: &Arguments<'_>) -> Result<Command, UsageError> {
     let machines = Machines {
         server: server_url(arguments)?,
         socket: admin_socket(arguments)?,
-        wanted: filter(arguments.texts("globs")?, Vec::new())?,
+        wanted: wanted(&arguments.texts("globs")?)?,
         json: arguments.has("json"),
         watch: watch(arguments)?,
         forget: arguments.text("forget")?,
@@ -285,6 +292,12 @@ fn forget(arguments: &Arguments<'_>) -> Result<Command, UsageError> {
     let host = arguments.read("host", address::parse_host)?;
     let port = arguments.read("port", |value| values::number(value, 1, u64::from(u16::MAX)))?;
     if host.is_some() || port.is_some() {
+        if arguments.raw("url").is_some() {
+            return Err(UsageError::Missing {
+                command: "forget",
+                what: "either --url, or --host and --port",
+            });
+        }
         let usual = ServerUrl::default();
         let port = port.map_or(usual.port(), |port| port as u16);
         server.server = ServerUrl::new(host.unwrap_or_else(|| usual.host().to_owned()), port);

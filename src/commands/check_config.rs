@@ -17,7 +17,7 @@ pub fn run(file: &Path) -> ExitStatus {
         )),
         Err(faults) => {
             for fault in faults {
-                complain(&format!("threadcast: {fault}\n"));
+                complain(&format!("threadcast: {}\n", visible(&fault.to_string())));
             }
             complain("hint: `threadcast serve --help` has every setting with what it takes\n");
             ExitStatus::Failed

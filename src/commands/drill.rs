@@ -28,6 +28,9 @@ pub fn run(drill: &Drill) -> ExitStatus {
         query::encode(&drill.kind)
     );
     match act::post(&drill.server, &target, PATIENCE) {
+        Ok(answer) if answer.status == 200 && drill.duration.is_zero() => {
+            print(&format!("the drill of {} is over\n", visible(&drill.component)))
+        }
         Ok(answer) if answer.status == 200 => print(&format!(
             "{} stands still for {:?} ({}) from its next turn on; see the server's log, /health, and logs/hang-emergency.log\n",
             visible(&drill.component),

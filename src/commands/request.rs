@@ -4,16 +4,16 @@ use crate::commands::complain;
 use crate::config::Config;
 use crate::process::address::{Authority, ServerAddress};
 use crate::process::exit::ExitStatus;
-use crate::process::visible::visible;
+use crate::process::visible::{visible, visible_json};
 use crate::web::{MACHINES_PATH, STREAM_PATH};
 use httparse::{EMPTY_HEADER, Response, Status};
 use serde_json::Value;
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long to wait for each part of a document: the fan-out, which some are asked of, answers within 4 s.
 const DOCUMENT_PATIENCE: Duration = Duration::from_secs(5);
@@ -22,7 +22,10 @@ const STRANGER: &str = "what answers there is no threadcast of this version";
 /// How long to wait for the server's connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest answer: a report of all threads, or the figures of some 100,000 clients.
-const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// All parts of an answer together may take the time of this many: a peer that sends a byte now and then must not hold
+/// a command for ever.
+const WHOLE_PATIENCES: u32 = 10;
 /// The server's own answers have some five header lines.
 const HEADERS_MAX: usize = 32;
 
@@ -158,9 +161,16 @@ pub fn document(url: &ServerUrl, page: &Page<'_>) -> Result<String, ExitStatus> 
     }
 }
 
-/// A document as a line for programs. JSON has control characters as escapes only, so it can drive no terminal.
+/// A document as a line for programs. A line end inside it stands between its tokens, where any white space is the
+/// same. On a terminal what could drive that is escaped; the document stays the same.
 pub fn one_line(document: &str) -> String {
-    format!("{}\n", document.trim_end())
+    let line = document.trim_end().replace(['\n', '\r'], " ");
+    let line = if io::stdout().is_terminal() {
+        visible_json(&line)
+    } else {
+        line
+    };
+    format!("{line}\n")
 }
 
 /// As [`get`], but leaves it to the caller to say what failed.
@@ -178,7 +188,8 @@ pub fn quietly(url: &ServerUrl, target: &str, patience: Duration) -> io::Result<
     Err(last)
 }
 
-/// Sends a request to `host` and reads the answer to its end. Blocks `patience` for each part of it.
+/// Sends a request to `host` and reads the answer to its end. Blocks `patience` for each part of it, and ten times that
+/// for all of it.
 ///
 /// # Errors
 /// The connection fails, time is over, or what answers is no threadcast.
@@ -195,8 +206,7 @@ where
     let head = format!("{method} {target} HTTP/1.1\r\nhost: {host}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     // In one piece: a server that refuses looks once.
     (&mut &*socket).write_all(head.as_bytes())?;
-    let mut bytes = Vec::new();
-    socket.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes).map_err(|error| {
+    let mut bytes = read_to_end(socket, patience).map_err(|error| {
         // What a timed socket says when time is over means nothing to a person.
         match error.kind() {
             io::ErrorKind::WouldBlock => {
@@ -215,6 +225,29 @@ where
         }),
         _ => Err(stranger()),
     }
+}
+
+/// What the peer sends until it ends, at most [`ANSWER_BYTES_MAX`]. Blocks as [`exchange`] does.
+fn read_to_end<S>(socket: &S, patience: Duration) -> io::Result<Vec<u8>>
+where
+    for<'a> &'a S: Read,
+{
+    let begun = Instant::now();
+    let mut bytes = Vec::new();
+    let mut piece = [0; 16 * 1024];
+    while bytes.len() < ANSWER_BYTES_MAX {
+        if begun.elapsed() > patience * WHOLE_PATIENCES {
+            let why = format!("the answer has not ended within {:?}", patience * WHOLE_PATIENCES);
+            return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+        }
+        match (&mut &*socket).read(&mut piece) {
+            Ok(0) => break,
+            Ok(len) => bytes.extend_from_slice(&piece[..len]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(bytes)
 }
 
 /// A socket whose reads and writes can have a limit.

@@ -1,6 +1,7 @@
 //! Tables for people that fit the width of what they are shown on: columns that have no room are left out, and named.
 
 use crate::commands::painter::{BOLD, Painter};
+use crate::process::tty::{columns, columns_of};
 use rustix::termios::tcgetwinsize;
 use std::io::{self, IsTerminal};
 use std::ops::RangeInclusive;
@@ -62,7 +63,7 @@ impl Table {
         self.rows.push((color, cells));
     }
 
-    /// Its lines, none wider than `width` characters unless the columns that stay have no room at all. A column whose
+    /// Its lines, none wider than `width` columns unless the columns that stay have no room at all. A column whose
     /// cells are all empty is left out; those that are left out for want of room are named in the last line.
     pub fn text(&self, width: usize, painter: Painter) -> String {
         let (shown, left_out) = self.choose(width);
@@ -104,7 +105,7 @@ impl Table {
 
     /// The width of a column in which nothing is cut.
     fn most(&self, index: usize) -> usize {
-        let cells = self.rows.iter().map(|(_, cells)| cells[index].chars().count());
+        let cells = self.rows.iter().map(|(_, cells)| columns(&cells[index]));
         cells.max().unwrap_or(0).max(self.columns[index].head.len())
     }
 
@@ -137,10 +138,10 @@ impl Table {
                 text.push_str(&" ".repeat(GAP));
             }
             let cell = match self.columns[*index].fit {
-                Fit::Number => format!("{cell:>width$}"),
-                Fit::Word => format!("{cell:<width$}"),
-                Fit::Beginning(_) => format!("{:<width$}", beginning(cell, *width)),
-                Fit::Ends(_) => format!("{:<width$}", ends(cell, *width)),
+                Fit::Number => padded(cell, *width, true),
+                Fit::Word => padded(cell, *width, false),
+                Fit::Beginning(_) => padded(&beginning(cell, *width), *width, false),
+                Fit::Ends(_) => padded(&ends(cell, *width), *width, false),
             };
             text.push_str(&cell);
         }
@@ -149,7 +150,7 @@ impl Table {
     }
 }
 
-/// How many characters a line of standard output has.
+/// How many columns a line of standard output has.
 pub fn width() -> usize {
     let stdout = io::stdout();
     if stdout.is_terminal()
@@ -163,39 +164,66 @@ pub fn width() -> usize {
         .unwrap_or(COLUMNS_USUAL)
 }
 
-/// `text` in lines of at most `width` characters, broken behind `separator` only.
+/// `text` in lines of at most `width` columns, broken behind `separator` only.
 pub fn wrapped(text: &str, separator: &str, width: usize) -> String {
     let (mut lines, mut column) = (String::new(), 0);
     for part in text.split_inclusive(separator) {
-        let len = part.trim_end().chars().count();
+        let len = columns(part.trim_end());
         if column > 0 && column + len > width {
             lines.truncate(lines.trim_end().len());
             lines.push('\n');
             column = 0;
         }
         lines.push_str(part);
-        column += part.chars().count();
+        column += columns(part);
     }
     lines.truncate(lines.trim_end().len());
     lines + "\n"
 }
 
+/// What stands for what is cut off.
+const CUT: char = '…';
+
+/// The beginning of `text` that takes `most` columns, with the mark of a cut if it is not all.
 fn beginning(text: &str, most: usize) -> String {
-    if text.chars().count() > most {
-        text.chars().take(most.saturating_sub(1)).chain(['…']).collect()
-    } else {
-        text.to_owned()
+    if columns(text) <= most {
+        return text.to_owned();
     }
+    let mut begun = first(text.chars(), most.saturating_sub(1));
+    begun.push(CUT);
+    begun
 }
 
 fn ends(text: &str, most: usize) -> String {
-    let chars: Vec<char> = text.chars().collect();
-    if chars.len() <= most || most < 3 {
+    if columns(text) <= most || most < 3 {
         return beginning(text, most);
     }
-    let (first, last) = (most / 2, most - most / 2 - 1);
-    let end = &chars[chars.len() - last..];
-    chars[..first].iter().chain(&['…']).chain(end).collect()
+    let begun = first(text.chars(), most / 2);
+    let end = first(text.chars().rev(), most - most / 2 - 1);
+    begun.chars().chain([CUT]).chain(end.chars().rev()).collect()
+}
+
+/// The first of these characters that take `room` columns.
+fn first(characters: impl Iterator<Item = char>, room: usize) -> String {
+    let mut left = room;
+    let fits = |character: &char| match left.checked_sub(columns_of(*character)) {
+        Some(rest) => {
+            left = rest;
+            true
+        }
+        None => false,
+    };
+    characters.take_while(fits).collect()
+}
+
+/// `cell` with blanks before or behind it, `width` columns wide.
+fn padded(cell: &str, width: usize, right: bool) -> String {
+    let blanks = " ".repeat(width.saturating_sub(columns(cell)));
+    if right {
+        blanks + cell
+    } else {
+        cell.to_owned() + &blanks
+    }
 }
 
 /// A count in at most five characters.
@@ -278,14 +306,16 @@ mod tests {
 
     #[test]
     fn no_line_is_wider_than_it_may_be() {
-        let long = "ä".repeat(500);
-        let rows = [[&long[..], &long, "busy", "0.5", "stale"], ROWS[1]];
+        for letter in ["ä", "好", "🚀"] {
+            lines_fit(&letter.repeat(500));
+        }
+    }
+
+    fn lines_fit(long: &str) {
+        let rows = [[long, long, "busy", "0.5", "stale"], ROWS[1]];
         for width in 30..200 {
             let lines = table(&rows, width);
-            assert!(
-                lines.iter().all(|line| line.chars().count() <= width),
-                "{width}: {lines:#?}"
-            );
+            assert!(lines.iter().all(|line| columns(line) <= width), "{width}: {lines:#?}");
             assert!(lines[1].ends_with("stale"), "{width}: {lines:#?}");
         }
     }

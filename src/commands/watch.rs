@@ -1,14 +1,15 @@
 //! What `--watch` does: shows a document of the server again and again, until a signal.
 
-use crate::commands::complain;
 use crate::commands::end_signals::end_signals;
+use crate::commands::{print, printed};
 use crate::process::clock::pause;
 use crate::process::exit::ExitStatus;
-use std::io::{self, IsTerminal, Write};
+use crate::process::tty;
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
-/// Puts the cursor to the top left corner and clears what is there.
-const CLEAR: &str = "\u{1b}[H\u{1b}[2J\u{1b}[3J";
+/// Puts the cursor to the top left corner and clears what is on the screen; what scrolled out before stays.
+const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
 
 /// How a command shows what it has seen.
 #[derive(Clone, Copy, Debug)]
@@ -24,12 +25,12 @@ pub struct Showing {
 pub fn show(showing: Showing, mut look: impl FnMut() -> Result<String, ExitStatus>) -> ExitStatus {
     let Some(every) = showing.every else {
         return match look() {
-            Ok(text) => write(&text).unwrap_or(ExitStatus::Fine),
+            Ok(text) => print(&text),
             Err(status) => status,
         };
     };
     let signals = end_signals();
-    let clears = !showing.json && io::stdout().is_terminal();
+    let clears = !showing.json && io::stdout().is_terminal() && !tty::is_dumb();
     let mut shown = false;
     loop {
         match look() {
@@ -39,7 +40,7 @@ pub fn show(showing: Showing, mut look: impl FnMut() -> Result<String, ExitStatu
                     (false, true) => "\n",
                     (false, false) => "",
                 };
-                if let Some(status) = write(&format!("{between}{text}")) {
+                if let Some(status) = printed(&format!("{between}{text}")) {
                     return status;
                 }
                 shown = true;
@@ -57,20 +58,6 @@ pub fn show(showing: Showing, mut look: impl FnMut() -> Result<String, ExitStatu
         };
         if over {
             return ExitStatus::Fine;
-        }
-    }
-}
-
-/// Writes to standard output; returns how to end, if nobody reads it or it cannot be written.
-fn write(text: &str) -> Option<ExitStatus> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Ok(()) => None,
-        // The reader has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Some(ExitStatus::Fine),
-        Err(error) => {
-            complain(&format!("threadcast: cannot write the table: {error}\n"));
-            Some(ExitStatus::Failed)
         }
     }
 }

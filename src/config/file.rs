@@ -1,6 +1,8 @@
 //! The settings file, `--config FILE`: TOML with a key for each setting.
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// Something in a settings file that cannot be used: where, and what is wrong.
@@ -48,12 +50,24 @@ pub struct Entry {
     pub is_list: bool,
 }
 
+/// A larger file is a mistake, such as a log or a device.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(io::Error::other("it is larger than 1 MiB"));
+    }
+    Ok(text)
+}
+
 /// Reads the keys of the TOML file at `path`, in their order. Blocks on the file, without a bound.
 ///
 /// # Errors
-/// It cannot be read, or is not TOML. The text names the file, the place and what is wrong.
+/// It cannot be read, is larger than 1 MiB, or is not TOML. The text names the file, the place and what is wrong.
 pub fn entries(path: &Path) -> Result<Vec<Entry>, FileError> {
-    let text = std::fs::read_to_string(path).map_err(|error| FileError {
+    let text = read(path).map_err(|error| FileError {
         path: path.to_owned(),
         place: None,
         message: format!("cannot read the settings file: {error}"),
@@ -67,11 +81,10 @@ pub fn entries(path: &Path) -> Result<Vec<Entry>, FileError> {
 
 #[cfg(feature = "config-file")]
 fn parse(text: &str) -> Result<Vec<Entry>, (Option<Place>, String)> {
+    let places = Places::of(text);
     let table = toml::de::DeTable::parse(text).map_err(|error| {
-        (
-            error.span().map(|span| place(text, span.start)),
-            error.message().to_owned(),
-        )
+        let place = error.span().map(|span| places.of_byte(span.start));
+        (place, error.message().to_owned())
     })?;
     let mut entries: Vec<Entry> = table
         .get_ref()
@@ -84,10 +97,10 @@ fn parse(text: &str) -> Result<Vec<Entry>, (Option<Place>, String)> {
             };
             Entry {
                 name: key.get_ref().to_string(),
-                key: place(text, key.span().start),
+                key: places.of_byte(key.span().start),
                 values: values
                     .into_iter()
-                    .map(|value| (place(text, value.span().start), scalar(value.get_ref())))
+                    .map(|value| (places.of_byte(value.span().start), scalar(value.get_ref())))
                     .collect(),
                 is_list,
             }
@@ -117,17 +130,34 @@ fn scalar(value: &toml::de::DeValue<'_>) -> Result<String, String> {
     }
 }
 
-/// The place of a byte of `text`.
+/// The places of a text's bytes.
 #[cfg(feature = "config-file")]
-fn place(text: &str, offset: usize) -> Place {
-    let mut end = offset.min(text.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
+struct Places<'a> {
+    text: &'a str,
+    /// Where each line begins.
+    lines: Vec<usize>,
+}
+
+#[cfg(feature = "config-file")]
+impl<'a> Places<'a> {
+    fn of(text: &'a str) -> Places<'a> {
+        let begins = text.match_indices('\n').map(|(at, _)| at + 1);
+        Places {
+            text,
+            lines: std::iter::once(0).chain(begins).collect(),
+        }
     }
-    let before = &text[..end];
-    let line_begin = before.rfind('\n').map_or(0, |at| at + 1);
-    Place {
-        line: before.matches('\n').count() + 1,
-        column: before[line_begin..].chars().count() + 1,
+
+    /// The place of a byte.
+    fn of_byte(&self, offset: usize) -> Place {
+        let mut end = offset.min(self.text.len());
+        while !self.text.is_char_boundary(end) {
+            end -= 1;
+        }
+        let line = self.lines.partition_point(|begin| *begin <= end);
+        Place {
+            line,
+            column: self.text[self.lines[line - 1]..end].chars().count() + 1,
+        }
     }
 }

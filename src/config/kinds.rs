@@ -91,13 +91,13 @@ impl Kind {
             Kind::Size(_, least, most) => format!("{} to {}", show_size(*least), show_size(*most)),
             Kind::Folder(_) => "a path".to_owned(),
             Kind::PathOrNone(..) => "a path, or none".to_owned(),
-            Kind::List(..) => "a list".to_owned(),
+            Kind::List(..) => "a list, or none".to_owned(),
             Kind::Own(own) if own.takes.is_empty() => alternatives(own.words),
             Kind::Own(own) => own.takes.to_owned(),
         }
     }
 
-    /// Puts the value that `text` stands for into `config`; a list gets it as one more.
+    /// Puts the value that `text` stands for into `config`; a list gets it as one more, `none` empties it.
     ///
     /// # Errors
     /// The value cannot be read or is out of bounds; `config` is unchanged, and the text says what would be right.
@@ -116,6 +116,7 @@ impl Kind {
                 let path = not_empty(text)?;
                 *(field.of_mut)(config) = (path != NONE).then(|| path.into());
             }
+            Kind::List(_, field, _) if text == NONE => (field.of_mut)(config).clear(),
             Kind::List(_, field, read) => {
                 let value = read(text)?;
                 (field.of_mut)(config).push(value);

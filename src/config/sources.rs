@@ -88,11 +88,14 @@ pub fn resolve(given: Given, environment: &Environment) -> Result<InForce, Vec<F
         origins: BTreeMap::new(),
     };
     let mut faults = Vec::new();
+    let is_flag = given.file.is_some();
     let file = given.file.or_else(|| {
         let path = environment.iter().find(|(name, _)| name == CONFIG_IN_ENVIRONMENT);
         path.map(|(_, path)| path.into())
     });
-    if let Some(path) = file {
+    if file.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
+        faults.push(no_path(is_flag));
+    } else if let Some(path) = file {
         in_force.take_file(&path, &mut faults);
     }
     in_force.take_environment(environment, &mut faults);
@@ -103,6 +106,19 @@ pub fn resolve(given: Given, environment: &Environment) -> Result<InForce, Vec<F
         faults.push(in_force.blame(error));
     }
     if faults.is_empty() { Ok(in_force) } else { Err(faults) }
+}
+
+/// The fault of an empty path of the settings file.
+fn no_path(is_flag: bool) -> Fault {
+    let wanted = "write the path of the settings file, or leave it out";
+    if is_flag {
+        return Fault::Flag(SettingError {
+            name: "config".to_owned(),
+            value: String::new(),
+            wanted: wanted.to_owned(),
+        });
+    }
+    Fault::Environment(CONFIG_IN_ENVIRONMENT.to_owned(), format!("cannot be empty: {wanted}"))
 }
 
 /// Reads a settings file alone, as if there were neither environment nor flags. Blocks on the file, without a bound.
@@ -264,6 +280,11 @@ mod tests {
         assert_eq!(origin("port"), Origin::Flag);
         assert_eq!(origin("host"), Origin::Environment("THREADCAST_SET_HOST".to_owned()));
         assert_eq!(origin("log-dir"), Origin::Default);
+        let none = Given {
+            file: None,
+            flags: flags(&[("allow-origin", "none")]),
+        };
+        assert!(resolve(none, &environment).unwrap().config.allow_origin.is_empty());
         let list = resolve(Given::default(), &environment).unwrap().config.allow_origin;
         assert_eq!(list, ["https://a", "https://b"]);
     }

@@ -25,6 +25,34 @@ pub fn is_ascii() -> bool {
     is_ascii_in(variable)
 }
 
+/// Characters that terminals draw two columns wide: the wide ranges of East Asian Width (Unicode UAX #11), and emoji.
+const WIDE: [(char, char); 13] = [
+    ('\u{1100}', '\u{115f}'),
+    ('\u{2e80}', '\u{303e}'),
+    ('\u{3041}', '\u{a4cf}'),
+    ('\u{a960}', '\u{a97f}'),
+    ('\u{ac00}', '\u{d7a3}'),
+    ('\u{f900}', '\u{faff}'),
+    ('\u{fe30}', '\u{fe6f}'),
+    ('\u{ff00}', '\u{ff60}'),
+    ('\u{ffe0}', '\u{ffe6}'),
+    ('\u{1f000}', '\u{1f0ff}'),
+    ('\u{1f200}', '\u{1f64f}'),
+    ('\u{1f680}', '\u{1faff}'),
+    ('\u{20000}', '\u{3fffd}'),
+];
+
+/// The columns that a terminal draws the character in. A mark that it draws over the one before counts as one.
+pub fn columns_of(character: char) -> usize {
+    let is_wide = WIDE.iter().any(|(first, last)| (first..=last).contains(&&character));
+    if is_wide { 2 } else { 1 }
+}
+
+/// The columns that a terminal draws `text` in.
+pub fn columns(text: &str) -> usize {
+    text.chars().map(columns_of).sum()
+}
+
 /// The zone of local time, as it is now: a change to or from summer time while the program runs does not move it. UTC
 /// if the system does not tell, as it does to a process of several threads.
 pub fn local_offset() -> UtcOffset {

@@ -35,6 +35,22 @@ fn escaped(text: &str, stays: impl Fn(char) -> bool) -> String {
     out
 }
 
+/// JSON text on a terminal: unsafe characters, which stand inside strings only, become escapes. It stays the same
+/// value.
+pub fn visible_json(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for (character, is_treacherous) in judged(json) {
+        if is_treacherous && character != '\t' {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                text.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            text.push(character);
+        }
+    }
+    text
+}
+
 /// Each character of `text`, and whether it is unsafe where it stands.
 pub fn judged(text: &str) -> impl Iterator<Item = (char, bool)> {
     let mut before = Before::default();

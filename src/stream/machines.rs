@@ -248,14 +248,14 @@ impl Machines {
     }
 
     /// The table as `/api/machines` tells of it, as of the event at `as_of`: made at most once a second, however many
-    /// ask. Copies texts of 1 MiB at most.
+    /// ask. Copies texts of 3 MiB at most, triggers among them.
     pub fn survey(&mut self, as_of: Position, now: Instant) -> Arc<Survey> {
         self.end_survey(now);
         let rows = &self.rows;
         let moment = self.slots.number_and_part(now);
         let survey = self
             .surveyed
-            .get_or_insert_with(|| Arc::new(Survey::of(rows, as_of, self.evicted, (now, moment))));
+            .get_or_insert_with(|| Arc::new(Survey::of(rows, as_of, self.evicted, now, moment)));
         Arc::clone(survey)
     }
 

@@ -1,5 +1,5 @@
-//! Values of settings: what a setting takes, it shows, and takes again as the same; what it refuses changes nothing. And
-//! settings files: whatever is in them, every fault has a place and nothing panics.
+//! Values of settings: what a setting takes, it shows, and takes again as the same; what it refuses changes nothing.
+//! And settings files: whatever is in them, every fault has a place and nothing panics.
 
 use crate::mutate::mutate;
 use crate::{fuzz, seeds};

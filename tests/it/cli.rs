@@ -206,6 +206,7 @@ fn wrong_usage_ends_with_2_and_names_what_was_wrong() {
         assert_eq!((status, output.as_str()), (2, ""), "{arguments:?}: {said}");
         assert!(said.starts_with("threadcast: "), "{said}");
         let help = match arguments.first() {
+            Some(&"config") => format!("`threadcast config {} --help`", arguments[1]),
             Some(command) if !["sevre", "--serve", "help"].contains(command) => {
                 format!("`threadcast {command} --help`")
             }

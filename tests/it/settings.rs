@@ -148,6 +148,19 @@ fn config_check_names_every_fault_with_its_place() {
     }
     assert_eq!(said.lines().count(), 4, "{said}");
     assert_eq!(run(folder.path(), &["config", "check", "missing"]).0, 1);
+    // Its name and its values may be a stranger's.
+    fs::write(folder.path().join("x\u{1b}[2J"), "event-socket-path = \"@\\u001b[2J\"").unwrap();
+    let (status, _, said) = run(folder.path(), &["config", "check", "x\u{1b}[2J"]);
+    assert!(status == 1 && !said.contains('\u{1b}'), "{said:?}");
+    let (status, _, said) = run(folder.path(), &["serve", "--config", "x\u{1b}[2J"]);
+    assert!(status == 2 && !said.contains('\u{1b}'), "{said:?}");
+    let (status, _, said) = run(folder.path(), &["config", "check", "/dev/zero"]);
+    assert!(status == 1 && said.contains("larger than 1 MiB"), "{said}");
+    // A list with a line for each value takes no longer a value than a short one.
+    let list = format!("allow-origin = [\n{}]", "\"http://a\",\n".repeat(50_000));
+    fs::write(folder.path().join("long.toml"), list).unwrap();
+    let (status, said, _) = run(folder.path(), &["config", "check", "long.toml"]);
+    assert_eq!((status, said.as_str()), (0, "long.toml: 1 setting, no fault\n"));
 }
 
 #[cfg(not(feature = "config-file"))]

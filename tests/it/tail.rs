@@ -513,7 +513,7 @@ fn answer(listener: &TcpListener, answer: &str) -> TcpStream {
 #[test]
 fn a_refusal_ends_it_with_the_servers_reason() {
     let server = TestServer::start(&[]);
-    for path in ["/live", "/ws/event", "/health"] {
+    for path in ["/live", "/ws/event", "/healthz"] {
         let (status, out, said) = run(
             Path::new("/"),
             &["tail", "--url", &format!("ws://{}{path}", server.address)],

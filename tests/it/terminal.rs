@@ -2,9 +2,12 @@
 //! terminal can show.
 
 use crate::support::screen::{Shown, pty, set_columns};
+use crate::support::server::clear_environment;
 use crate::support::{TestServer, eventually, numbered, state_change};
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use tempfile::TempDir;
 
@@ -234,4 +237,49 @@ fn times_on_a_terminal_are_local_and_the_file_keeps_utc() {
     });
     let line = server.wait_for_line("🚀");
     assert_eq!(log_of(&server).lines().next(), Some(line.as_str()));
+}
+
+#[test]
+fn a_server_in_the_background_draws_no_status_line_over_what_a_person_types() {
+    let (emulator, program) = pty();
+    set_columns(&emulator, 200);
+    let shown = Shown::read(emulator.try_clone().unwrap());
+    let folder = folder();
+    let end = || Stdio::from(program.try_clone().unwrap());
+    let mut command = Command::new("setsid");
+    clear_environment(&mut command);
+    let mut shell = command
+        // With job control the shell keeps the terminal, and the server is a job of its own.
+        .args([
+            "--ctty",
+            "--wait",
+            "bash",
+            "-c",
+            "set -m; \"$0\" \"$@\" & echo \"job $!.\"; wait",
+        ])
+        .arg(env!("CARGO_BIN_EXE_threadcast"))
+        .args(["serve", "--port", "0", "--event-socket-path", "e.sock"])
+        .args(LIVELY)
+        .current_dir(folder.path())
+        .env("TERM", "xterm")
+        .stdin(end())
+        .stdout(end())
+        .stderr(end())
+        .spawn()
+        .unwrap();
+    drop(program);
+    let job = eventually("the number of the job", || {
+        let raw = shown.raw();
+        let (_, rest) = raw.split_once("job ")?;
+        rest.split_once('.')?.0.parse::<i32>().ok()
+    });
+    let log = folder.path().join("logs/websocket-server.log");
+    eventually("three heartbeats in the file", || {
+        (newest(&fs::read_to_string(&log).unwrap_or_default()) >= 3).then_some(())
+    });
+    let raw = shown.raw();
+    kill_process(Pid::from_raw(job).unwrap(), Signal::TERM).unwrap();
+    shell.wait().unwrap();
+    assert!(raw.contains(" listens on http://"), "other lines come: {raw}");
+    assert!(!raw.contains("heartbeat #"), "{raw}");
 }

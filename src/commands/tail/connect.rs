@@ -59,7 +59,8 @@ impl FromStr for StreamUrl {
     fn from_str(text: &str) -> Result<StreamUrl, String> {
         let address = ServerAddress::parse(text, Config::default().port)?;
         let path = match address.path.as_str() {
-            "" | "/" => STREAM_PATH,
+            // Those of the server's pages: the same address serves all commands.
+            "" | "/" | "/health" | "/status" | "/initial" => STREAM_PATH,
             path => path,
         };
         let query = address.query.map_or(String::new(), |query| format!("?{query}"));

@@ -2,7 +2,7 @@
 
 use crate::commands::painter::{BOLD, DIM, GREEN, NONE, Painter, RED, YELLOW};
 use crate::process::tty;
-use crate::process::visible::{judged, visible};
+use crate::process::visible::{visible, visible_json};
 use crate::process::words::count;
 use crate::stream::event::Event;
 use serde_json::Value;
@@ -60,7 +60,7 @@ impl Lines {
         if self.format == Format::Json {
             // A line end inside an event stands between its tokens, where any white space is the same.
             let line = text.trim_end().replace(['\n', '\r'], " ");
-            return format!("{}\n", if self.terminal { escaped(&line) } else { line });
+            return format!("{}\n", if self.terminal { visible_json(&line) } else { line });
         }
         let value = serde_json::from_str(text).or_else(|_| serde_json::from_str(&without_lone_surrogates(text)));
         let value: Value = value.unwrap_or_default();
@@ -147,22 +147,6 @@ fn happening(kind: &str, state: Option<&str>, event: &Value) -> (&'static str, S
         _ if payload.is_null() || payload.as_object().is_some_and(serde_json::Map::is_empty) => (NONE, kind.to_owned()),
         _ => (NONE, format!("{kind} {payload}")),
     }
-}
-
-/// JSON text on a terminal: unsafe characters, which stand inside strings only, become escapes. It stays the same
-/// value.
-fn escaped(json: &str) -> String {
-    let mut text = String::with_capacity(json.len());
-    for (character, is_treacherous) in judged(json) {
-        if is_treacherous && character != '\t' {
-            for unit in character.encode_utf16(&mut [0; 2]) {
-                text.push_str(&format!("\\u{unit:04x}"));
-            }
-        } else {
-            text.push(character);
-        }
-    }
-    text
 }
 
 /// `json` with every escape of half a character replaced: such text is JSON, but no string can hold it.

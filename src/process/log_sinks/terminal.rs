@@ -9,7 +9,8 @@ use crate::process::words::{count, pick};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FileType, Mode, OFlags, fstat};
 use rustix::net::{SendFlags, send};
-use rustix::termios::tcgetwinsize;
+use rustix::process::getpgrp;
+use rustix::termios::{tcgetpgrp, tcgetwinsize};
 use std::fs::File;
 use std::io::{self, ErrorKind, IsTerminal, Stderr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -112,13 +113,22 @@ impl Outlet {
         taken
     }
 
-    /// How many columns the terminal has now.
-    fn columns(&self) -> usize {
-        let fd = match &self.way {
+    fn fd(&self) -> BorrowedFd<'_> {
+        match &self.way {
             Way::Reopened(file) => file.as_fd(),
             Way::Socket(stderr) | Way::Given(stderr) => stderr.as_fd(),
-        };
-        match tcgetwinsize(fd) {
+        }
+    }
+
+    /// Returns whether no other job has the terminal. One that controls nobody, as in a test or a container, counts as
+    /// ours.
+    fn is_in_foreground(&self) -> bool {
+        tcgetpgrp(self.fd()).map_or(true, |group| group == getpgrp())
+    }
+
+    /// How many columns the terminal has now.
+    fn columns(&self) -> usize {
+        match tcgetwinsize(self.fd()) {
             Ok(size) if size.ws_col > 0 => usize::from(size.ws_col),
             _ => COLUMNS_USUAL,
         }
@@ -185,7 +195,15 @@ impl Terminal {
 
     /// Writes `line` over the status line, and that below it. Without a line the status line takes the place of the one
     /// before. In one call, so that it is one write where the terminal takes it: other programs may write there too.
+    /// While a shell has the terminal, it draws no status line: what a person types there stays.
     fn write_live(&mut self, line: &[u8]) -> Written {
+        if !self.outlet.is_in_foreground() {
+            return if line.is_empty() {
+                Written::Whole
+            } else {
+                self.outlet.write(line, line.len(), PATIENCE)
+            };
+        }
         let status = fitted(&self.status, self.outlet.columns());
         let lines = if line.is_empty() { 0 } else { ERASE.len() + line.len() };
         let bytes = [ERASE.as_bytes(), line, status.as_bytes()].concat();

@@ -41,7 +41,8 @@ impl Survey {
         rows: &BTreeMap<Box<str>, Row>,
         as_of: Position,
         evicted: u64,
-        (now, moment): (Instant, Moment),
+        now: Instant,
+        moment: Moment,
     ) -> Survey {
         let texts = rows.iter().flat_map(|(name, row)| texts(name, row)).flatten();
         let bytes = texts.map(str::len).sum();
