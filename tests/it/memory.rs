@@ -35,10 +35,6 @@ fn has_room_for(clients: usize) -> bool {
     allowed
 }
 
-/// Of the release binary. The build of the tests has larger code: that of the parser of the command line, with its
-/// assertions, is 0.7 MiB that stay mapped although nothing uses them any more.
-const IDLE_BYTES_MAX: usize = if cfg!(debug_assertions) { 11 * MIB } else { 10 * MIB };
-
 #[test]
 fn an_idle_server_takes_at_most_10_mib() {
     for delivery in ["direct", "queued"] {
@@ -46,7 +42,7 @@ fn an_idle_server_takes_at_most_10_mib() {
         server.client().close();
         let resident = server.resident_bytes();
         eprintln!("--delivery {delivery}: {} KiB resident", resident / 1024);
-        assert!(resident <= IDLE_BYTES_MAX, "{resident}");
+        assert!(resident <= 10 * MIB, "{resident}");
     }
 }
 
