@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::process::exit::ExitStatus;
 use crate::process::{heap, tty};
 use crate::serve;
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::{ErrorKind, Write};
 
 /// Prints `text` to standard output, and ends fine unless it cannot be written, which it says.
 pub fn print(text: &str) -> ExitStatus {
@@ -37,11 +37,7 @@ pub fn print(text: &str) -> ExitStatus {
 /// says.
 pub fn printed(text: &str) -> Option<ExitStatus> {
     let mut out = std::io::stdout().lock();
-    let text = if tty::is_ascii() && out.is_terminal() {
-        tty::plain(text)
-    } else {
-        text.into()
-    };
+    let text = tty::shown(text, &out);
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => None,
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Some(ExitStatus::Fine),
@@ -67,11 +63,7 @@ pub fn print_made(made: Result<String, String>) -> ExitStatus {
 /// gone, there is nobody to tell.
 pub fn complain(text: &str) {
     let mut stderr = std::io::stderr();
-    let shown = if stderr.is_terminal() && tty::is_ascii() {
-        tty::plain(text)
-    } else {
-        text.into()
-    };
+    let shown = tty::shown(text, &stderr);
     let _ = stderr.write_all(shown.as_bytes());
 }
 

@@ -65,10 +65,7 @@ impl<'a> Arguments<'a> {
         name: &str,
         read: impl Fn(&str) -> Result<T, String>,
     ) -> Result<Option<T>, UsageError> {
-        let Some(value) = self.text(name)? else {
-            return Ok(None);
-        };
-        read(&value).map(Some).map_err(|wanted| wrong(name, &value, wanted))
+        self.read_as(name, read, |value, wanted| wrong(name, value, wanted))
     }
 
     /// As [`Arguments::read`], of a word that is known by its place.
@@ -77,12 +74,19 @@ impl<'a> Arguments<'a> {
         name: &str,
         read: impl Fn(&str) -> Result<T, String>,
     ) -> Result<Option<T>, UsageError> {
+        self.read_as(name, read, |value, wanted| wrong_word(name, value, &wanted))
+    }
+
+    fn read_as<T>(
+        &self,
+        name: &str,
+        read: impl Fn(&str) -> Result<T, String>,
+        fault: impl Fn(&str, String) -> UsageError,
+    ) -> Result<Option<T>, UsageError> {
         let Some(value) = self.text(name)? else {
             return Ok(None);
         };
-        read(&value)
-            .map(Some)
-            .map_err(|wanted| wrong_word(name, &value, &wanted))
+        read(&value).map(Some).map_err(|wanted| fault(&value, wanted))
     }
 
     /// As [`Arguments::read`], with the value of `variable` in the environment if there is none on the command line.

@@ -1,7 +1,7 @@
 //! `threadcast config check FILE`: every fault of a settings file.
 
 use crate::commands::{complain, print};
-use crate::config::sources;
+use crate::config::sources::{self, Fault};
 use crate::process::exit::ExitStatus;
 use crate::process::visible::visible;
 use crate::process::words::count;
@@ -16,11 +16,18 @@ pub fn run(file: &Path) -> ExitStatus {
             count(in_force.given(), "setting")
         )),
         Err(faults) => {
-            for fault in faults {
+            for fault in &faults {
                 complain(&format!("threadcast: {}\n", visible(&fault.to_string())));
             }
-            complain("hint: `threadcast serve --help` has every setting with what it takes\n");
+            if faults.iter().any(has_place) {
+                complain("hint: `threadcast serve --help` has every setting with what it takes\n");
+            }
             ExitStatus::Failed
         }
     }
+}
+
+/// Returns whether the fault is in the file's text, not the file itself.
+fn has_place(fault: &Fault) -> bool {
+    matches!(fault, Fault::File(error) if error.place.is_some())
 }

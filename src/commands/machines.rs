@@ -16,7 +16,7 @@ use serde_json::Value;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Names of machines that are told to a person whose globs match none.
+/// As many names of machines a person gets whose globs match none.
 const NAMES_MAX: usize = 5;
 
 /// The command's arguments.
@@ -93,7 +93,7 @@ fn names(document: &str) -> Option<Vec<String>> {
     Some(names.collect())
 }
 
-/// What a person is told whose globs match no machine: what machines there are.
+/// The message for globs that match no machine: it names machines that there are.
 fn nothing_matches(server: &ServerUrl, globs: &str) -> Result<String, ExitStatus> {
     let all = names(&request::document(server, &page(MACHINES_PATH))?).unwrap_or_default();
     let some: Vec<String> = all.iter().take(NAMES_MAX).map(|name| visible(name)).collect();

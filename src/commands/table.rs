@@ -1,7 +1,7 @@
 //! Tables for people that fit the width of what they are shown on: columns that have no room are left out, and named.
 
 use crate::commands::painter::{BOLD, Painter};
-use crate::process::tty::{columns, columns_of};
+use crate::process::tty::{columns, columns_of, first_of};
 use rustix::termios::tcgetwinsize;
 use std::io::{self, IsTerminal};
 use std::ops::RangeInclusive;
@@ -189,7 +189,7 @@ fn beginning(text: &str, most: usize) -> String {
     if columns(text) <= most {
         return text.to_owned();
     }
-    let mut begun = first(text.chars(), most.saturating_sub(1));
+    let mut begun = first_of(text.chars(), most.saturating_sub(1), columns_of);
     begun.push(CUT);
     begun
 }
@@ -198,22 +198,9 @@ fn ends(text: &str, most: usize) -> String {
     if columns(text) <= most || most < 3 {
         return beginning(text, most);
     }
-    let begun = first(text.chars(), most / 2);
-    let end = first(text.chars().rev(), most - most / 2 - 1);
+    let begun = first_of(text.chars(), most / 2, columns_of);
+    let end = first_of(text.chars().rev(), most - most / 2 - 1, columns_of);
     begun.chars().chain([CUT]).chain(end.chars().rev()).collect()
-}
-
-/// The first of these characters that take `room` columns.
-fn first(characters: impl Iterator<Item = char>, room: usize) -> String {
-    let mut left = room;
-    let fits = |character: &char| match left.checked_sub(columns_of(*character)) {
-        Some(rest) => {
-            left = rest;
-            true
-        }
-        None => false,
-    };
-    characters.take_while(fits).collect()
 }
 
 /// `cell` with blanks before or behind it, `width` columns wide.

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use time::UtcOffset;
 
 /// Returns whether the terminal only prints what comes: TERM is unset, empty or `dumb`. It then gets neither colors nor
@@ -53,6 +54,19 @@ pub fn columns(text: &str) -> usize {
     text.chars().map(columns_of).sum()
 }
 
+/// The first of these characters that `room` columns can hold, each drawn in as many as `columns_of` says.
+pub fn first_of(characters: impl Iterator<Item = char>, room: usize, columns_of: impl Fn(char) -> usize) -> String {
+    let mut left = room;
+    let fits = |character: &char| match left.checked_sub(columns_of(*character)) {
+        Some(rest) => {
+            left = rest;
+            true
+        }
+        None => false,
+    };
+    characters.take_while(fits).collect()
+}
+
 /// The zone of local time, as it is now: a change to or from summer time while the program runs does not move it. UTC
 /// if the system does not tell, as it does to a process of several threads.
 pub fn local_offset() -> UtcOffset {
@@ -67,6 +81,15 @@ pub fn offset_name(offset: UtcOffset) -> String {
     let (hours, minutes, _) = offset.as_hms();
     let sign = if offset.is_negative() { '-' } else { '+' };
     format!("UTC{sign}{:02}:{:02}", hours.unsigned_abs(), minutes.unsigned_abs())
+}
+
+/// `text` as the stream `out` shows it: on a terminal of locale C in ASCII, as [`plain`] makes it, else as it is.
+pub fn shown<'a>(text: &'a str, out: &impl IsTerminal) -> Cow<'a, str> {
+    if is_ascii() && out.is_terminal() {
+        plain(text)
+    } else {
+        Cow::Borrowed(text)
+    }
 }
 
 /// `text` for a terminal that has only ASCII: without the emoji that our lines begin with, and with ASCII for our own

@@ -220,6 +220,24 @@ fn wrong_usage_ends_with_2_and_names_what_was_wrong() {
 }
 
 #[test]
+fn output_that_cannot_be_written_is_a_failure_with_the_reason() {
+    for arguments in [&["--help"][..], &["config", "show"], &["--version"]] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_threadcast"))
+            .args(arguments)
+            .stdout(full)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(
+            said.starts_with("threadcast: cannot write to standard output: "),
+            "{arguments:?}: {said}"
+        );
+    }
+}
+
+#[test]
 fn an_argument_that_is_no_text_is_wrong_usage_and_no_panic() {
     for flag in ["--host", "--event-socket-path", "--prot"] {
         let output = Command::new(env!("CARGO_BIN_EXE_threadcast"))

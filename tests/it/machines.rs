@@ -386,6 +386,38 @@ fn both_tables_fit_their_terminal_without_broken_rows() {
 }
 
 #[test]
+fn json_on_a_terminal_cannot_drive_it_and_elsewhere_is_as_the_server_says() {
+    // One character that begins a command of a terminal, and one that turns the direction of writing.
+    let name = "a\u{9b}2J\u{202e}b";
+    let server = with_machines(&[name]);
+    let (code, shown) = run_on_terminal(
+        server.folder().path(),
+        80,
+        &["machines", "--json", "--url", &url(&server)],
+    );
+    assert_eq!(code, 0, "{shown:?}");
+    assert!(!shown.contains(['\u{9b}', '\u{202e}']), "{shown:?}");
+    let document: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(document["machines"][0]["machine_name"], name, "the same document");
+    let (_, out, _) = machines(&server, &["--json"]);
+    assert!(out.contains(name), "{out:?}");
+}
+
+#[test]
+fn names_of_wide_characters_break_no_row() {
+    let name = "日本語の機械🚀".repeat(6);
+    let server = with_machines(&[&name, "db"]);
+    for columns in [60, 80, 120] {
+        let (code, shown) = run_on_terminal(server.folder().path(), columns, &["machines", "--url", &url(&server)]);
+        assert_eq!(code, 0, "{shown}");
+        for line in plain_lines(&shown) {
+            let wide = line.chars().filter(|character| *character > '\u{2e80}').count();
+            assert!(line.chars().count() + wide <= usize::from(columns), "{columns}: {line}");
+        }
+    }
+}
+
+#[test]
 fn without_a_terminal_the_width_is_that_of_columns_if_it_is_sane() {
     let server = with_machines(&["db", &format!("worker-{}", "x".repeat(300))]);
     for (columns, widest) in [("60", 60), ("200", 200), ("0", 120), ("wide", 120), ("", 120)] {

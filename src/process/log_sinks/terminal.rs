@@ -5,6 +5,7 @@
 
 use super::{LineSink, PATIENCE, PIPE_BUF, SinkLosses, patience, write_patiently};
 use crate::process::clock::timespec;
+use crate::process::tty::first_of;
 use crate::process::words::{count, pick};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FileType, Mode, OFlags, fstat};
@@ -280,15 +281,7 @@ fn width(text: &str) -> usize {
 
 /// The beginning of `text` that takes `room` columns at most.
 fn beginning(text: &str, room: usize) -> String {
-    let mut left = room;
-    let fits = |character: &char| match left.checked_sub(columns_of(*character)) {
-        Some(rest) => {
-            left = rest;
-            true
-        }
-        None => false,
-    };
-    text.chars().take_while(fits).collect()
+    first_of(text.chars(), room, columns_of)
 }
 
 /// The most columns that a terminal draws the character in. Two for all that is not ASCII: a line that is too short
