@@ -244,15 +244,15 @@ mod tests {
     fn what_a_thread_leaves_behind_ends_in_a_turn_of_its_own() {
         let (tx, ended) = bounded(8);
         let mut parts = Parts::default();
-        let (stop, asked) = (Stop::new().unwrap(), Stop::new().unwrap());
-        let (child_tx, child_asked) = (tx.clone(), asked.clone());
+        let (stop, let_go) = (Stop::new().unwrap(), Stop::new().unwrap());
+        let (child_tx, child_let_go) = (tx.clone(), let_go.clone());
         let own = stop.clone();
         let parent = spawn("accept", STACK, None, move || {
             while !own.requested() {
                 std::thread::yield_now();
             }
             let child = spawn("client-1", STACK, None, move || {
-                while !child_asked.requested() {
+                while !child_let_go.requested() {
                     std::thread::yield_now();
                 }
                 child_tx.send("client-1").unwrap();
@@ -260,8 +260,16 @@ mod tests {
             vec![child.unwrap()]
         });
         parts.add(Part::parent(Turn::Accept, stop, parent.unwrap(), Turn::Clients));
-        // The fan-out's end lets the client go.
-        let (fanout_stop, fanout) = (asked, spawn("fanout", STACK, None, move || tx.send("fanout").unwrap()));
+        let fanout_stop = Stop::new().unwrap();
+        let own = fanout_stop.clone();
+        let fanout = spawn("fanout", STACK, None, move || {
+            while !own.requested() {
+                std::thread::yield_now();
+            }
+            tx.send("fanout").unwrap();
+            // The end of the fan-out lets the client go: only then does it speak, whichever thread runs first.
+            let_go.request();
+        });
         parts.add(Part::new(Turn::Fanout, fanout_stop, fanout.unwrap()));
         assert!(parts.stop().is_empty());
         assert_eq!(said(&ended), ["fanout", "client-1"]);
