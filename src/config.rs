@@ -2,6 +2,7 @@
 
 pub mod file;
 pub mod kinds;
+pub mod rules;
 pub mod show;
 pub mod sources;
 pub mod table;
@@ -10,6 +11,7 @@ use crate::liveness::watchdog::OnHang;
 use crate::outbox::link::Delivery;
 use crate::process::logging::form::LogFormat;
 use crate::process::values::{DAY, GIB, HOUR, MIB, show_duration};
+use crate::stream::declared::Declared;
 use log::LevelFilter;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -77,6 +79,8 @@ pub struct Config {
     pub db_interval: Duration,
     /// `None`: a machine stays until it terminates or is forgotten.
     pub machine_ttl: Option<Duration>,
+    /// After which time a machine is stuck, where a rule says so.
+    pub stuck: Declared,
     pub allow_origin: Vec<String>,
     pub heartbeat_interval: Duration,
     /// `None`: no status file.
@@ -131,6 +135,7 @@ impl Default for Config {
             db_is_given: false,
             db_interval: Duration::from_secs(2),
             machine_ttl: None,
+            stuck: Declared::default(),
             allow_origin: Vec::new(),
             heartbeat_interval: Duration::from_secs(5),
             status_file: None,

@@ -11,6 +11,8 @@ pub mod chunk;
 
 pub mod filter;
 
+pub mod declared;
+
 pub mod protocol;
 
 pub mod machines;

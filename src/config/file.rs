@@ -44,10 +44,21 @@ pub struct Entry {
     pub name: String,
     /// Where the key stands.
     pub key: Place,
-    /// Each value as a flag would have it, and where it stands; what is no such value is the text that says so.
-    pub values: Vec<(Place, Result<String, String>)>,
+    /// Each value, and where it stands.
+    pub values: Vec<(Place, Value)>,
     /// The values stand in a list.
     pub is_list: bool,
+}
+
+/// A value of a settings file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// As a flag would have it.
+    Text(String),
+    /// A table with its keys, in their order.
+    Table(Vec<Entry>),
+    /// Of a type that no setting takes: its name.
+    Other(&'static str),
 }
 
 /// A larger file is a mistake, such as a log or a device.
@@ -86,8 +97,13 @@ fn parse(text: &str) -> Result<Vec<Entry>, (Option<Place>, String)> {
         let place = error.span().map(|span| places.of_byte(span.start));
         (place, error.message().to_owned())
     })?;
+    Ok(entries_of(table.get_ref(), &places))
+}
+
+/// The keys of a table, in their order. A nested table nests as deep as the parser lets it.
+#[cfg(feature = "config-file")]
+fn entries_of(table: &toml::de::DeTable<'_>, places: &Places<'_>) -> Vec<Entry> {
     let mut entries: Vec<Entry> = table
-        .get_ref()
         .iter()
         .map(|(key, value)| {
             let is_list = matches!(value.get_ref(), toml::de::DeValue::Array(_));
@@ -100,14 +116,14 @@ fn parse(text: &str) -> Result<Vec<Entry>, (Option<Place>, String)> {
                 key: places.of_byte(key.span().start),
                 values: values
                     .into_iter()
-                    .map(|value| (places.of_byte(value.span().start), scalar(value.get_ref())))
+                    .map(|value| (places.of_byte(value.span().start), value_of(value.get_ref(), places)))
                     .collect(),
                 is_list,
             }
         })
         .collect();
     entries.sort_by_key(|entry| (entry.key.line, entry.key.column));
-    Ok(entries)
+    entries
 }
 
 /// The minimal build reads no settings file.
@@ -118,15 +134,15 @@ fn parse(_text: &str) -> Result<Vec<Entry>, (Option<Place>, String)> {
     Err((None, message.to_owned()))
 }
 
-/// A value as a flag would have it.
 #[cfg(feature = "config-file")]
-fn scalar(value: &toml::de::DeValue<'_>) -> Result<String, String> {
+fn value_of(value: &toml::de::DeValue<'_>, places: &Places<'_>) -> Value {
     use toml::de::DeValue;
     match value {
-        DeValue::String(text) => Ok(text.to_string()),
-        DeValue::Integer(number) => Ok(number.to_string()),
-        DeValue::Boolean(truth) => Ok(truth.to_string()),
-        other => Err(format!("cannot be of type {}", other.type_str())),
+        DeValue::String(text) => Value::Text(text.to_string()),
+        DeValue::Integer(number) => Value::Text(number.to_string()),
+        DeValue::Boolean(truth) => Value::Text(truth.to_string()),
+        DeValue::Table(table) => Value::Table(entries_of(table, places)),
+        other => Value::Other(other.type_str()),
     }
 }
 

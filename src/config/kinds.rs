@@ -1,6 +1,7 @@
 //! The kinds of settings: how the text of a value becomes a field of [`Config`], and back.
 
 use crate::config::Config;
+use crate::config::rules::Rules;
 use crate::process::values::{duration, not_empty, show_duration, show_size, size, switch};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,6 +30,8 @@ pub enum Kind {
     PathOrNone(&'static str, Field<Option<PathBuf>>),
     /// Several values; a source that has the setting takes the place of what the sources below it have.
     List(&'static str, Field<Vec<String>>, fn(&str) -> Result<String, String>),
+    /// Rules, one after the other; sources replace each other as for a list.
+    Rules(Rules),
     /// One of a kind.
     Own(Own),
 }
@@ -67,6 +70,7 @@ impl Kind {
             Kind::Size(..) => "SIZE",
             Kind::Folder(_) => "DIR",
             Kind::PathOrNone(value, _) | Kind::List(value, ..) => value,
+            Kind::Rules(rules) => rules.value,
             Kind::Own(own) => own.value,
         }
     }
@@ -92,6 +96,7 @@ impl Kind {
             Kind::Folder(_) => "a path".to_owned(),
             Kind::PathOrNone(..) => "a path, or none".to_owned(),
             Kind::List(..) => "a list, or none".to_owned(),
+            Kind::Rules(rules) => rules.takes.to_owned(),
             Kind::Own(own) if own.takes.is_empty() => alternatives(own.words),
             Kind::Own(own) => own.takes.to_owned(),
         }
@@ -121,6 +126,8 @@ impl Kind {
                 let value = read(text)?;
                 (field.of_mut)(config).push(value);
             }
+            Kind::Rules(rules) if text == NONE => (rules.clear)(config),
+            Kind::Rules(rules) => (rules.add)(config, text)?,
             Kind::Own(own) => (own.set)(config, text)?,
         }
         Ok(())
@@ -128,8 +135,10 @@ impl Kind {
 
     /// Takes away what the list has, so that values which are set from now on take its place. Nothing for another kind.
     pub(super) fn begin(&self, config: &mut Config) {
-        if let Kind::List(_, field, _) = self {
-            (field.of_mut)(config).clear();
+        match self {
+            Kind::List(_, field, _) => (field.of_mut)(config).clear(),
+            Kind::Rules(rules) => (rules.clear)(config),
+            _ => {}
         }
     }
 
@@ -149,6 +158,10 @@ impl Kind {
                 [] => NONE.to_owned(),
                 values => values.join(","),
             },
+            Kind::Rules(rules) => match (rules.texts)(config).as_slice() {
+                [] => NONE.to_owned(),
+                texts => texts.join(","),
+            },
             Kind::Own(own) => (own.show)(config),
         }
     }
@@ -157,6 +170,7 @@ impl Kind {
     pub(super) fn values(&self, config: &Config) -> Vec<String> {
         match self {
             Kind::List(_, field, _) => (field.of)(config).clone(),
+            Kind::Rules(rules) => (rules.texts)(config),
             _ => vec![self.show(config)],
         }
     }

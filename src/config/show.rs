@@ -36,7 +36,7 @@ pub fn as_file(in_force: &InForce) -> String {
 fn value(setting: &Setting, in_force: &InForce) -> String {
     let values = setting.values(&in_force.config);
     match (&setting.kind, values.as_slice()) {
-        (Kind::List(..), values) => {
+        (Kind::List(..) | Kind::Rules(_), values) => {
             let values: Vec<String> = values.iter().map(|value| quoted(value)).collect();
             format!("[{}]", values.join(", "))
         }
@@ -104,6 +104,8 @@ mod tests {
             "'",
             "text",
             "json",
+            "face_*/cropping_*=2m",
+            "*/waiting \"room\"=never",
         ]
     }
 

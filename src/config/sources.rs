@@ -1,6 +1,7 @@
 //! The settings in force, and where each comes from: flag over environment over settings file over default.
 
-use crate::config::file::{self, Entry, FileError, Place};
+use crate::config::file::{self, Entry, FileError, Place, Value};
+use crate::config::kinds::Kind;
 use crate::config::table::{ENVIRONMENT_PREFIX, Setting, settings, unknown};
 use crate::config::{Config, SettingError};
 use crate::process::nearest::nearest;
@@ -162,13 +163,13 @@ impl InForce {
         self.origins
             .insert(setting.name, Origin::File(path.to_owned(), entry.key));
         let set = entry.values.iter().filter_map(|(place, value)| {
-            let result = match value {
-                Ok(value) => setting.set(&mut self.config, value).map_err(|error| error.to_string()),
-                Err(wrong) => Err(format!("{} {wrong}", setting.name)),
-            };
-            result.err().map(|message| (*place, message))
+            let set = text_of(setting, *place, value).and_then(|value| {
+                let set = setting.set(&mut self.config, &value);
+                set.map_err(|error| vec![(*place, error.to_string())])
+            });
+            set.err()
         });
-        set.collect()
+        set.flatten().collect()
     }
 
     fn take_environment(&mut self, environment: &Environment, faults: &mut Vec<Fault>) {
@@ -227,6 +228,20 @@ impl InForce {
             }
             _ => Fault::Flag(error),
         }
+    }
+}
+
+/// A value of the file as a flag would have it.
+///
+/// # Errors
+/// Everything that is wrong with it, each with its place.
+fn text_of(setting: &Setting, place: Place, value: &Value) -> Result<String, Vec<(Place, String)>> {
+    let wrong = |kind| Err(vec![(place, format!("{} cannot be of type {kind}", setting.name))]);
+    match (value, &setting.kind) {
+        (Value::Text(text), _) => Ok(text.clone()),
+        (Value::Table(keys), Kind::Rules(rules)) => rules.of_table(setting.name, place, keys),
+        (Value::Table(_), _) => wrong("table"),
+        (Value::Other(kind), _) => wrong(kind),
     }
 }
 
@@ -367,6 +382,42 @@ mod tests {
             assert!(
                 unfit[0].starts_with("FILE, line 2, column 1: pong-timeout cannot be"),
                 "{unfit:?}"
+            );
+        }
+
+        #[test]
+        fn rules_are_tables_or_texts_and_their_faults_have_places() {
+            let tables = "port = 1\n[[stuck]]\ntype = \"face_*\"\nstate = \"cropping_*\"\nafter = \"2m\"\n\n[[stuck]]\nafter = \"never\"";
+            let texts = "stuck = [\"face_*/cropping_*=120s\", { after = \"never\" }]\nport = 1";
+            for text in [tables, texts] {
+                let in_force = read(text).unwrap();
+                assert_eq!(in_force.config.stuck.texts(), ["face_*/cropping_*=2m", "*/*=never"]);
+                assert_eq!(in_force.given(), 2);
+            }
+            assert_eq!(
+                read("[stuck]\nafter = \"2m\"").unwrap().config.stuck.texts(),
+                ["*/*=2m"]
+            );
+            assert_eq!(
+                read(
+                    "port = { after = 1 }\n[[stuck]]\nafer = \"2m\"\nhost = \"h\"\n  state = [\"a\"]\n[[stuck]]\nafter = \"soon\"\n\
+                     [[stuck]]\ntype = \"a/b\"\nafter = \"1s\"\n[[stuck]]\nstate = \"x\"\n[stuck.type]\nafter = 2\n[[stuck]]\ntype = \"c\""
+                )
+                .unwrap_err(),
+                [
+                    "FILE, line 1, column 8: port cannot be of type table",
+                    "FILE, line 3, column 1: there is no key \"afer\" in stuck; did you mean \"after\"?",
+                    "FILE, line 4, column 1: there is no key \"host\" in stuck, only type, state, after; a setting must stand \
+                     above the first [[stuck]]",
+                    "FILE, line 5, column 3: state of stuck must be a text",
+                    "FILE, line 7, column 9: after of stuck cannot be \"soon\": write a time such as 500ms, 10s or 2m, from \
+                     100ms to 8784h, or never",
+                    "FILE, line 9, column 8: type of stuck cannot be \"a/b\": a type is written without a slash; write ? in \
+                     its place",
+                    "FILE, line 13, column 8: type of stuck must be a text",
+                    "FILE, line 15, column 1: after of stuck is missing; write the time after which a machine is stuck, such \
+                     as \"2m\", or \"never\"",
+                ]
             );
         }
 

@@ -2,6 +2,7 @@
 //! `--help`, completions, the manual and docs/reference.md are made from this one table.
 
 use crate::config::kinds::{Field, Kind, Own, alternatives};
+use crate::config::rules::STUCK;
 use crate::config::{AdminSocket, Config, MAX_EVENT_BYTES_MAX, SettingError, StateFile};
 use crate::liveness::watchdog::OnHang;
 use crate::outbox::link::Delivery;
@@ -46,7 +47,7 @@ impl Setting {
 
     /// Returns whether it may be given more than once.
     pub fn is_list(&self) -> bool {
-        matches!(self.kind, Kind::List(..))
+        matches!(self.kind, Kind::List(..) | Kind::Rules(_))
     }
 
     /// Its name in the environment.
@@ -127,6 +128,7 @@ macro_rules! rows {
             },
         })
     };
+    (@rules $rules:expr) => { Kind::Rules($rules) };
     (@own $own:expr) => { Kind::Own($own) };
     (@field $field:ident) => { Field { of: |config| &config.$field, of_mut: |config| &mut config.$field } };
 }
@@ -215,6 +217,8 @@ const MACHINES: &[Setting] = rows! {
         "a machine silent for this long leaves the snapshot, unless the engines' database says that its process lives; never: it stays until it ends";
     "state-file" = own(STATE_FILE),
         "where machines are kept across restarts; auto: threadcast-state.json in the log folder; none: nowhere";
+    "stuck" = rules(STUCK),
+        "how long a machine may stay in a state, such as 'face_*/cropping_*=2m' or '*/waiting=never'; * also matches machines without a known type; the first rule that matches counts; may be given again; [[stuck]] in the settings file";
 };
 
 const JOURNAL: &[Setting] = rows! {

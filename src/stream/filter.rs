@@ -1,16 +1,14 @@
 //! Which events a client wants: patterns for the machine and for the type.
 
-mod globs;
+pub(in crate::stream) mod globs;
 mod wild;
 
-use globs::{Globs, is_wild};
+use globs::{GLOB_BYTES_MAX, Globs, is_wild};
 use std::fmt;
 use std::sync::Arc;
 
 /// Patterns of one list. More would make every event dear; a page that shows everything needs none.
 const PATTERNS_MAX: usize = 64;
-/// Bytes of one pattern.
-const PATTERN_BYTES_MAX: usize = 256;
 
 /// What a client wants; a list that is missing wants everything. Asking about one event takes at most some 2 µs (5 µs
 /// in a crowd whose filters do not fit the processor's caches), as much as sending it to that client would. Clones
@@ -117,8 +115,8 @@ fn globs(name: &str, patterns: Option<Vec<String>>) -> Result<Option<Arc<Globs>>
     if patterns.iter().any(String::is_empty) {
         return error(format!("a pattern for {name} is empty; `*` stands for any text"));
     }
-    if patterns.iter().any(|pattern| pattern.len() > PATTERN_BYTES_MAX) {
-        return error(format!("a pattern for {name} is over {PATTERN_BYTES_MAX} bytes"));
+    if patterns.iter().any(|pattern| pattern.len() > GLOB_BYTES_MAX) {
+        return error(format!("a pattern for {name} is over {GLOB_BYTES_MAX} bytes"));
     }
     let wild = || patterns.iter().filter(|pattern| is_wild(pattern));
     let are_wild = "with a wildcard that is not a single `*` at the end";

@@ -57,6 +57,12 @@ fn every_fault_of_a_settings_file_has_its_place() {
         for _ in 0..rng.usize(0..4) {
             let value = String::from_utf8_lossy(&values[rng.usize(..values.len())]).into_owned();
             let quote = if rng.bool() { "\"" } else { "" };
+            if rng.u8(..4) == 0 {
+                let key = ["type", "state", "after", "port"][rng.usize(..4)];
+                let table = format!("[[stuck]]\n{key} = {quote}{value}{quote}\nafter = \"2m\"\n");
+                bytes.extend_from_slice(table.as_bytes());
+                continue;
+            }
             let name = names[rng.usize(..names.len())];
             bytes.extend_from_slice(format!("{name} = {quote}{value}{quote}\n").as_bytes());
         }

@@ -112,12 +112,16 @@ fn what_config_show_prints_is_a_settings_file_with_the_same_settings() {
         "--allow-origin",
         "*",
         "--allow-drill",
+        "--stuck",
+        "face_*/cropping \"x\" ä=90s",
+        "--stuck",
+        "*/a=b/c=never",
     ];
     let (status, first, _) = run(folder.path(), &flags);
     assert_eq!(status, 0);
     fs::write(folder.path().join("shown.toml"), &first).unwrap();
     let (status, said, _) = run(folder.path(), &["config", "check", "shown.toml"]);
-    assert_eq!((status, said.as_str()), (0, "shown.toml: 4 settings, no fault\n"));
+    assert_eq!((status, said.as_str()), (0, "shown.toml: 5 settings, no fault\n"));
     let (_, second, _) = run(folder.path(), &["config", "show", "--config", "shown.toml"]);
     let plain = |text: &str| -> Vec<String> {
         text.lines()
@@ -125,6 +129,32 @@ fn what_config_show_prints_is_a_settings_file_with_the_same_settings() {
             .collect()
     };
     assert_eq!(plain(&first), plain(&second));
+}
+
+#[cfg(feature = "config-file")]
+#[test]
+fn a_stuck_table_of_the_settings_file_is_a_rule_and_a_flag_takes_its_place() {
+    let folder = folder();
+    let file = "[[stuck]]\ntype = \"face_*\"\nstate = \"cropping_*\"\nafter = \"2m\"\n\n[[stuck]]\nstate = \"waiting\"\nafter = \"never\"\n";
+    fs::write(folder.path().join("t.toml"), file).unwrap();
+    let show = |more: &[&str]| {
+        let (status, text, said) = run(
+            folder.path(),
+            &[&["config", "show", "--config", "t.toml"], more].concat(),
+        );
+        assert_eq!((status, said.as_str()), (0, ""));
+        shown(&text, "stuck")
+    };
+    let pair = |value: &str, origin: &str| (value.to_owned(), origin.to_owned());
+    let rules = r#"["face_*/cropping_*=2m", "*/waiting=never"]"#;
+    assert_eq!(show(&[]), pair(rules, "t.toml, line 1"));
+    assert_eq!(show(&["--stuck", "a/b=1m"]), pair(r#"["a/b=1m"]"#, "--stuck"));
+    assert_eq!(show(&["--stuck", "none"]), pair("[]", "--stuck"));
+    fs::write(folder.path().join("t.toml"), format!("{file}port = 1\n")).unwrap();
+    let (status, _, said) = run(folder.path(), &["serve", "--config", "t.toml"]);
+    let expected = "t.toml, line 9, column 1: there is no key \"port\" in stuck, only type, state, after; a setting must \
+                    stand above the first [[stuck]]";
+    assert!(status == 2 && said.contains(expected), "{said}");
 }
 
 #[cfg(feature = "config-file")]

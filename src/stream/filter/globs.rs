@@ -2,10 +2,13 @@
 
 use super::wild::Wild;
 
+/// Bytes of one pattern.
+pub(in crate::stream) const GLOB_BYTES_MAX: usize = 256;
+
 /// Patterns in which `*` stands for any text and `?` for one character; one of them must match the whole name. Never
 /// empty.
 #[derive(Clone, Debug)]
-pub(super) struct Globs {
+pub(in crate::stream) struct Globs {
     /// As they came.
     texts: Vec<String>,
     plain: Plain,
@@ -22,9 +25,9 @@ impl PartialEq for Globs {
 impl Eq for Globs {}
 
 impl Globs {
-    /// Of `texts`, at least one, each of at most 256 bytes, of which the wild ones (see [`is_wild`]) are within the
-    /// bounds of `wild`.
-    pub(super) fn new(texts: Vec<String>) -> Globs {
+    /// Of `texts`, at least one, each of at most [`GLOB_BYTES_MAX`] bytes, of which the wild ones (see [`is_wild`]) are
+    /// within the bounds of `wild`.
+    pub(in crate::stream) fn new(texts: Vec<String>) -> Globs {
         let (wild, plain): (Vec<&str>, Vec<&str>) = texts.iter().map(String::as_str).partition(|text| is_wild(text));
         let plain = Plain::new(plain);
         let wild = (!wild.is_empty()).then(|| Wild::new(&wild));
@@ -32,13 +35,13 @@ impl Globs {
     }
 
     /// The patterns, as they came.
-    pub(super) fn texts(&self) -> &[String] {
+    pub(in crate::stream) fn texts(&self) -> &[String] {
         &self.texts
     }
 
     /// Returns whether one of them matches `name`. Takes at most one step for each pattern and two for each byte of a
     /// name of 256, whatever the patterns are.
-    pub(super) fn match_one(&self, name: &str) -> bool {
+    pub(in crate::stream) fn match_one(&self, name: &str) -> bool {
         self.plain.match_one(name.as_bytes()) || self.wild.as_ref().is_some_and(|wild| wild.matches(name))
     }
 }
