@@ -23,7 +23,7 @@ fn main() -> ExitCode {
         Command::Replay(replay) => commands::replay::run(&replay),
         Command::Probe(server) => commands::doctor::run(&server),
         Command::CheckConfig { file } => commands::check_config::run(&file),
-        Command::Demo { path } => commands::demo::run(&path),
+        Command::Demo(demo) => commands::demo::run(&demo),
         Command::Completions(shell) => commands::print_made(cli::completions::script(shell)),
         Command::Print(text) => commands::print(&text),
     };

@@ -3,6 +3,7 @@
 use crate::cli::shell::Shell;
 use crate::commands::act::Target;
 use crate::commands::clients::Clients;
+use crate::commands::demo::Demo;
 use crate::commands::drill::Drill;
 use crate::commands::emit::Emit;
 use crate::commands::machines::Machines;
@@ -28,9 +29,7 @@ pub enum Command {
     Emit(Emit),
     Tail(Tail),
     Replay(Replay),
-    Demo {
-        path: PathBuf,
-    },
+    Demo(Demo),
     CheckConfig {
         file: PathBuf,
     },

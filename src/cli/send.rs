@@ -1,10 +1,12 @@
 //! The commands that send events to a server.
 
-use crate::cli::arguments::{Arguments, absent, flag, switch, word};
+use crate::cli::arguments::{Arguments, absent, flag, switch, word, wrong};
 use crate::cli::command::Command;
 use crate::cli::reading::{TIME_MIN, event_socket, event_socket_flag, time};
 use crate::cli::spec::Spec;
 use crate::cli::usage::UsageError;
+use crate::commands::demo::Demo;
+use crate::commands::demo::play::{self, Freeze};
 use crate::commands::emit::{Emit, Source};
 use crate::commands::replay::Replay;
 use std::time::Duration;
@@ -13,6 +15,8 @@ use std::time::Duration;
 const EMIT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long `replay` waits for a server that is away or takes nothing.
 const REPLAY_TIMEOUT: Duration = Duration::from_secs(10);
+/// From when on `demo` freezes a machine: by then it has changed its state a few times.
+const FREEZE_AFTER: Duration = Duration::from_secs(10);
 /// The slowest that a recording may be played, as a factor: a second of it then takes 17 minutes.
 const SPEED_MIN: f64 = 0.001;
 /// The fastest that a recording may be played, as a factor: a day of it then takes a tenth of a second.
@@ -145,16 +149,60 @@ pub(super) static DEMO: Spec = Spec {
     group: "Send",
     about: "Five machines, to have something to see",
     more: "They work, fail, retry, end and come back; their events go to a running server. Ctrl-C or SIGTERM ends them, \
-           and tells the server.",
+           and tells the server.\n\n\
+           A frozen machine is what a worker looks like that hangs and lives: it sends activity once a second, and stays in \
+           the first state of work (not waiting, not idle) that it enters after --freeze-after.",
     usage: &["threadcast demo [FLAGS]"],
-    examples: &["threadcast demo"],
+    examples: &["threadcast demo", "threadcast demo --freeze image_worker_002"],
     needs: "",
     exits: "0 fine, 1 no event was taken",
-    arguments: || vec![event_socket_flag()],
-    parts: &[],
-    read: |arguments| {
-        Ok(Command::Demo {
-            path: event_socket(arguments)?,
-        })
+    arguments: || {
+        vec![
+            flag(
+                "freeze",
+                "NAME",
+                format!(
+                    "a machine that stops changing its state: {}; may be given again",
+                    machine_names()
+                ),
+            ),
+            flag("freeze-after", "TIME", "from when on it may freeze [10s]"),
+            flag("freeze-for", "TIME", "how long it stays frozen [to the end]"),
+            event_socket_flag(),
+        ]
     },
+    parts: &[],
+    read: demo,
 };
+
+fn machine_names() -> String {
+    play::names().collect::<Vec<_>>().join(", ")
+}
+
+fn demo(arguments: &Arguments<'_>) -> Result<Command, UsageError> {
+    let name = |value: String| {
+        let known = play::names().find(|name| *name == value);
+        known.ok_or_else(|| wrong("freeze", &value, format!("write one of {}", machine_names())))
+    };
+    let machines: Vec<_> = arguments
+        .texts("freeze")?
+        .into_iter()
+        .map(name)
+        .collect::<Result<_, _>>()?;
+    let after = time(arguments, "freeze-after", Duration::ZERO)?;
+    let lasts = time(arguments, "freeze-for", TIME_MIN)?;
+    if machines.is_empty() && (after.is_some() || lasts.is_some()) {
+        return Err(UsageError::Missing {
+            command: "demo",
+            what: "--freeze, the name of a machine, for --freeze-after and --freeze-for",
+        });
+    }
+    Ok(Command::Demo(Demo {
+        path: event_socket(arguments)?,
+        freeze: Freeze {
+            machines,
+            after: after.unwrap_or(FREEZE_AFTER),
+            lasts,
+        },
+    }))
+}

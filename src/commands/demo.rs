@@ -12,8 +12,8 @@ use crate::process::clock::{epoch_seconds, pause};
 use crate::process::exit::ExitStatus;
 use crate::process::visible::visible;
 use crate::process::words::count;
-use play::{Event, Moment, Play};
-use std::path::Path;
+use play::{Event, Freeze, Moment, Note, Play};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// A demonstration must not hold itself up.
@@ -23,17 +23,27 @@ const LOOK: Duration = Duration::from_millis(50);
 /// How often a server that does not take events is complained about.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
-/// The command.
-pub fn run(path: &Path) -> ExitStatus {
+/// What the command was asked for.
+#[derive(Debug)]
+pub struct Demo {
+    /// The server's event socket.
+    pub path: PathBuf,
+    pub freeze: Freeze,
+}
+
+/// The command. Runs until a signal; blocks 200 ms at most on an event that the server does not take.
+pub fn run(demo: &Demo) -> ExitStatus {
+    let path = &demo.path;
     let signals = end_signals();
     let mut stage = Stage::new(path);
-    let mut play = Play::new(fastrand::u64(..));
+    let mut play = Play::new(fastrand::u64(..), demo.freeze.clone());
     complain(&format!(
         "threadcast: five machines send events to {}; Ctrl-C ends them\n",
         visible(&path.display().to_string())
     ));
     while !signals.as_ref().is_some_and(|signals| signals.requested()) {
         stage.emit(play.turn(stage.now()));
+        play.notes().into_iter().for_each(tell);
         pause(LOOK);
     }
     stage.emit(play.end(stage.now()));
@@ -47,6 +57,15 @@ pub fn run(path: &Path) -> ExitStatus {
     } else {
         ExitStatus::Failed
     }
+}
+
+fn tell(note: Note) {
+    complain(&match note {
+        Note::Frozen(name, state) => {
+            format!("threadcast: {name} is frozen in {state}: it sends activity, and changes its state no more\n")
+        }
+        Note::Moves(name) => format!("threadcast: {name} moves again\n"),
+    });
 }
 
 struct Stage {

@@ -657,6 +657,16 @@ fn wrong_usage_ends_with_2_before_any_connection() {
         (&["tail", "--duration", "soon"], "--duration"),
         (&["tail", "m", ""], "a pattern for machine is empty"),
         (&["demo", "more"], "more"),
+        (
+            &["demo", "--freeze", "image_worker_01"],
+            "--freeze cannot be \"image_worker_01\": write one of image_worker_001, image_worker_002, image_worker_003, \
+             mail_queue, nightly_report",
+        ),
+        (&["demo", "--freeze-after", "1s"], "demo needs --freeze"),
+        (
+            &["demo", "--freeze", "mail_queue", "--freeze-for", "0s"],
+            "--freeze-for",
+        ),
         (&["demo", "--event-socket-path"], "--event-socket-path"),
     ] {
         let (status, out, said) = run(Path::new("/"), arguments);
@@ -694,6 +704,42 @@ fn the_demonstration_has_five_machines_and_leaves_none() {
     assert_eq!(demo.status(DEADLINE), 0, "{}", demo.said());
     eventually("all are gone", || machines(&server).is_empty().then_some(()));
     assert!(demo.said().contains(" events sent, 0 refused"), "{}", demo.said());
+}
+
+#[test]
+fn a_frozen_machine_of_the_demonstration_sends_activity_until_it_moves_again() {
+    let server = TestServer::start(&[]);
+    let path = server.socket_path();
+    let events = tail(&server, &["--machine", "image_worker_002", "--format", "compact"]);
+    wait_for_clients(&server, 1);
+    let mut demo = Running::start(&[
+        "demo",
+        "--event-socket-path",
+        path.to_str().unwrap(),
+        "--freeze",
+        "image_worker_002",
+        "--freeze-after",
+        "0s",
+        "--freeze-for",
+        "2500ms",
+    ]);
+    demo.wait_until_said("threadcast: image_worker_002 moves again\n");
+    let said = demo.said();
+    let frozen = said.split("image_worker_002 is frozen in ").nth(1).unwrap();
+    let (state, _) = frozen.split_once(':').unwrap();
+    let shown = |part: &str| eventually(part, || events.out().contains(part).then(|| events.out()));
+    let out = shown(&format!("\nimage_worker_002 {state} -> "));
+    let between = out.split(&format!(" -> {state} (")).nth(1).unwrap();
+    let lines: Vec<&str> = between.lines().skip(1).collect();
+    let still = lines
+        .iter()
+        .filter(|line| line.contains(&format!("Still {state}")))
+        .count();
+    assert!((2..=3).contains(&still), "{out}");
+    demo.interrupt();
+    assert_eq!(demo.status(DEADLINE), 0, "{}", demo.said());
+    events.interrupt();
+    eventually("all are gone", || machines(&server).is_empty().then_some(()));
 }
 
 #[test]
