@@ -10,3 +10,5 @@ pub mod status;
 pub mod heartbeat;
 
 pub mod pulse;
+
+pub mod reason;

@@ -17,8 +17,9 @@ use crate::process::logging::LogControl;
 use crate::process::procfs::other_unix_socket_owner;
 use crate::process::waits;
 use crate::stream::position::Epoch;
+use crate::vitals::reason::{Kind, Reason};
 use serde_json::{Map, Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -81,12 +82,17 @@ impl Status {
 #[derive(Debug)]
 pub struct Finding {
     pub status: Status,
-    /// Every reason in words; none when all is well.
-    pub reasons: Vec<String>,
+    /// Every reason; none when there is nothing to say.
+    pub reasons: Vec<Reason>,
     stalls: Vec<Stall>,
 }
 
 impl Finding {
+    /// Every reason in words.
+    pub fn texts(&self) -> Vec<String> {
+        self.reasons.iter().map(|reason| reason.text.clone()).collect()
+    }
+
     /// Of a server of which nobody judges, because it has only just begun or is about to end.
     pub fn none() -> Finding {
         Finding {
@@ -120,7 +126,7 @@ impl Stall {
         }
     }
 
-    fn finding(&self) -> (Status, String) {
+    fn finding(&self) -> (Status, Reason) {
         let status = if self.is_vital && self.verdict == Verdict::Hung {
             Status::Hung
         } else {
@@ -133,7 +139,12 @@ impl Stall {
             self.still.as_secs_f64(),
             self.operation
         );
-        (status, text)
+        let kind = match self.verdict {
+            Verdict::Hung => Kind::Hung,
+            Verdict::Late | Verdict::Alive => Kind::Other,
+        };
+        let subject = self.component.clone();
+        (status, Reason { kind, subject, text })
     }
 
     fn json(&self) -> Value {
@@ -144,6 +155,11 @@ impl Stall {
             "seconds": (self.still.as_secs_f64() * 10.0).round() / 10.0,
         })
     }
+}
+
+/// The process that has the socket at `path`, if it is not this one. Looks through all of /proc.
+pub fn owner_of(path: &Path) -> Option<String> {
+    other_unix_socket_owner(path).map(|owner| owner.to_string())
 }
 
 impl Vitals {
@@ -157,18 +173,27 @@ impl Vitals {
     /// Judges. When the watchdog seems to stand still, `pause` is called, once, with the time until the second look;
     /// the caller has it block in the way of its own thread.
     pub fn find(&self, pause: impl FnOnce(Duration)) -> Finding {
+        self.find_with(pause, owner_of)
+    }
+
+    /// As [`Vitals::find`], for a thread that looks often: it remembers what `owner` finds out of the server that has
+    /// taken the event socket, because that takes a look through all of /proc.
+    pub fn find_with(&self, pause: impl FnOnce(Duration), owner: impl FnOnce(&Path) -> Option<String>) -> Finding {
         let stalls = self.stalls(pause);
         let mut status = Status::Ok;
         let mut reasons = Vec::new();
         let stalled = stalls.iter().map(Stall::finding);
-        let waits = waits::faults().map(|fault| (Status::Degraded, fault));
-        for (how, text) in stalled
-            .chain(self.path_finding())
+        let waits = waits::faults().map(|text| {
+            let (kind, subject) = (Kind::Other, "waits".to_owned());
+            (Status::Degraded, Reason { kind, subject, text })
+        });
+        for (how, reason) in stalled
+            .chain(self.path_finding(owner))
             .chain(self.journal_finding())
             .chain(waits)
         {
             status = status.max(how);
-            reasons.push(text);
+            reasons.push(reason);
         }
         Finding {
             status,
@@ -198,7 +223,7 @@ impl Vitals {
                 "unix_socket_active",
                 (self.ingest.path_state() == PathState::Ours).into(),
             ),
-            ("reasons", finding.reasons.as_slice().into()),
+            ("reasons", finding.texts().into()),
             ("stalls", finding.stalls.iter().map(Stall::json).collect()),
             ("version", env!("CARGO_PKG_VERSION").into()),
             ("uptime_seconds", uptime.as_secs_f64().floor().into()),
@@ -273,14 +298,20 @@ impl Vitals {
         stalls
     }
 
-    fn journal_finding(&self) -> Option<(Status, String)> {
+    fn journal_finding(&self) -> Option<(Status, Reason)> {
         let failure = self.journal.as_ref()?.failure()?;
-        Some((Status::Degraded, format!("the journal cannot be written: {failure}")))
+        let reason = Reason {
+            kind: Kind::JournalFailed,
+            subject: "journal".to_owned(),
+            text: format!("the journal cannot be written: {failure}"),
+        };
+        Some((Status::Degraded, reason))
     }
 
-    fn path_finding(&self) -> Option<(Status, String)> {
+    fn path_finding(&self, owner: impl FnOnce(&Path) -> Option<String>) -> Option<(Status, Reason)> {
         let path = self.event_socket_path.display();
-        let text = match self.ingest.path_state() {
+        let state = self.ingest.path_state();
+        let text = match state {
             PathState::Ours => match self.ingest.lessened_mode() {
                 None => return None,
                 Some(mode) => {
@@ -290,11 +321,16 @@ impl Vitals {
             PathState::Unseen => format!("event socket {path} cannot be looked at, so senders may not reach it"),
             PathState::Gone => format!("event socket {path} was removed and cannot be bound again yet"),
             PathState::Blocked => format!("event socket {path} was replaced by something that is not a socket"),
-            PathState::Taken => match other_unix_socket_owner(&self.event_socket_path) {
+            PathState::Taken => match owner(&self.event_socket_path) {
                 Some(owner) => format!("another server owns event socket {path}: {owner}"),
                 None => format!("another server owns event socket {path}"),
             },
         };
-        Some((Status::Degraded, text))
+        let kind = match state {
+            PathState::Taken | PathState::Gone | PathState::Blocked => Kind::SocketTaken,
+            PathState::Ours | PathState::Unseen => Kind::Other,
+        };
+        let subject = path.to_string();
+        Some((Status::Degraded, Reason { kind, subject, text }))
     }
 }

@@ -204,7 +204,7 @@ impl Heartbeat {
             behind: self.vitals.fanout.behind.load(Ordering::Relaxed),
             backlog_age: Duration::from_millis(monotonic_ms().saturating_sub(self.backlog.measured_ms)),
             status,
-            reasons: finding.reasons.clone(),
+            reasons: finding.texts(),
         };
         self.counted = totals;
         self.counted_at = now;
