@@ -12,6 +12,7 @@ use crate::outbox::link::Delivery;
 use crate::process::logging::form::LogFormat;
 use crate::process::values::{DAY, GIB, HOUR, MIB, show_duration};
 use crate::stream::declared::Declared;
+use crate::stream::machines::bounds::TableLimits;
 use log::LevelFilter;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -77,6 +78,10 @@ pub struct Config {
     /// Somebody gave its path, so that it is worth a word if there is nothing.
     pub db_is_given: bool,
     pub db_interval: Duration,
+    /// At least 1.
+    pub max_machines: usize,
+    /// Of the machine table, with all copies that the server makes of it.
+    pub machine_bytes: usize,
     /// `None`: a machine stays until it terminates or is forgotten.
     pub machine_ttl: Option<Duration>,
     /// After which time a machine is stuck, where a rule says so.
@@ -134,6 +139,8 @@ impl Default for Config {
             db: cfg!(feature = "engine-db").then(|| PathBuf::from("data/pipeline.db")),
             db_is_given: false,
             db_interval: Duration::from_secs(2),
+            max_machines: TableLimits::default().machines_max,
+            machine_bytes: TableLimits::default().bytes_max,
             machine_ttl: None,
             stuck: Declared::default(),
             allow_origin: Vec::new(),

@@ -58,7 +58,7 @@ const LAST_HAND_OVER: Duration = Duration::from_millis(400);
 /// When the server stops: how long it pauses between two looks for such slots, so that it looks 200 times at most.
 const LAST_LOOK: Duration = Duration::from_millis(2);
 /// Wishes for a new `initial` are answered together, at most this often: however fast clients ask, the making of
-/// snapshots of 1 MiB leaves the fan-out to its work.
+/// shared copies leaves the fan-out to its work.
 const REFRESH_EVERY: Duration = Duration::from_millis(10);
 /// When the server stops: how long the events that wait are still handed on; the rest is counted and said.
 /// Together with [`LAST_HAND_OVER`] it stays below what the stop gives this thread, 1.25 s.
@@ -394,13 +394,14 @@ impl Fanout {
             let silent = self.machines.expire(ttl, now);
             if silent > 0 {
                 log::info!(
-                    "🧹 {} left the snapshot after --machine-ttl of silence",
+                    "🧹 {} left the table after --machine-ttl of silence",
                     count(silent, "machine")
                 );
                 self.show_machines();
             }
         }
         self.machines.end_survey(now);
+        self.machines.end_snapshot(now);
         if self.machines.version() != self.saved.0 && now.saturating_duration_since(self.saved.1) >= SAVE_EVERY {
             self.save();
         }

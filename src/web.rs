@@ -77,7 +77,11 @@ impl Site {
 
     fn initial(&self) -> Answer {
         match self.fanout.snapshot() {
-            Ok(snapshot) => Answer::json(200, snapshot.json.clone()),
+            Ok(snapshot) => {
+                let json = snapshot.plain().chunk.payload(0).to_vec();
+                self.vitals.fanout.show_left_out(&snapshot);
+                Answer::json(200, json)
+            }
             Err(why) => Answer::detail(503, &why.to_string()),
         }
     }

@@ -126,7 +126,7 @@ impl Crowd {
             self.step();
         }
         for (link, queue) in &self.clients {
-            assert!(matches!(queue.try_recv(), Ok(Parcel::Initial(_))), "it comes first");
+            assert!(matches!(queue.try_recv(), Ok(Parcel::Snapshot(_))), "it comes first");
             assert_eq!(link.initial_written(), Refreshed::Content);
             if self.state == State::Idle {
                 link.handover().release();

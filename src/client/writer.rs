@@ -41,8 +41,10 @@ const GATHER_CHUNKS_MAX: usize = 32;
 /// Bytes that the chunks of one system call have together, unless it is one chunk that has more; then pings and pongs
 /// have their turn.
 const GATHER_BYTES_MAX: usize = 128 * 1024;
-/// Copies of a snapshot that are in memory at a time while it is made as one client sees it: each step makes one.
-const SNAPSHOT_COPIES: usize = 4;
+/// Copies of an `initial` that are in memory at a time while it is made as one client sees it: each step makes one.
+const SNAPSHOT_COPIES: usize = 3;
+/// The largest `initial`, in bytes.
+const SNAPSHOT_BYTES_MAX: usize = 1024 * 1024;
 /// Addresses that snapshots of one's own leave to events, under a limit: 100 clients of a table of 1 MiB, each with
 /// another filter, have 100 MiB of them.
 const KEPT_FOR_EVENTS: usize = 12 * 1024 * 1024;
@@ -448,7 +450,6 @@ impl Running {
                 }
                 self.put(chunk, Source::Events);
             }
-            Parcel::Initial(chunk) => self.put(chunk, Source::Initial),
             Parcel::Snapshot(state) => self.put_state(*state, Source::Initial),
             Parcel::Behind(after) => {
                 if self.writer.is_v1() {
@@ -488,11 +489,12 @@ impl Running {
                 self.put_own(&v1::gap(&gap));
             }
         }
-        if limits::is_short_of((SNAPSHOT_COPIES * state.snapshot.json.len() + KEPT_FOR_EVENTS) as u64) {
+        if limits::is_short_of((SNAPSHOT_COPIES * SNAPSHOT_BYTES_MAX + KEPT_FOR_EVENTS) as u64) {
             self.end_without_room();
             return;
         }
         let initial = self.writer.view.initial(&state.snapshot, state.as_of);
+        self.writer.numbers.show_left_out(&state.snapshot);
         self.put(initial, source);
     }
 

@@ -10,7 +10,7 @@ use crate::process::address::parse_host;
 use crate::process::groups;
 use crate::process::logging::form::LogFormat;
 use crate::process::nearest::nearest;
-use crate::process::values::{GIB, HOUR, KIB, YEAR, file_path, not_empty, number, octal_mode, socket_path};
+use crate::process::values::{GIB, HOUR, KIB, MIB, YEAR, file_path, not_empty, number, octal_mode, socket_path};
 use crate::process::web_origin::WebOrigin;
 use log::LevelFilter;
 use std::time::Duration;
@@ -213,6 +213,10 @@ const CLIENTS: &[Setting] = rows! {
 
 const MACHINES: &[Setting] = rows! {
     "history-bytes" = size(history_bytes, 0, 64 * GIB), "recent events kept for clients that fall behind or come back";
+    "max-machines" = own(MAX_MACHINES),
+        "most machines that the server remembers; of more, those that were silent longest leave, a sixteenth at a time";
+    "machine-bytes" = size(machine_bytes, MIB, GIB),
+        "memory of the remembered machines with all copies of them, such as that for the state file; of more, those that were silent longest leave";
     "machine-ttl" = time_or("never", machine_ttl, TEN_MS, YEAR),
         "a machine silent for this long leaves the snapshot, unless the engines' database says that its process lives; never: it stays until it ends";
     "state-file" = own(STATE_FILE),
@@ -315,6 +319,14 @@ const MAX_CLIENTS: Own = Own {
         Ok(())
     },
     show: |c| c.max_clients.map_or("auto".to_owned(), |count| count.to_string()),
+};
+
+const MAX_MACHINES: Own = Own {
+    value: "COUNT",
+    words: &[],
+    takes: "1 to 200000",
+    set: |c, v| number(v, 1, 200_000).map(|count| c.max_machines = count as usize),
+    show: |c| c.max_machines.to_string(),
 };
 
 const STATE_FILE: Own = Own {

@@ -359,7 +359,7 @@ impl Reader {
             let more = if is_whole {
                 ""
             } else {
-                "; it has more, which do not fit into a snapshot: the newest count"
+                "; it has more, of which the newest count"
             };
             log::info!(
                 "🗄️ engine database {}: {machines}{stale}{more}",

@@ -31,7 +31,7 @@ const STATEMENT_MAX: Duration = Duration::from_secs(1);
 const STEPS_PER_LOOK: i32 = 1000;
 /// SQLite's own memory for pages, KiB.
 const CACHE_KIB: i32 = 512;
-/// More rows than a snapshot of 1 MiB can hold; the newest count.
+/// Most rows that are read; of more, the newest count.
 pub(super) const ROWS_MAX: usize = 8192;
 /// Texts of all rows together; of more, the newest count.
 const ROWS_BYTES_MAX: usize = 2 * 1024 * 1024;

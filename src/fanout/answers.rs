@@ -5,7 +5,7 @@ use super::{Fanout, REFRESH_EVERY, TURN_REQUESTS_MAX};
 use crate::fanout::requests::{Found, Joined, Missed, PastPage, Request, Start};
 use crate::intake::queue::Entry;
 use crate::liveness::operation::{Operation, at_client};
-use crate::outbox::link::{Offered, Refreshed, StateAsOf, Subscriber};
+use crate::outbox::link::{Offered, StateAsOf, Subscriber};
 use crate::process::clock::{epoch_seconds, json_seconds};
 use crate::stream::event::DropCause;
 use crate::stream::event::Refused;
@@ -96,8 +96,8 @@ impl Fanout {
                     cause: CAUSE_EPOCH,
                 });
                 let state = self.state(gap, None);
-                joined.machines = state.snapshot.machines;
-                subscriber.offer_state(state, self.settings.limits.delivery)
+                joined.machines = state.snapshot.machines();
+                subscriber.offer_state(state)
             }
         };
         // A client whose thread does not wait any more is not joined.
@@ -270,7 +270,6 @@ impl Fanout {
         }
         let snapshot = self.snapshot();
         let as_of = self.history.newest();
-        let mut again = false;
         for client in self.clients.iter_mut().filter(|client| client.wants_refresh()) {
             let link = client.link();
             self.beat.show(at_client(link.id(), link.queued_bytes()));
@@ -289,12 +288,10 @@ impl Fanout {
                 gap: None,
                 view,
             };
-            again |= client.offer_refresh(state, self.settings.limits.delivery) == Refreshed::WantsAnother;
+            // A client that ends needs none.
+            let _ = client.offer_state(state);
         }
         self.refreshed = Instant::now();
-        if again {
-            self.requests.attention.store(true, Ordering::Relaxed);
-        }
     }
 }
 

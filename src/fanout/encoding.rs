@@ -124,14 +124,14 @@ pub(super) fn say_applied(applied: &Applied) {
     match applied {
         Applied::Nothing => {}
         Applied::Evicted(evicted) => log::warn!(
-            "⚠️ the snapshot would have passed 1 MiB, which clients do not take: {} that {} silent \
-             longest left it; `threadcast forget NAME` removes what nobody needs",
+            "⚠️ the machine table is full (--max-machines, --machine-bytes): {} that {} silent longest left it; their \
+             next events bring them back. Raise the bound, or let silent machines go sooner (--machine-ttl)",
             count(*evicted, "machine"),
             pick(*evicted, "was", "were")
         ),
         Applied::Untabled => log::warn!(
-            "⚠️ an event or a row names a machine that is too large for the snapshot (name, state or config_type over \
-             16 KiB); an event is forwarded, but the machine is not in the table"
+            "⚠️ an event or a row names a machine that is too large for the table (name, state or config_type over 16 KiB, \
+             or over 40 KiB as JSON); an event is forwarded, but the machine is not in the table"
         ),
     }
 }

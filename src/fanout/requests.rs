@@ -47,8 +47,10 @@ pub struct FanoutGauges {
     pub behind: AtomicUsize,
     /// Machines in the table.
     pub machines: AtomicUsize,
-    /// Machines that had to give way.
+    /// Machines that had to leave the full table.
     pub machines_evicted: AtomicU64,
+    /// Rows for which the last plain `initial` without a filter had no room.
+    pub machines_left_out: AtomicUsize,
     /// Events whose machine is too large for the table.
     pub machines_untabled: AtomicU64,
     /// When the last event was forwarded: the bits of an f64, seconds since the epoch; 0 for never.
@@ -96,6 +98,13 @@ impl FanoutGauges {
     pub fn last_event_age(&self) -> Option<Duration> {
         let at = self.last_event_ms.load(Ordering::Relaxed).checked_sub(1)?;
         Some(Duration::from_millis(monotonic_ms().saturating_sub(at)))
+    }
+
+    /// A document was made of `snapshot`: shows what the plain one leaves out, if it was that.
+    pub fn show_left_out(&self, snapshot: &Snapshot) {
+        if let Some(left_out) = snapshot.left_out() {
+            self.machines_left_out.store(left_out, Ordering::Relaxed);
+        }
     }
 
     /// The backlog as the fan-out saw it last; `None` in the moment in which it writes that down. Never blocks.

@@ -7,6 +7,7 @@ use crate::process::files::{LockError, LockFile, lock_path};
 use crate::process::safe_open::{self, is_refusal};
 use crate::process::words::count;
 use crate::stream::machines::Machines;
+use crate::stream::machines::bounds::TableLimits;
 use std::fmt;
 use std::fs;
 use std::io::{self, Read};
@@ -21,13 +22,13 @@ pub type Kept = (Machines, Option<LockFile>, Option<PathBuf>);
 /// # Errors
 /// What stands at `path`, or at its lock, is no file (a FIFO, a socket, a device): it may never answer. A file that
 /// this user may not read or write is no error; the server then remembers nothing, and says so.
-pub fn restore(path: Option<PathBuf>) -> Result<Kept, (PathBuf, io::Error)> {
+pub fn restore(path: Option<PathBuf>, limits: TableLimits) -> Result<Kept, (PathBuf, io::Error)> {
     let Some(path) = path else {
-        return Ok((Machines::default(), None, None));
+        return Ok((Machines::new(limits), None, None));
     };
     match safe_open::replaceable(&path) {
         // /dev/null keeps nothing.
-        Ok(None) => return Ok((Machines::default(), None, None)),
+        Ok(None) => return Ok((Machines::new(limits), None, None)),
         Err(error) if is_refusal(&error) => return Err((path, error)),
         Ok(Some(_)) | Err(_) => {}
     }
@@ -38,37 +39,43 @@ pub fn restore(path: Option<PathBuf>) -> Result<Kept, (PathBuf, io::Error)> {
     let lock = match LockFile::acquire(&lock_path(&path)) {
         Ok(lock) => lock,
         Err(LockError::Io { path, error }) if is_refusal(&error) => return Err((path, error)),
-        Err(error) => return Ok(forgetful(&error)),
+        Err(error) => return Ok(forgetful(&error, limits)),
     };
-    Ok(match read_state(&path) {
+    Ok(match read_state(&path, limits) {
         Ok(machines) => (machines, Some(lock), Some(path)),
         // Whatever is in it, replacing it by what we know would lose it.
-        Err(error) => forgetful(&error),
+        Err(error) => forgetful(&error, limits),
     })
 }
 
 /// Goes on without a state file, and says so.
-fn forgetful(why: &dyn fmt::Display) -> Kept {
+fn forgetful(why: &dyn fmt::Display, limits: TableLimits) -> Kept {
     log::warn!(
         "⚠️ machines will not be remembered across a restart: {why}. Give --state-file a path of its own in a folder that \
          this user may read and write"
     );
-    (Machines::default(), None, None)
+    (Machines::new(limits), None, None)
 }
 
 /// The machines in the file; none when it is not there, or damaged and now set aside.
-fn read_state(path: &Path) -> Result<Machines, String> {
+fn read_state(path: &Path, limits: TableLimits) -> Result<Machines, String> {
     let mut saved = Vec::new();
     let read = safe_open::read(path).and_then(|mut file| file.read_to_end(&mut saved));
     let saved = match read.map(|_| saved) {
         Ok(saved) => saved,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Machines::default()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Machines::new(limits)),
         Err(error) => return Err(format!("state file {} cannot be read: {error}", path.display())),
     };
-    match Machines::restore(&saved, Instant::now(), epoch_seconds()) {
+    match Machines::restore(&saved, limits, Instant::now(), epoch_seconds()) {
         Ok(machines) => {
+            let more = match machines.evicted() {
+                0 => String::new(),
+                more => {
+                    format!("; {more} more that were silent longest have no room (--max-machines, --machine-bytes)")
+                }
+            };
             log::info!(
-                "📋 {} remembered from {}",
+                "📋 {} remembered from {}{more}",
                 count(machines.len(), "machine"),
                 path.display()
             );
@@ -76,7 +83,7 @@ fn read_state(path: &Path) -> Result<Machines, String> {
         }
         Err(error) => {
             set_aside(path, &error.to_string());
-            Ok(Machines::default())
+            Ok(Machines::new(limits))
         }
     }
 }

@@ -58,9 +58,7 @@ pub enum Delivery {
 pub enum Parcel {
     /// Events as the client sees them.
     Events(Arc<Chunk>),
-    /// `initial` as everybody gets it who sees everything in the plain protocol.
-    Initial(Arc<Chunk>),
-    /// The state now, to be encoded as the client sees it.
+    /// The state now, of which the client's own thread makes its `initial`.
     Snapshot(Box<StateAsOf>),
     /// The queue was full, or the client came back: its writer asks for what follows this number.
     Behind(Seq),
@@ -469,7 +467,7 @@ impl Subscriber {
             return Offered::Behind;
         }
         if limits.delivery == Delivery::Direct && self.link.handover.try_direct() {
-            return self.send(chunk, before, Parcel::Events);
+            return self.send(chunk, before);
         }
         if !self.fits(chunk, limits) {
             self.link.figures.was_too_slow();
@@ -481,25 +479,17 @@ impl Subscriber {
         self.enqueue(Parcel::Events(Arc::clone(chunk)))
     }
 
-    /// Hands over an `initial` or what is to become one. Never blocks.
-    pub fn offer_state(&mut self, state: StateAsOf, delivery: Delivery) -> Offered {
+    /// Hands over what is to become an `initial`. Never blocks.
+    pub fn offer_state(&mut self, state: StateAsOf) -> Offered {
         if self.link.end_reason().is_some() {
             return Offered::Ended;
         }
-        if !self.view.1.is_plain_whole() || state.view.is_some() || state.gap.is_some() {
-            self.link.handover.will_queue();
-            return self.enqueue(Parcel::Snapshot(Box::new(state)));
-        }
-        let chunk = &state.snapshot.chunk;
-        if delivery == Delivery::Direct && self.link.handover.try_direct() {
-            return self.send(chunk, state.as_of, Parcel::Initial);
-        }
         self.link.handover.will_queue();
-        self.enqueue(Parcel::Initial(Arc::clone(chunk)))
+        self.enqueue(Parcel::Snapshot(Box::new(state)))
     }
 
     /// Sends it by ourselves; the socket is ours.
-    fn send(&mut self, chunk: &Arc<Chunk>, before: Seq, parcel: impl FnOnce(Arc<Chunk>) -> Parcel) -> Offered {
+    fn send(&mut self, chunk: &Arc<Chunk>, before: Seq) -> Offered {
         let bytes = chunk.bytes();
         let sent = match send(&self.link, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
             Ok(sent) if sent == bytes.len() => {
@@ -515,14 +505,8 @@ impl Subscriber {
             }
         };
         // The socket took this many bytes of it; the rest is the writer's.
-        let parcel = parcel(Arc::clone(chunk));
-        match &parcel {
-            Parcel::Events(chunk) => self.count(chunk, before),
-            _ => {
-                self.link.handover.will_queue();
-            }
-        }
-        let queued = self.queue.try_send(parcel);
+        self.count(chunk, before);
+        let queued = self.queue.try_send(Parcel::Events(Arc::clone(chunk)));
         self.link.handover.pass_on(sent);
         match queued {
             Ok(()) => Offered::Queued,
@@ -601,15 +585,5 @@ impl Subscriber {
         // Acquire: a filter comes with the wish.
         self.link.refresh.swap(REFRESH_IN_WORK, Ordering::Acquire);
         self.link.take_filter()
-    }
-
-    /// Hands over the `initial` that the client asked for. [`Refreshed::WantsAnother`] if it is with the client, which
-    /// has asked for another one meanwhile. Never blocks.
-    pub fn offer_refresh(&mut self, state: StateAsOf, delivery: Delivery) -> Refreshed {
-        match self.offer_state(state, delivery) {
-            Offered::Sent => self.link.refreshed(),
-            // Its writer sends it, and looks then.
-            Offered::Queued | Offered::Behind | Offered::Ended => Refreshed::Content,
-        }
     }
 }

@@ -18,9 +18,11 @@ const MIB: u64 = 1024 * 1024;
 /// Stacks of all threads but those of connections (14 of 1 MiB, `watchdog`'s 4 MiB, four requests at the admin socket),
 /// and the queues' slots, which are there from the beginning (4 MiB).
 const CORE_BYTES: u64 = 30 * MIB;
-/// What nobody has counted: log lines (4 MiB), the engine's database, the machine table and its snapshots, pages under
-/// way.
-const RESERVE_BYTES: u64 = 20 * MIB;
+/// What nobody has counted: log lines (4 MiB), the engine's database, what clients get of the machine table, pages
+/// under way.
+const RESERVE_BYTES: u64 = 16 * MIB;
+/// The least that the machine table must have: 2,000 machines at least.
+const TABLE_BYTES_LEAST: u64 = 3 * MIB;
 /// Of a connection besides the stack that we ask for: a guard page, the standard library's stack for handlers of
 /// signals with its own guard, and what its thread and the others keep of it. 283 KiB were measured in all; some
 /// processors need larger stacks for handlers.
@@ -127,6 +129,7 @@ fn heaps(limit: u64) -> u64 {
 struct Division {
     connections: u64,
     intake_bytes: u64,
+    table_bytes: u64,
     history_bytes: u64,
     queue_bytes: u64,
 }
@@ -138,6 +141,7 @@ impl Division {
         let used = taken
             + CORE_BYTES
             + RESERVE_BYTES
+            + with_loss(TABLE_BYTES_LEAST)
             + with_loss(journal)
             + arena::size_under(limit)
             + (heaps(limit) - 1) * HEAP_BYTES;
@@ -146,6 +150,9 @@ impl Division {
             let needed = used + USEFUL_BYTES;
             return Err(TooSmall { limit, needed });
         }
+        let table_bytes = TABLE_BYTES_LEAST + without_loss((left - USEFUL_BYTES) / 8);
+        let table_bytes = (config.machine_bytes as u64).min(table_bytes);
+        let left = left - with_loss(table_bytes.saturating_sub(TABLE_BYTES_LEAST));
         let intake_bytes = (INTAKE_BYTES_MAX as u64).min(without_loss(left / 4));
         let left = left - with_loss(intake_bytes);
         // Half at most: without room for clients a history is of no use to anybody.
@@ -161,6 +168,7 @@ impl Division {
         Ok(Division {
             connections: left / (CONNECTION_BYTES + with_loss(queue_bytes)),
             intake_bytes,
+            table_bytes,
             history_bytes,
             queue_bytes,
         })
@@ -170,6 +178,7 @@ impl Division {
     fn clip(self, config: &mut Config) -> Option<String> {
         let mut said = Vec::new();
         for (name, setting, bytes) in [
+            ("--machine-bytes", &mut config.machine_bytes, self.table_bytes),
             ("--history-bytes", &mut config.history_bytes, self.history_bytes),
             ("--client-queue-bytes", &mut config.client_queue_bytes, self.queue_bytes),
         ] {
@@ -184,7 +193,7 @@ impl Division {
                 ));
             }
         }
-        (!said.is_empty()).then(|| said.join(" and "))
+        (!said.is_empty()).then(|| said.join(", "))
     }
 }
 
@@ -227,6 +236,7 @@ mod tests {
                 + RESERVE_BYTES
                 + with_loss(division.intake_bytes)
                 + with_loss(division.history_bytes)
+                + with_loss(division.table_bytes)
                 + arena::size_under(limit)
                 + clients;
             assert!(most <= limit, "{mib} MiB: {most} {division:?}");
@@ -258,9 +268,10 @@ mod tests {
         assert_eq!(division.clip(&mut config), None);
         assert_eq!(config.history_bytes, before.history_bytes);
         let said = divide(200 * MIB, &config).unwrap().clip(&mut config).unwrap();
-        assert!(said.starts_with("--history-bytes is "), "{said}");
+        assert!(said.starts_with("--machine-bytes is "), "{said}");
+        assert!(said.contains("KiB instead of 32MiB, --history-bytes is "), "{said}");
         assert!(
-            said.contains("KiB instead of 64MiB and --client-queue-bytes is "),
+            said.contains("KiB instead of 64MiB, --client-queue-bytes is "),
             "{said}"
         );
         // Few clients have room for whole queues.

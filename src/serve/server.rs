@@ -208,7 +208,8 @@ fn claim(
     progress.begin(Step::Files);
     // Before anybody can send: an engine that finds a socket waits for who receives there.
     let unusable = |(path, error)| StartError::File { path, error };
-    let (machines, state_lock, state_path) = state_file::restore(config.state_path()).map_err(unusable)?;
+    let (machines, state_lock, state_path) =
+        state_file::restore(config.state_path(), settings.table).map_err(unusable)?;
     let (status_lock, status_path) = beside::claim_status_file(config.status_file.clone()).map_err(unusable)?;
     parts.hold(state_lock);
     parts.hold(status_lock);

@@ -15,6 +15,7 @@ use crate::outbox::link::OfferLimits;
 use crate::process::limits;
 use crate::serve::room::Room;
 use crate::serve::sockets::Sockets;
+use crate::stream::machines::bounds::TableLimits;
 use crate::stream::protocol::v1::Limits;
 use crate::vitals::heartbeat::HeartbeatSettings;
 use std::path::PathBuf;
@@ -34,6 +35,7 @@ pub(super) struct Settings {
     /// The emergency file.
     pub(super) report_path: PathBuf,
     pub(super) history_bytes: usize,
+    pub(super) table: TableLimits,
     /// For messages about the event socket.
     pub(super) event_socket_path: PathBuf,
     /// The group whose members may act, by its number.
@@ -79,6 +81,10 @@ impl Settings {
             },
             report_path: config.hang_report_path(),
             history_bytes: config.history_bytes,
+            table: TableLimits {
+                machines_max: config.max_machines,
+                bytes_max: config.machine_bytes,
+            },
             event_socket_path: config.event_socket_path.clone(),
             admin_group: config.admin_group,
             allow_drill: config.allow_drill,

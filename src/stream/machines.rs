@@ -1,8 +1,9 @@
 //! The last state of each machine, and the snapshot made of it.
 //!
-//! Owned by thread `fanout`. Bounded by the size of its snapshot: clients such as Python's `websockets` end on a
-//! message over 1 MiB, so the machines that have been silent longest give way, and are counted.
+//! Owned by thread `fanout`. Bounded by `--max-machines` and `--machine-bytes`: the machines that have been silent
+//! longest leave a full table, and are counted.
 
+pub mod bounds;
 mod ends;
 pub mod merge;
 mod rate;
@@ -14,12 +15,12 @@ pub mod survey;
 
 pub use self::snapshot::Snapshot;
 
+use self::bounds::{Size, TableLimits, is_too_long, leaving};
 use self::ends::Ends;
 use self::rate::Slots;
 use self::recovered::RecoveredTo;
 use self::row::{Arrival, Process, Row};
 use self::survey::Survey;
-use crate::process::clock::json_seconds;
 use crate::stream::batch::Item;
 use crate::stream::event::{Event, check};
 use crate::stream::history::History;
@@ -28,13 +29,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Rows of a snapshot together: 1 MiB less the frame around them.
-const ROWS_BYTES_MAX: usize = 1024 * 1024 - 1024;
-/// Bytes of rows that are left when rows have given way: a sixteenth is freed at once, so that this is not done for
-/// every event.
-const ROWS_BYTES_AFTER_EVICTION: usize = ROWS_BYTES_MAX / 16 * 15;
-/// A longer machine name, state or configuration is no sensible row: such an event is forwarded but not tabled.
-const FIELD_BYTES_MAX: usize = 16 * 1024;
 /// A snapshot of an unchanged table is given out again for this long; then its `timestamp` is renewed.
 const SNAPSHOT_FRESH: Duration = Duration::from_secs(1);
 
@@ -46,7 +40,8 @@ const SURVEY_FRESH: Duration = Duration::from_secs(1);
 pub struct Machines {
     /// By name, in binary order, which is the order of the snapshot.
     rows: BTreeMap<Box<str>, Row>,
-    rows_bytes: usize,
+    limits: TableLimits,
+    used: Size,
     /// Grows with every change that a snapshot shows.
     shown_version: u64,
     /// Grows with every change that the state file keeps.
@@ -70,13 +65,21 @@ pub struct Machines {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Applied {
     Nothing,
-    /// This many machines had to give way.
+    /// The table was full: this many machines left it.
     Evicted(usize),
     /// The event names a machine, but the row would be too large.
     Untabled,
 }
 
 impl Machines {
+    /// An empty table with these bounds.
+    pub fn new(limits: TableLimits) -> Machines {
+        Machines {
+            limits,
+            ..Machines::default()
+        }
+    }
+
     /// Number of machines.
     pub fn len(&self) -> usize {
         self.rows.len()
@@ -98,7 +101,12 @@ impl Machines {
         self.kept_version += 1;
     }
 
-    /// Machines that had to give way so far.
+    /// Memory of all rows with the copies that the server makes of them, in bytes; at most `--machine-bytes`.
+    pub fn bytes(&self) -> usize {
+        self.used.memory
+    }
+
+    /// Machines that had to leave the full table so far.
     pub fn evicted(&self) -> u64 {
         self.evicted
     }
@@ -139,13 +147,12 @@ impl Machines {
             return Applied::Nothing;
         }
         let config_type = event.config_type.as_deref();
-        if [machine, state, config_type.unwrap_or("")]
-            .iter()
-            .any(|text| text.len() > FIELD_BYTES_MAX)
-        {
+        let texts = [machine, state, config_type.unwrap_or(""), event.time.unwrap_or("")];
+        if texts.into_iter().any(is_too_long) {
             self.untabled += 1;
             return Applied::Untabled;
         }
+        let before = known.as_ref().map(|row| Size::of(machine, row)).unwrap_or_default();
         let row = match known {
             Some(row) => row,
             None => self
@@ -154,11 +161,11 @@ impl Machines {
                 .or_insert_with(|| Row::new(arrival.heard)),
         };
         row.enter(state, event, arrival, epoch);
-        let before = row.json.len();
         row.encode(machine);
-        self.rows_bytes = self.rows_bytes - before + row.json.len() + usize::from(before == 0);
+        self.used -= before;
+        self.used += Size::of(machine, row);
         self.changed();
-        self.evict()
+        self.evict(Some(machine))
     }
 
     /// An event without a state came from `machine`.
@@ -170,9 +177,9 @@ impl Machines {
         row.hear(arrival);
         self.heard_unsaved = true;
         if was_stale {
-            let before = row.json.len();
+            self.used -= Size::of(machine, row);
             row.encode(machine);
-            self.rows_bytes = self.rows_bytes - before + row.json.len();
+            self.used += Size::of(machine, row);
             self.changed();
         }
     }
@@ -189,7 +196,7 @@ impl Machines {
         let Some(row) = self.rows.remove(machine) else {
             return false;
         };
-        self.rows_bytes -= row.json.len() + 1;
+        self.used -= Size::of(machine, &row);
         self.changed();
         true
     }
@@ -211,40 +218,37 @@ impl Machines {
         names.iter().filter(|name| self.remove(name)).count()
     }
 
-    /// Makes room: the machine that was silent longest leaves first.
-    fn evict(&mut self) -> Applied {
-        if self.rows_bytes <= ROWS_BYTES_MAX {
+    /// Makes room in a full table, where `newest` is the machine just heard of, if there is one.
+    fn evict(&mut self, newest: Option<&str>) -> Applied {
+        let names = leaving(&self.rows, self.used, self.limits, newest);
+        if names.is_empty() {
             return Applied::Nothing;
         }
-        let mut oldest: Vec<(Instant, Box<str>)> =
-            self.rows.iter().map(|(name, row)| (row.heard, name.clone())).collect();
-        oldest.sort_unstable();
-        let before = self.rows.len();
-        for (_, name) in oldest {
-            // The last one stays: it fits by FIELD_BYTES_MAX, and it is the one just heard of.
-            if self.rows_bytes <= ROWS_BYTES_AFTER_EVICTION || self.rows.len() == 1 {
-                break;
-            }
-            self.remove(&name);
+        for name in &names {
+            self.remove(name);
         }
-        let evicted = before - self.rows.len();
-        self.evicted += evicted as u64;
-        Applied::Evicted(evicted)
+        self.evicted += names.len() as u64;
+        Applied::Evicted(names.len())
     }
 
-    /// The table now, as everybody who asks now gets it: encoded once per state and second.
+    /// The table now, of which everybody who asks now gets what is to be seen: copied once per state and second, in
+    /// about 10 ns a machine.
     pub fn snapshot(&mut self, now: Instant, epoch: f64) -> Arc<Snapshot> {
-        if let Some((version, made, snapshot)) = &self.cached
+        self.end_snapshot(now);
+        if let Some((version, _, snapshot)) = &self.cached
             && *version == self.shown_version
-            && now.saturating_duration_since(*made) < SNAPSHOT_FRESH
         {
             return Arc::clone(snapshot);
         }
-        let end = format!("],\"timestamp\":{}}}", json_seconds(epoch));
-        let json = self.document("{\"type\":\"initial\",\"machines\":[", &end);
-        let snapshot = Arc::new(Snapshot::new(json, self.rows.len()));
+        let snapshot = Arc::new(Snapshot::of(&self.rows, self.used.json, now, epoch));
         self.cached = Some((self.shown_version, now, Arc::clone(&snapshot)));
         snapshot
+    }
+
+    /// Lets go of the last snapshot, if it is not fresh any more.
+    pub fn end_snapshot(&mut self, now: Instant) {
+        self.cached
+            .take_if(|(_, made, _)| now.saturating_duration_since(*made) >= SNAPSHOT_FRESH);
     }
 
     /// The table as `/api/machines` tells of it, as of the event at `as_of`: made at most once a second, however many
@@ -274,19 +278,6 @@ impl Machines {
     /// times than the table.
     pub fn was_heard(&self) -> bool {
         self.heard_unsaved
-    }
-
-    fn document(&self, start: &str, end: &str) -> Vec<u8> {
-        let mut json = Vec::with_capacity(start.len() + self.rows_bytes + end.len());
-        json.extend_from_slice(start.as_bytes());
-        for (index, row) in self.rows.values().enumerate() {
-            if index > 0 {
-                json.push(b',');
-            }
-            json.extend_from_slice(&row.json);
-        }
-        json.extend_from_slice(end.as_bytes());
-        json
     }
 }
 

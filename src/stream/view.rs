@@ -9,8 +9,6 @@ use crate::stream::event::Seq;
 use crate::stream::filter::Filter;
 use crate::stream::machines::Snapshot;
 use crate::stream::protocol::{Protocol, v1};
-use serde_json::value::RawValue;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What `threadcast.v1` adds to an event, about: its number, the names of its keys, machine and type.
@@ -71,40 +69,17 @@ impl View {
         }
     }
 
-    /// `initial` as it sees it: the state as of event `as_of`. Takes milliseconds for a table of 1 MiB.
+    /// `initial` as it sees it: the state as of event `as_of`. Takes milliseconds for a large table.
     /// Without a filter it is one for all.
     pub fn initial(&self, snapshot: &Snapshot, as_of: Seq) -> Arc<Chunk> {
         let numbered = |json: &[u8]| Chunk::message(&v1::numbered_initial(json, as_of));
-        let filtered = if self.filter.is_everything() {
-            None
-        } else {
-            self.filtered(&snapshot.json)
-        };
-        match (self.protocol, filtered) {
-            (Protocol::Plain, None) => Arc::clone(&snapshot.chunk),
-            (Protocol::Plain, Some(json)) => Arc::new(Chunk::message(&json)),
-            (Protocol::V1, None) => snapshot.numbered(as_of, numbered),
-            (Protocol::V1, Some(json)) => Arc::new(numbered(&json)),
+        let filtered = || snapshot.make_plain(&self.filter).chunk;
+        match (self.protocol, self.filter.is_everything()) {
+            (Protocol::Plain, true) => Arc::clone(&snapshot.plain().chunk),
+            (Protocol::Plain, false) => filtered(),
+            (Protocol::V1, true) => snapshot.numbered(as_of, numbered),
+            (Protocol::V1, false) => Arc::new(numbered(filtered().payload(0))),
         }
-    }
-
-    /// The document without the rows of machines that it does not want; `None` should it not be readable.
-    fn filtered(&self, json: &[u8]) -> Option<Vec<u8>> {
-        let document: BTreeMap<&str, &RawValue> = serde_json::from_slice(json).ok()?;
-        let rows: Vec<&RawValue> = serde_json::from_str(document.get("machines")?.get()).ok()?;
-        let rows = rows.iter().map(|row| row.get());
-        let wanted = rows.filter(|row| {
-            let row: Option<BTreeMap<&str, &RawValue>> = serde_json::from_str(row).ok();
-            let name = row.and_then(|row| serde_json::from_str::<String>(row.get("machine_name")?.get()).ok());
-            name.is_none_or(|name| self.filter.wants_machine(&name))
-        });
-        let rows: Vec<&str> = wanted.collect();
-        let text = format!(
-            "{{\"type\":\"initial\",\"machines\":[{}],\"timestamp\":{}}}",
-            rows.join(","),
-            document.get("timestamp")?.get()
-        );
-        Some(text.into_bytes())
     }
 }
 
@@ -171,6 +146,9 @@ impl Views {
 mod tests {
     use super::*;
     use crate::stream::batch::BatchBuilder;
+    use crate::stream::event::check;
+    use crate::stream::machines::Machines;
+    use std::time::Instant;
 
     fn batch() -> Batch {
         let mut builder = BatchBuilder::new(5, 3, 100);
@@ -233,30 +211,45 @@ mod tests {
             [r#"{"n":5}"#]
         );
         assert_eq!(frames(view(Protocol::V1, Some("other")).encode(&batch, 0)).len(), 1);
-        let json =
-            br#"{"type":"initial","machines":[{"machine_name":"a","x":1},{"machine_name":"b\u0041"}],"timestamp":2.5}"#;
-        let snapshot = Snapshot::new(json.to_vec(), 2);
+        let snapshot = snapshot(&["a", "b\\u0041"]);
         let text = |view: View| String::from_utf8(view.initial(&snapshot, 17).payload(0).to_vec()).unwrap();
+        let row = |name| {
+            format!(
+                r#"{{"machine_name":"{name}","current_state":"s","last_activity":1.5,"metadata":null,"config_type":null,"id":"{name}"}}"#
+            )
+        };
         assert_eq!(
             text(view(Protocol::Plain, Some("bA"))),
-            r#"{"type":"initial","machines":[{"machine_name":"b\u0041"}],"timestamp":2.5}"#
+            format!(r#"{{"type":"initial","machines":[{}],"timestamp":2.5}}"#, row("bA"))
         );
         assert_eq!(
             text(view(Protocol::V1, Some("a"))),
-            r#"{"type":"initial","seq":17,"machines":[{"machine_name":"a","x":1}],"timestamp":2.5}"#
+            format!(
+                r#"{{"type":"initial","seq":17,"machines":[{}],"timestamp":2.5}}"#,
+                row("a")
+            )
         );
+    }
+
+    /// Of machines with these names in JSON.
+    fn snapshot(names: &[&str]) -> Arc<Snapshot> {
+        let mut machines = Machines::default();
+        for name in names {
+            let text = format!(r#"{{"machine_id":"{name}","type":"state_change","state":"s","timestamp":1.5}}"#);
+            machines.apply(&check(text.as_bytes()).unwrap(), Instant::now(), 1.5);
+        }
+        machines.snapshot(Instant::now(), 2.5)
     }
 
     #[test]
     fn who_sees_everything_shares_one_snapshot() {
-        let json = br#"{"type":"initial","machines":[],"timestamp":2.5}"#;
-        let snapshot = Snapshot::new(json.to_vec(), 0);
+        let snapshot = snapshot(&[]);
         let plain = View::default().initial(&snapshot, 17);
-        assert!(Arc::ptr_eq(&plain, &snapshot.chunk));
+        assert!(Arc::ptr_eq(&plain, &snapshot.plain().chunk));
         let numbered = |as_of| view(Protocol::V1, None).initial(&snapshot, as_of);
         let first = numbered(17);
         assert!(Arc::ptr_eq(&first, &numbered(17)));
-        assert_eq!(numbered(18).payload(0), v1::numbered_initial(json, 18));
+        assert_eq!(numbered(18).payload(0), v1::numbered_initial(plain.payload(0), 18));
     }
 
     #[test]

@@ -246,6 +246,10 @@ impl Vitals {
                 "machines_evicted",
                 self.fanout.machines_evicted.load(Ordering::Relaxed).into(),
             ),
+            (
+                "machines_left_out",
+                self.fanout.machines_left_out.load(Ordering::Relaxed).into(),
+            ),
             ("clients_ended", tally(&mut self.clients.ends.counts())),
             (
                 "connections_refused",

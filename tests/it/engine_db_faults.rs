@@ -734,9 +734,7 @@ fn a_million_rows_hold_nobody_up_and_take_no_more_memory() {
     scene.recovers(&event);
     // The newest are there, as many as a client can take at once.
     assert!(scene.row("machine-1000000").is_some());
-    scene
-        .server
-        .wait_for_line("; it has more, which do not fit into a snapshot");
+    scene.server.wait_for_line("; it has more, of which the newest count");
     assert!(scene.server.http("GET", "/initial", &[]).body.len() <= 1024 * 1024);
     let db = EngineDb::open(scene.path());
     db.machine("late", "idle", epoch(), living_pid(), Some("conf"));

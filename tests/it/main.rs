@@ -62,6 +62,7 @@ mod stopped_thread;
 mod stopping;
 mod stream_property;
 mod systemd;
+mod table;
 mod tail;
 mod tail_last;
 mod tail_resume;

@@ -220,6 +220,26 @@ fn history_gone(seen: &mut Seen) {
     }
 }
 
+/// A table that is too large for one message.
+fn large_table(seen: &mut Seen) {
+    let server = TestServer::start(&[]);
+    make_machines(&server);
+    let state = "s".repeat(15_000);
+    for number in 0..80 {
+        server.send(state_change(&format!("z{number}"), "a", &state, 1_795_393_481.5));
+    }
+    eventually("the machines are known", || {
+        (server.health()["machines"] == 82).then_some(())
+    });
+    let mut reader = Reader::join(&server, "plain", "");
+    let initial = reader.until("initial");
+    assert!(
+        initial["machines_left_out"].as_u64().unwrap() > 2,
+        "the oldest at least"
+    );
+    reader.done(seen);
+}
+
 /// A client that comes back after a server with a journal was killed.
 fn killed_with_journal(page: &Page, seen: &mut Seen) {
     let flags = ["--journal", "journal"];
@@ -328,6 +348,7 @@ fn every_example_of_a_message_is_what_a_server_sends_and_no_other_message_is_sen
     let mut seen = Seen::new();
     everyday(&page, &mut seen);
     losses_and_resuming(&page, &mut seen);
+    large_table(&mut seen);
     history_gone(&mut seen);
     killed_with_journal(&page, &mut seen);
     falling_behind(&mut seen);

@@ -1,9 +1,10 @@
 //! What comes from the engine's database, brought together with what came by the socket: the newest state wins, and
 //! what clients were sent is never turned back.
 
+use super::bounds::{Size, is_too_long};
 use super::recovered::RecoveredTo;
 use super::row::{Arrival, Origin, Process, Row, seconds};
-use super::{Applied, FIELD_BYTES_MAX, Machines, instant};
+use super::{Applied, Machines, instant};
 use crate::stream::event::Event;
 use std::time::{Duration, Instant};
 
@@ -37,9 +38,9 @@ impl EngineRow {
     }
 
     fn is_too_large(&self) -> bool {
-        let texts = [&self.state, &self.metadata, &self.config_type];
-        let lens = texts.into_iter().flatten().map(|text| text.len());
-        lens.chain([self.machine.len()]).any(|len| len > FIELD_BYTES_MAX)
+        let texts = [&self.state, &self.time, &self.metadata, &self.config_type];
+        let mut texts = texts.into_iter().flatten().map(|text| &**text);
+        is_too_long(&self.machine) || texts.any(is_too_long)
     }
 }
 
@@ -67,7 +68,7 @@ impl Machines {
         let Some(row) = self.rows.get_mut(&*seen.machine) else {
             return self.merge_new(seen, ttl, now, epoch);
         };
-        let before = row.json.len();
+        let before = Size::of(&seen.machine, row);
         let mut changed = false;
         let counts = match row.origin {
             Origin::Database => true,
@@ -103,9 +104,10 @@ impl Machines {
             return Applied::Nothing;
         }
         row.encode(&seen.machine);
-        self.rows_bytes = self.rows_bytes - before + row.json.len();
+        self.used -= before;
+        self.used += Size::of(&seen.machine, row);
         self.changed();
-        self.evict()
+        self.evict(None)
     }
 
     /// Of a machine that is not in the table.
@@ -131,10 +133,10 @@ impl Machines {
         row.in_database = true;
         row.from_database = true;
         row.encode(&seen.machine);
-        self.rows_bytes += row.json.len() + 1;
+        self.used += Size::of(&seen.machine, &row);
         self.rows.insert(seen.machine.clone(), row);
         self.changed();
-        self.evict()
+        self.evict(None)
     }
 
     /// The engine's database has no row of `machine` any more. One that was heard of by an event stays: its end is an
@@ -236,6 +238,7 @@ fn replace_time(to: &mut String, from: Option<&str>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::bounds::TableLimits;
     use super::super::recovered::mark;
     use super::*;
     use crate::stream::event::check;
@@ -251,6 +254,11 @@ mod tests {
             config_type: Some("conf".into()),
             process: Process::Unknown,
         }
+    }
+
+    fn restored(machines: &Machines) -> Machines {
+        let now = Instant::now();
+        Machines::restore(&machines.saved(now, 1.0), TableLimits::default(), now, 1.0).unwrap()
     }
 
     fn count_stale(machines: &Machines) -> usize {
@@ -273,8 +281,9 @@ mod tests {
     }
 
     fn shown(machines: &mut Machines) -> String {
-        let json = machines.snapshot(Instant::now(), 0.0).json.clone();
-        let rows: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        let snapshot = machines.snapshot(Instant::now(), 0.0);
+        let json = snapshot.plain().chunk.payload(0);
+        let rows: serde_json::Value = serde_json::from_slice(json).unwrap();
         let text = |row: &serde_json::Value| {
             format!(
                 "{} {} {} {} {}",
@@ -420,7 +429,7 @@ mod tests {
         };
         machines.set_recovered_to(to.clone());
         apply(&mut machines, "b", 11.0);
-        let mut machines = Machines::restore(&machines.saved(Instant::now(), 1.0), Instant::now(), 1.0).unwrap();
+        let mut machines = restored(&machines);
         assert_eq!(machines.recovered_to(), Some(&to));
         assert_eq!(machines.in_database().collect::<Vec<_>>(), ["gone", "stays"]);
         machines.vanish("gone", Instant::now());
@@ -435,7 +444,7 @@ mod tests {
         merge(&mut machines, &row("m", "a", 10.0));
         machines.end("m", 20.0);
         merge(&mut machines, &row("m", "a", 10.0));
-        let mut machines = Machines::restore(&machines.saved(Instant::now(), 1.0), Instant::now(), 1.0).unwrap();
+        let mut machines = restored(&machines);
         merge(&mut machines, &row("m", "a", 10.0));
         assert_eq!(shown(&mut machines), "");
         merge(&mut machines, &row("m", "b", 21.0));

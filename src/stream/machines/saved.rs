@@ -1,5 +1,6 @@
 //! The table as the state file keeps it, and back.
 
+use super::bounds::{ROW_JSON_BYTES_MAX, Size, TableLimits};
 use super::recovered::RecoveredTo;
 use super::row::{Origin, Row, beginning, put_string, seconds};
 use super::{Machines, instant};
@@ -32,7 +33,7 @@ impl Machines {
         );
         let end = saved_end(self);
         let epoch_ms = (epoch * 1000.0).round() as u64;
-        let mut json = Vec::with_capacity(start.len() + self.rows_bytes + self.rows.len() * MORE_BYTES + end.len());
+        let mut json = Vec::with_capacity(start.len() + self.used.json + self.rows.len() * MORE_BYTES + end.len());
         json.extend_from_slice(start.as_bytes());
         for (index, row) in self.rows.values().enumerate() {
             if index > 0 {
@@ -45,24 +46,28 @@ impl Machines {
     }
 
     /// A table from what [`Machines::saved`] made, or an older version, which kept less of each machine. `now` is
-    /// `epoch` on the wall.
+    /// `epoch` on the wall. Of more machines than `limits` allow, those that were heard of last stay; the others count
+    /// as evicted.
     ///
     /// # Errors
     /// It is not such a document, or was damaged; the text says where. The caller begins with an empty table.
-    pub fn restore(saved: &[u8], now: Instant, epoch: f64) -> Result<Machines, RestoreError> {
+    pub fn restore(saved: &[u8], limits: TableLimits, now: Instant, epoch: f64) -> Result<Machines, RestoreError> {
         let error = |what: &dyn fmt::Display| RestoreError(what.to_string());
         let top: BTreeMap<String, &RawValue> = serde_json::from_slice(saved).map_err(|e| error(&e))?;
         if top.get("threadcast_state").map(|version| version.get()) != Some("1") {
             return Err(error(&"it is not a state file of this version"));
         }
         let rows = top.get("machines").ok_or_else(|| error(&"it has no machines"))?;
-        let rows: Vec<BTreeMap<String, &RawValue>> = serde_json::from_str(rows.get()).map_err(|e| error(&e))?;
+        // Read one by one: all at once they would take several times the memory of the table.
+        let rows: Vec<&RawValue> = serde_json::from_str(rows.get()).map_err(|e| error(&e))?;
         let mut machines = Machines {
             // One that cannot be read only means looking at more again.
             saved: top.get("saved").and_then(|time| time.get().parse().ok()).unwrap_or(0.0),
-            ..Machines::default()
+            // Twice the room until all are here, so that the order of the file does not decide who stays.
+            ..Machines::new(limits.doubled())
         };
         for row in rows {
+            let row: BTreeMap<String, &RawValue> = serde_json::from_str(row.get()).map_err(|e| error(&e))?;
             let text = |key: &str| -> Option<Box<str>> { serde_json::from_str(row.get(key)?.get()).ok()? };
             let name = text("machine_name").ok_or_else(|| error(&"a machine has no name"))?;
             let time_of = |key: &str| instant(seconds(row.get(key).map(|time| time.get())), now, epoch);
@@ -80,13 +85,22 @@ impl Machines {
                 ..Row::new(now)
             };
             restored.encode(&name);
-            machines.rows_bytes += restored.json.len() + 1;
-            machines.rows.insert(name, restored);
+            // Older versions tabled larger ones.
+            if restored.json.len() > ROW_JSON_BYTES_MAX {
+                machines.untabled += 1;
+                continue;
+            }
+            machines.used += Size::of(&name, &restored);
+            if let Some(twice) = machines.rows.insert(name.clone(), restored) {
+                machines.used -= Size::of(&name, &twice);
+            }
+            machines.evict(None);
         }
         if let Some(kept) = top.get("engine_db") {
             machines.restore_kept(kept);
         }
-        machines.evict();
+        machines.limits = limits;
+        machines.evict(None);
         Ok(machines)
     }
 
@@ -188,9 +202,9 @@ mod tests {
         );
         let now = Instant::now();
         let saved = machines.saved(now, 9.5);
-        let mut restored = Machines::restore(&saved, now, 9.5).unwrap();
+        let mut restored = Machines::restore(&saved, TableLimits::default(), now, 9.5).unwrap();
         assert_eq!(initial(&mut restored), initial(&mut machines));
-        assert_eq!(restored.rows_bytes, machines.rows_bytes);
+        assert_eq!(restored.used.json, machines.used.json);
     }
 
     #[test]
@@ -215,7 +229,7 @@ mod tests {
         let now = Instant::now();
         let saved = machines.saved(now, 9.5);
         for len in 0..saved.len() - 2 {
-            Machines::restore(&saved[..len], now, 9.5).unwrap_err();
+            Machines::restore(&saved[..len], TableLimits::default(), now, 9.5).unwrap_err();
         }
         for text in [
             "{}",
@@ -223,7 +237,7 @@ mod tests {
             r#"{"threadcast_state":2,"machines":[]}"#,
             r#"{"threadcast_state":1,"machines":[{}]}"#,
         ] {
-            Machines::restore(text.as_bytes(), now, 9.5).unwrap_err();
+            Machines::restore(text.as_bytes(), TableLimits::default(), now, 9.5).unwrap_err();
         }
     }
 }

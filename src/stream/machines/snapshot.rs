@@ -1,45 +1,264 @@
-//! The table at one moment, as clients get it.
+//! The table at one moment, and the documents that clients get of it.
+//!
+//! Thread `fanout` only copies the rows. Clients' threads make documents of them, shared by all that see the same.
 
+use super::row::Row;
+use crate::process::clock::json_seconds;
 use crate::process::locks::lock;
 use crate::stream::chunk::Chunk;
 use crate::stream::event::Seq;
-use std::sync::{Arc, Mutex};
+use crate::stream::filter::Filter;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Instant;
 
-/// The table at one moment, ready to be sent.
+/// The largest plain `initial`: clients such as Python's `websockets` end on a message over 1 MiB.
+const PLAIN_BYTES_MAX: usize = 1024 * 1024 - 1024;
+/// How each row begins, before the name as a JSON string.
+const ROW_START: &[u8] = b"{\"machine_name\":";
+
+/// The table at one moment. Two large allocations, whatever the number of machines.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// `{"type":"initial",...}`.
-    pub json: Vec<u8>,
-    /// The same as a frame.
-    pub chunk: Arc<Chunk>,
-    /// Number of rows.
-    pub machines: usize,
+    /// The JSON of all rows, one after the other, in the order of the names' bytes.
+    rows: Vec<u8>,
+    places: Vec<Place>,
+    /// When it was made, a JSON number of seconds since the epoch.
+    timestamp: String,
+    /// `initial` as plain clients without a filter get it, once one has asked.
+    plain: OnceLock<Plain>,
     /// The last one that was made with a number: 1,000 clients that read nothing hold one of 1 MiB, not 1,000.
     numbered: Mutex<Option<(Seq, Arc<Chunk>)>>,
 }
 
+/// One row of a snapshot.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// Where it ends. `--machine-bytes` is far below 4 GiB.
+    end: u32,
+    /// How long ago its machine was heard of, in microseconds.
+    silent_us: u64,
+}
+
+/// A plain `initial`.
+#[derive(Clone, Debug)]
+pub struct Plain {
+    /// `{"type":"initial",...}` as a frame.
+    pub chunk: Arc<Chunk>,
+    /// Rows that it has no room for.
+    pub left_out: usize,
+}
+
 impl Snapshot {
-    /// Of a document and its number of rows.
-    pub fn new(json: Vec<u8>, machines: usize) -> Snapshot {
-        Snapshot {
-            chunk: Arc::new(Chunk::message(&json)),
-            json,
-            machines,
+    /// Of these rows, whose JSON with a comma each has `json_bytes`, at `now`, which is `epoch` on the wall.
+    pub(super) fn of(rows: &BTreeMap<Box<str>, Row>, json_bytes: usize, now: Instant, epoch: f64) -> Snapshot {
+        let mut snapshot = Snapshot {
+            rows: Vec::with_capacity(json_bytes),
+            places: Vec::with_capacity(rows.len()),
+            timestamp: json_seconds(epoch),
+            plain: OnceLock::new(),
             numbered: Mutex::new(None),
+        };
+        for row in rows.values() {
+            snapshot.rows.extend_from_slice(&row.json);
+            // After a restart only the last event tells when a machine was heard of.
+            let heard = row.event.unwrap_or(row.heard);
+            snapshot.places.push(Place {
+                end: snapshot.rows.len() as u32,
+                silent_us: now.saturating_duration_since(heard).as_micros() as u64,
+            });
+        }
+        snapshot
+    }
+
+    /// Number of rows.
+    pub fn machines(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Memory that it holds, in bytes, without the documents made of it.
+    pub fn bytes(&self) -> usize {
+        self.rows.capacity() + self.places.capacity() * size_of::<Place>()
+    }
+
+    /// `initial` for plain clients without a filter, made by the first thread that asks. The others wait for it, some
+    /// milliseconds at most.
+    pub fn plain(&self) -> &Plain {
+        self.plain.get_or_init(|| self.make_plain(&Filter::default()))
+    }
+
+    /// Rows that the plain `initial` without a filter leaves out; `None` until there is one.
+    pub fn left_out(&self) -> Option<usize> {
+        self.plain.get().map(|plain| plain.left_out)
+    }
+
+    /// `initial` for plain clients with the machines that `wanted` wants, under 1 MiB. Where all of them fit, they come
+    /// in the order of their names' bytes. Else those come that were heard of last, the newest first, and the document
+    /// says how many it leaves out. Takes milliseconds for a large table.
+    pub fn make_plain(&self, wanted: &Filter) -> Plain {
+        let mut rows = self.wanted(wanted);
+        let all = rows.len();
+        if rows.iter().map(|row| self.row(*row).len() + 1).sum::<usize>() > PLAIN_BYTES_MAX {
+            // Stable: those that were heard of in one turn stay in the order of their names.
+            rows.sort_by_key(|row| self.places[*row].silent_us);
+            let mut room = PLAIN_BYTES_MAX;
+            let fits = |row: &&usize| {
+                let bytes = self.row(**row).len() + 1;
+                let fits = bytes <= room;
+                room = room.saturating_sub(bytes);
+                fits
+            };
+            let fitting = rows.iter().take_while(fits).count();
+            rows.truncate(fitting);
+        }
+        let left_out = all - rows.len();
+        let mut json = b"{\"type\":\"initial\",\"machines\":[".to_vec();
+        self.put_rows(&mut json, &rows);
+        json.push(b']');
+        if left_out > 0 {
+            json.extend_from_slice(format!(",\"machines_left_out\":{left_out}").as_bytes());
+        }
+        self.put_end(&mut json);
+        Plain {
+            chunk: Arc::new(Chunk::message(&json)),
+            left_out,
         }
     }
 
-    /// It with the number of the last event in it, as `make` makes it; made once for all who ask in a row. Called by
-    /// clients' threads, which may wait for each other for the milliseconds that it takes to make 1 MiB.
+    /// A plain `initial` with the number of the last event in it, as `make` makes it; made once for all who ask in a
+    /// row. Called by clients' threads, which may wait for each other for the milliseconds that it takes to make 1 MiB.
     pub fn numbered(&self, as_of: Seq, make: impl FnOnce(&[u8]) -> Chunk) -> Arc<Chunk> {
         let mut last = lock(&self.numbered);
         match &*last {
             Some((seq, chunk)) if *seq == as_of => Arc::clone(chunk),
             _ => {
-                let chunk = Arc::new(make(&self.json));
+                let chunk = Arc::new(make(self.plain().chunk.payload(0)));
                 *last = Some((as_of, Arc::clone(&chunk)));
                 chunk
             }
+        }
+    }
+
+    /// The rows of the machines that `wanted` wants.
+    fn wanted(&self, wanted: &Filter) -> Vec<usize> {
+        let all = 0..self.places.len();
+        if wanted.is_everything() {
+            return all.collect();
+        }
+        // Every row that we make has a name.
+        let wants = |row: &usize| name(self.row(*row)).is_none_or(|name| wanted.wants_machine(&name));
+        all.filter(wants).collect()
+    }
+
+    /// The JSON of a row.
+    fn row(&self, row: usize) -> &[u8] {
+        let start = if row == 0 { 0 } else { self.places[row - 1].end };
+        &self.rows[start as usize..self.places[row].end as usize]
+    }
+
+    fn put_rows(&self, out: &mut Vec<u8>, rows: &[usize]) {
+        out.reserve(rows.iter().map(|row| self.row(*row).len() + 1).sum::<usize>() + 64);
+        for (index, row) in rows.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            out.extend_from_slice(self.row(*row));
+        }
+    }
+
+    fn put_end(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b",\"timestamp\":");
+        out.extend_from_slice(self.timestamp.as_bytes());
+        out.push(b'}');
+    }
+}
+
+/// The name of the machine whose row this is. Copied only where JSON has it escaped.
+fn name(row: &[u8]) -> Option<Cow<'_, str>> {
+    let string = row.strip_prefix(ROW_START)?;
+    let mut escaped = false;
+    let end = string.iter().skip(1).position(|byte| {
+        let ends = *byte == b'"' && !escaped;
+        escaped = *byte == b'\\' && !escaped;
+        ends
+    })?;
+    let string = &string[..end + 2];
+    if string.contains(&b'\\') {
+        return serde_json::from_slice(string).ok().map(Cow::Owned);
+    }
+    std::str::from_utf8(&string[1..=end]).ok().map(Cow::Borrowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// The names of an `initial`, and how many it leaves out.
+    fn names(plain: &Plain) -> (Vec<String>, Option<u64>) {
+        let document: serde_json::Value = serde_json::from_slice(plain.chunk.payload(0)).unwrap();
+        let rows = document["machines"].as_array().unwrap();
+        let name = |row: &serde_json::Value| row["machine_name"].as_str().unwrap().to_owned();
+        (rows.iter().map(name).collect(), document["machines_left_out"].as_u64())
+    }
+
+    /// Of machines with these names, each heard of a second before the one that follows it.
+    fn snapshot(machines: &[&str], metadata_bytes: usize) -> Snapshot {
+        let (begun, mut rows) = (Instant::now(), BTreeMap::new());
+        let now = begun + Duration::from_secs(machines.len() as u64);
+        for (name, second) in machines.iter().zip(0..) {
+            let mut row = Row::new(now);
+            row.event = Some(begun + Duration::from_secs(second));
+            row.metadata = Some("x".repeat(metadata_bytes).into());
+            row.encode(name);
+            rows.insert((*name).into(), row);
+        }
+        Snapshot::of(&rows, 0, now, 2.5)
+    }
+
+    #[test]
+    fn where_all_fits_rows_come_by_name_and_nothing_is_left_out() {
+        let snapshot = snapshot(&["c", "a", "b"], 1000);
+        assert_eq!(
+            names(snapshot.plain()),
+            (["a", "b", "c"].map(str::to_owned).to_vec(), None)
+        );
+        assert_eq!(snapshot.plain().left_out, 0);
+        assert!(Arc::ptr_eq(&snapshot.plain().chunk, &snapshot.plain().chunk));
+    }
+
+    #[test]
+    fn where_not_all_fits_the_newest_come_first_and_the_rest_is_counted() {
+        let snapshot = snapshot(&["d", "a", "c", "b", "e"], 300_000);
+        let plain = snapshot.plain();
+        assert_eq!(names(plain), (["e", "b", "c"].map(str::to_owned).to_vec(), Some(2)));
+        assert_eq!(plain.left_out, 2);
+        assert!(plain.chunk.payload(0).len() < 1024 * 1024);
+        let wanted = |list| names(&snapshot.make_plain(&Filter::from_lists(Some(list), None).unwrap()));
+        assert_eq!(wanted("d,a,c"), (["a", "c", "d"].map(str::to_owned).to_vec(), None));
+        assert_eq!(
+            wanted("d,a,c,b"),
+            (["b", "c", "a"].map(str::to_owned).to_vec(), Some(1))
+        );
+        assert_eq!(wanted("nobody"), (Vec::new(), None));
+    }
+
+    #[test]
+    fn a_name_is_read_from_its_row_however_it_is_spelt() {
+        for text in ["m", "", "a\"b", "\\", "ends with \\", "ä\u{1}\n", "🚀", "a\\\"b"] {
+            let mut row = Row::new(Instant::now());
+            row.encode(text);
+            assert_eq!(name(&row.json).as_deref(), Some(text));
+        }
+        for damaged in [
+            "",
+            "{}",
+            "{\"machine_name\":",
+            "{\"machine_name\":\"a",
+            "{\"machine_name\":\"a\\\"",
+        ] {
+            assert_eq!(name(damaged.as_bytes()), None, "{damaged}");
         }
     }
 }

@@ -16,7 +16,7 @@ pub(super) fn change(machine: &str, state: &str) -> String {
 }
 
 pub(super) fn initial(machines: &mut Machines) -> String {
-    String::from_utf8(machines.snapshot(Instant::now(), 2.5).json.clone()).unwrap()
+    String::from_utf8(machines.snapshot(Instant::now(), 2.5).plain().chunk.payload(0).to_vec()).unwrap()
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn a_state_change_keeps_the_configuration_and_an_end_removes() {
         r#"{"type":"machine_terminated","payload":{"machine_name":"m"}}"#,
     );
     assert!(machines.is_empty());
-    assert_eq!(machines.rows_bytes, 0);
+    assert_eq!(machines.used, Size::default());
 }
 
 #[test]
@@ -90,26 +90,86 @@ fn the_snapshot_is_made_once_per_state() {
     assert!(!Arc::ptr_eq(&second, &machines.snapshot(now, 3.0)));
 }
 
+/// The memory of all rows, counted anew.
+fn recounted(machines: &Machines) -> Size {
+    let mut size = Size::default();
+    machines.rows.iter().for_each(|(name, row)| size += Size::of(name, row));
+    size
+}
+
 #[test]
-fn the_longest_silent_give_way_to_a_million_names() {
-    let mut machines = Machines::default();
-    let start = Instant::now();
-    let mut evicted = 0;
-    for number in 0..30_000u64 {
-        let text = change(&format!("machine-{number}"), "s");
-        let now = start + Duration::from_millis(number);
-        if let Applied::Evicted(count) = machines.apply(&check(text.as_bytes()).unwrap(), now, 1.0) {
-            evicted += count;
+fn a_flood_of_names_stays_within_both_bounds_and_those_silent_longest_leave() {
+    for limits in [
+        TableLimits {
+            machines_max: 1000,
+            ..TableLimits::default()
+        },
+        TableLimits {
+            bytes_max: 1024 * 1024,
+            ..TableLimits::default()
+        },
+    ] {
+        let (mut machines, begun, mut evicted) = (Machines::new(limits), Instant::now(), 0);
+        for number in 0..10_000_u64 {
+            let text = change(&format!("machine-{number}"), "s");
+            let now = begun + Duration::from_millis(number);
+            if let Applied::Evicted(count) = machines.apply(&check(text.as_bytes()).unwrap(), now, 1.0) {
+                assert!(count >= 30, "a sixteenth at once, not {count}");
+                evicted += count;
+            }
+            assert!(machines.len() <= limits.machines_max && machines.bytes() <= limits.bytes_max);
         }
-        assert!(machines.rows_bytes <= ROWS_BYTES_MAX);
+        assert_eq!((machines.len() + evicted, machines.evicted()), (10_000, evicted as u64));
+        assert!(machines.len() > 500, "{}", machines.len());
+        let oldest = 10_000 - machines.len();
+        assert!((oldest..10_000).all(|number| machines.rows.contains_key(&*format!("machine-{number}"))));
+        assert_eq!(machines.used, recounted(&machines));
     }
-    assert_eq!(machines.len() + evicted, 30_000);
-    assert_eq!(machines.evicted(), evicted as u64);
-    assert!(initial(&mut machines).len() < 1024 * 1024);
-    assert!(machines.rows.contains_key("machine-29999"));
-    assert!(!machines.rows.contains_key("machine-0"));
-    let sum: usize = machines.rows.values().map(|row| row.json.len() + 1).sum();
-    assert_eq!(machines.rows_bytes, sum);
+}
+
+#[test]
+fn memory_is_counted_whatever_changes_in_a_row() {
+    let mut machines = Machines::default();
+    for text in [
+        change("m", "a"),
+        triggered("b", &"t".repeat(1000)),
+        triggered("b", "short"),
+        change("m", &"long ".repeat(100)),
+        change("n", "a"),
+        r#"{"machine_name":"m","type":"machine_registered","payload":{"config_type":"conf","current_state":"s"}}"#
+            .to_owned(),
+        r#"{"machine_name":"n","type":"note"}"#.to_owned(),
+    ] {
+        apply(&mut machines, &text);
+        assert_eq!(machines.used, recounted(&machines), "{text}");
+    }
+    machines.remove("m");
+    assert_eq!(machines.used, recounted(&machines));
+}
+
+#[test]
+fn of_a_state_file_with_more_than_has_room_the_newest_stay() {
+    let (mut machines, begun) = (Machines::default(), Instant::now());
+    for number in 0..100 {
+        // Older ones have greater names.
+        let text = change(&format!("m{:03}", 99 - number), "s");
+        machines.apply(
+            &check(text.as_bytes()).unwrap(),
+            begun + Duration::from_secs(number),
+            1.0,
+        );
+    }
+    let limits = TableLimits {
+        machines_max: 32,
+        ..TableLimits::default()
+    };
+    let now = begun + Duration::from_secs(100);
+    let restored = Machines::restore(&machines.saved(now, 1000.0), limits, now, 1000.0).unwrap();
+    let names: Vec<&str> = restored.rows.keys().map(|name| &**name).collect();
+    let newest: Vec<String> = (0..restored.len()).map(|number| format!("m{number:03}")).collect();
+    assert!(restored.len() >= 30 && names == newest, "{names:?}");
+    assert_eq!(restored.evicted() as usize + restored.len(), 100);
+    assert_eq!(restored.used, recounted(&restored));
 }
 
 #[test]
@@ -120,7 +180,7 @@ fn a_huge_name_is_not_tabled() {
         Applied::Nothing
     );
     assert_eq!(
-        apply(&mut machines, &change(&"n".repeat(FIELD_BYTES_MAX + 1), "s")),
+        apply(&mut machines, &change(&"n".repeat(16 * 1024 + 1), "s")),
         Applied::Untabled
     );
     assert_eq!((machines.len(), machines.untabled()), (1, 1));
@@ -129,7 +189,7 @@ fn a_huge_name_is_not_tabled() {
 /// The table after a save at `epoch` and a restart.
 fn restored(machines: &Machines, epoch: f64) -> Machines {
     let now = Instant::now();
-    Machines::restore(&machines.saved(now, epoch), now, epoch).unwrap()
+    Machines::restore(&machines.saved(now, epoch), TableLimits::default(), now, epoch).unwrap()
 }
 
 /// One event each second.
@@ -286,7 +346,7 @@ fn times_outlive_a_restart_and_a_file_of_an_older_version_is_read() {
     machines.apply(&check(triggered("a", "go").as_bytes()).unwrap(), begun, 1000.0);
     let saved = machines.saved(begun + Duration::from_secs(10), 1010.0);
     // After a boot the monotonic clock is another one.
-    let mut restored = Machines::restore(&saved, begun, 1100.0).unwrap();
+    let mut restored = Machines::restore(&saved, TableLimits::default(), begun, 1100.0).unwrap();
     let row = &surveyed(&mut restored, begun, 0)[0];
     assert_eq!(
         (&row["state_seconds"], &row["last_event_seconds"]),
@@ -297,14 +357,14 @@ fn times_outlive_a_restart_and_a_file_of_an_older_version_is_read() {
         (&"go".into(), &0.0.into())
     );
     let old = r#"{"threadcast_state":1,"saved":9.5,"machines":[{"machine_name":"m","current_state":"s","last_activity":1.25,"metadata":null,"config_type":null,"id":"m"}]}"#;
-    let mut restored = Machines::restore(old.as_bytes(), begun, 1100.0).unwrap();
+    let mut restored = Machines::restore(old.as_bytes(), TableLimits::default(), begun, 1100.0).unwrap();
     let row = &surveyed(&mut restored, begun, 0)[0];
     assert!(
         row["state_seconds"].is_null() && row["last_event_seconds"].is_null(),
         "{row}"
     );
     // The clock was set back meanwhile.
-    let mut restored = Machines::restore(&saved, begun, 500.0).unwrap();
+    let mut restored = Machines::restore(&saved, TableLimits::default(), begun, 500.0).unwrap();
     assert!(surveyed(&mut restored, begun, 0)[0]["state_seconds"].is_null());
 }
 
