@@ -87,6 +87,10 @@ pub struct Config {
     /// After which time a machine is stuck, where a rule says so.
     pub stuck: Declared,
     pub allow_origin: Vec<String>,
+    /// The program that is run for alerts, and its arguments; empty: none.
+    pub on_alert: Vec<String>,
+    /// How long it may run.
+    pub on_alert_timeout: Duration,
     pub heartbeat_interval: Duration,
     /// `None`: no status file.
     pub status_file: Option<PathBuf>,
@@ -144,6 +148,8 @@ impl Default for Config {
             machine_ttl: None,
             stuck: Declared::default(),
             allow_origin: Vec::new(),
+            on_alert: Vec::new(),
+            on_alert_timeout: Duration::from_secs(10),
             heartbeat_interval: Duration::from_secs(5),
             status_file: None,
             hang_timeout: Duration::from_secs(15),

@@ -5,6 +5,7 @@
 pub mod address;
 pub mod bell;
 pub mod clock;
+pub mod command_line;
 pub mod exit;
 pub mod files;
 pub mod groups;

@@ -3,8 +3,8 @@
 //! Start: what the service manager passes, signals, log, TCP port, then the datagram socket's path, so that a taken
 //! port leaves no trace of us; then the journal and the state file, and only then that socket, because engines wait for
 //! a server that does not receive yet; then the threads from the last of the path to the first. Stop: `accept`,
-//! `ingest`, `fanout`, clients, `admin` with its requests, `inbox`, `heartbeat`, `journal`, `journal-sync`, `enginedb`,
-//! `files`, `watchdog`, `reports`, `log`.
+//! `ingest`, `fanout`, clients, `admin` with its requests, `inbox`, `heartbeat`, `alerts`, `journal`, `journal-sync`,
+//! `enginedb`, `files`, `watchdog`, `reports`, `log`.
 
 mod beside;
 mod ground;

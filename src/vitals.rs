@@ -3,6 +3,10 @@
 
 pub mod admin_gauges;
 
+pub mod alert_gauges;
+
+pub mod alerts;
+
 pub mod health;
 
 pub mod status;

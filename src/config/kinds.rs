@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::config::rules::Rules;
+use crate::process::command_line::{join, split};
 use crate::process::values::{duration, not_empty, show_duration, show_size, size, switch};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,6 +31,8 @@ pub enum Kind {
     PathOrNone(&'static str, Field<Option<PathBuf>>),
     /// Several values; a source that has the setting takes the place of what the sources below it have.
     List(&'static str, Field<Vec<String>>, fn(&str) -> Result<String, String>),
+    /// A command with its arguments, or `none`, which is an empty list.
+    Words(&'static str, Field<Vec<String>>),
     /// Rules, one after the other; sources replace each other as for a list.
     Rules(Rules),
     /// One of a kind.
@@ -69,7 +72,7 @@ impl Kind {
             Kind::Time(..) | Kind::TimeOr(..) => "TIME",
             Kind::Size(..) => "SIZE",
             Kind::Folder(_) => "DIR",
-            Kind::PathOrNone(value, _) | Kind::List(value, ..) => value,
+            Kind::PathOrNone(value, _) | Kind::List(value, ..) | Kind::Words(value, _) => value,
             Kind::Rules(rules) => rules.value,
             Kind::Own(own) => own.value,
         }
@@ -96,6 +99,7 @@ impl Kind {
             Kind::Folder(_) => "a path".to_owned(),
             Kind::PathOrNone(..) => "a path, or none".to_owned(),
             Kind::List(..) => "a list, or none".to_owned(),
+            Kind::Words(..) => "a command with its arguments, or none".to_owned(),
             Kind::Rules(rules) => rules.takes.to_owned(),
             Kind::Own(own) if own.takes.is_empty() => alternatives(own.words),
             Kind::Own(own) => own.takes.to_owned(),
@@ -126,10 +130,30 @@ impl Kind {
                 let value = read(text)?;
                 (field.of_mut)(config).push(value);
             }
+            Kind::Words(_, field) if text == NONE => (field.of_mut)(config).clear(),
+            Kind::Words(..) => self.set_words(config, split(text)?)?,
             Kind::Rules(rules) if text == NONE => (rules.clear)(config),
             Kind::Rules(rules) => (rules.add)(config, text)?,
             Kind::Own(own) => (own.set)(config, text)?,
         }
+        Ok(())
+    }
+
+    /// Puts these words into `config`, if it is a command that the setting takes.
+    ///
+    /// # Errors
+    /// There is no program among them, or a program cannot be given one of them; `config` is unchanged.
+    pub(super) fn set_words(&self, config: &mut Config, words: Vec<String>) -> Result<(), String> {
+        let Kind::Words(_, field) = self else {
+            return Err("it takes no list of words".to_owned());
+        };
+        if words.first().is_none_or(String::is_empty) {
+            return Err("write a program with its arguments, or none".to_owned());
+        }
+        if words.iter().any(|word| word.contains('\0')) {
+            return Err("a program cannot be given the character NUL; leave it out".to_owned());
+        }
+        *(field.of_mut)(config) = words;
         Ok(())
     }
 
@@ -157,6 +181,12 @@ impl Kind {
             Kind::List(_, field, _) => match (field.of)(config).as_slice() {
                 [] => NONE.to_owned(),
                 values => values.join(","),
+            },
+            Kind::Words(_, field) => match (field.of)(config).as_slice() {
+                [] => NONE.to_owned(),
+                // A program of that name.
+                [only] if only == NONE => format!("'{NONE}'"),
+                words => join(words.iter().map(String::as_str)),
             },
             Kind::Rules(rules) => match (rules.texts)(config).as_slice() {
                 [] => NONE.to_owned(),

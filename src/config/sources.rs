@@ -156,6 +156,9 @@ impl InForce {
         let Some(setting) = Setting::find(&entry.name) else {
             return vec![(entry.key, unknown(&entry.name))];
         };
+        if entry.is_list && matches!(setting.kind, Kind::Words(..)) {
+            return self.take_words(path, entry, setting);
+        }
         if entry.is_list && !setting.is_list() {
             return vec![(entry.key, format!("{} cannot be of type array", setting.name))];
         }
@@ -170,6 +173,25 @@ impl InForce {
             set.err()
         });
         set.flatten().collect()
+    }
+
+    /// Takes a command that stands as a list of its words.
+    fn take_words(&mut self, path: &Path, entry: &Entry, setting: &'static Setting) -> Vec<(Place, String)> {
+        self.origins
+            .insert(setting.name, Origin::File(path.to_owned(), entry.key));
+        let (mut words, mut faults) = (Vec::new(), Vec::new());
+        for (place, value) in &entry.values {
+            match text_of(setting, *place, value) {
+                Ok(word) => words.push(word),
+                Err(wrong) => faults.extend(wrong),
+            }
+        }
+        if faults.is_empty()
+            && let Err(error) = setting.set_words(&mut self.config, words)
+        {
+            faults.push((entry.key, error.to_string()));
+        }
+        faults
     }
 
     fn take_environment(&mut self, environment: &Environment, faults: &mut Vec<Fault>) {

@@ -7,6 +7,7 @@ use crate::config::{AdminSocket, Config, MAX_EVENT_BYTES_MAX, SettingError, Stat
 use crate::liveness::watchdog::OnHang;
 use crate::outbox::link::Delivery;
 use crate::process::address::parse_host;
+use crate::process::command_line::join;
 use crate::process::groups;
 use crate::process::logging::form::LogFormat;
 use crate::process::nearest::nearest;
@@ -65,6 +66,31 @@ impl Setting {
             value: value.to_owned(),
             wanted,
         })
+    }
+
+    /// Puts words into `config`, for a setting that takes a command; the settings file may have them as a list.
+    ///
+    /// # Errors
+    /// As [`Setting::set`].
+    pub fn set_words(&self, config: &mut Config, words: Vec<String>) -> Result<(), SettingError> {
+        let value = words.join(" ");
+        self.kind.set_words(config, words).map_err(|wanted| SettingError {
+            name: self.name.to_owned(),
+            value,
+            wanted,
+        })
+    }
+
+    /// The value in force for the log, which may be read by more people than the settings: of a command the program,
+    /// without its arguments.
+    pub fn logged(&self, config: &Config) -> String {
+        match &self.kind {
+            Kind::Words(_, field) => match (field.of)(config).as_slice() {
+                [program, _, ..] => format!("{} ...", join([program.as_str()])),
+                _ => self.show(config),
+            },
+            _ => self.show(config),
+        }
     }
 
     /// Takes away what a list has, before a source sets it anew. Nothing for another kind.
@@ -128,6 +154,7 @@ macro_rules! rows {
             },
         })
     };
+    (@words $value:literal, $field:ident) => { Kind::Words($value, rows!(@field $field)) };
     (@rules $rules:expr) => { Kind::Rules($rules) };
     (@own $own:expr) => { Kind::Own($own) };
     (@field $field:ident) => { Field { of: |config| &config.$field, of_mut: |config| &mut config.$field } };
@@ -248,6 +275,9 @@ const LIVENESS: &[Setting] = rows! {
         "a thread without progress for this long is hung; a third of it: late";
     "on-hang" = choice("report|abort", on_hang, "report" => OnHang::Report, "abort" => OnHang::Abort),
         "when a core thread hangs: report and go on, or report and end with SIGABRT";
+    "on-alert" = words("COMMAND", on_alert),
+        "a command that is run when a thread hangs, a machine is stuck or silent, the journal fails or the event socket is taken, and when that is over; it gets JSON on standard input; no shell reads it: write sh -c '...' for one; none: nothing is run";
+    "on-alert-timeout" = time(on_alert_timeout, TENTH, HOUR), "a command for an alert that still runs after this long is killed with all that it has started";
     "slow-broadcast" = time(slow_broadcast, MS, HOUR), "warn about a broadcast that takes longer";
     "slow-snapshot" = time(slow_snapshot, MS, HOUR), "warn about a snapshot that takes longer to make or to send";
 };

@@ -6,13 +6,14 @@ use crate::liveness::operation::{SlowLimits, SlowTally};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The names of the threads that live as long as the server, the data path first: those of [`Beats::permanent`].
-pub const NAMES: [&str; 14] = [
+pub const NAMES: [&str; 15] = [
     "ingest",
     "fanout",
     "accept",
     "inbox",
     "main",
     "heartbeat",
+    "alerts",
     "files",
     "journal",
     "journal-sync",
@@ -32,6 +33,7 @@ pub struct Beats {
     pub inbox: &'static Beat,
     pub main: &'static Beat,
     pub heartbeat: &'static Beat,
+    pub alerts: &'static Beat,
     pub files: &'static Beat,
     pub journal: &'static Beat,
     pub journal_sync: &'static Beat,
@@ -58,6 +60,7 @@ impl Beats {
             inbox: beat("inbox", Role::Core),
             main: beat("main", Role::Helper),
             heartbeat: beat("heartbeat", Role::Helper),
+            alerts: beat("alerts", Role::Helper),
             files: beat("files", Role::Helper),
             journal: beat("journal", Role::Helper),
             journal_sync: beat("journal-sync", Role::Helper),
@@ -85,7 +88,7 @@ impl Beats {
     }
 
     /// The beats of all threads that live as long as the server, the data path first.
-    pub fn permanent(&self) -> [&'static Beat; 14] {
+    pub fn permanent(&self) -> [&'static Beat; 15] {
         [
             self.ingest,
             self.fanout,
@@ -93,6 +96,7 @@ impl Beats {
             self.inbox,
             self.main,
             self.heartbeat,
+            self.alerts,
             self.files,
             self.journal,
             self.journal_sync,

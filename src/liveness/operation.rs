@@ -45,6 +45,8 @@ pub enum Operation {
     Composing,
     /// Giving memory that nobody uses back to the system.
     GivingBack,
+    /// Starting the command of `--on-alert`.
+    StartingCommand,
     /// Reading the beats of all threads.
     Watching,
     /// Writing a report of a hang.
@@ -132,6 +134,12 @@ const TABLE: [Row; COUNT] = {
         (HandingOver, "a wait for the fan-out", Slow::Never, About::Nothing),
         (Composing, "heartbeat line", Slow::Other, About::Nothing),
         (GivingBack, "giving memory back", Slow::Other, About::Nothing),
+        (
+            StartingCommand,
+            "a start of the alert command",
+            Slow::Never,
+            About::Nothing,
+        ),
         (Watching, "watch", Slow::Never, About::Nothing),
         (Reporting, "report", Slow::Never, About::Nothing),
         (WaitingForRequest, "a wait for the request", Slow::Never, About::Nothing),

@@ -38,6 +38,7 @@ pub static ACCEPT: Wait = Wait::new("accept waits for connections");
 pub static INBOX: Wait = Wait::new("inbox waits for clients' messages");
 pub static CLIENTS: Wait = Wait::new("clients' threads wait for their sockets");
 pub static ADMIN: Wait = Wait::new("admin waits for requests");
+pub static ALERTS: Wait = Wait::new("alerts waits for its command");
 pub static HEARTBEAT: Wait = Wait::new("heartbeat waits for its time");
 pub static ENGINE_DB: Wait = Wait::new("enginedb waits for its time");
 pub static REPORTS: Wait = Wait::new("reports waits for something to write");
@@ -48,7 +49,7 @@ pub static WATCHDOG: Wait = Wait::silent("watchdog waits for its time");
 pub static SENDER: Wait = Wait::silent("a command waits for room");
 
 /// Those of the server.
-static ALL: [&Wait; 13] = [
+static ALL: [&Wait; 14] = [
     &MAIN,
     &INGEST,
     &EVENT_SOCKET,
@@ -57,6 +58,7 @@ static ALL: [&Wait; 13] = [
     &INBOX,
     &CLIENTS,
     &ADMIN,
+    &ALERTS,
     &HEARTBEAT,
     &ENGINE_DB,
     &REPORTS,

@@ -35,6 +35,7 @@ use crate::stream::batch::Item;
 use crate::stream::history::History;
 use crate::stream::machines::Machines;
 use crate::stream::machines::recovered::{RecoveredTo, mark};
+use crate::vitals::alerts::{AlertSettings, Alerts};
 use crate::vitals::heartbeat::{Heartbeat, HeartbeatSettings};
 use crate::web::Site;
 use std::fs;
@@ -336,6 +337,24 @@ pub(super) fn start_heartbeat(
     );
     let thread = heartbeat.start().map_err(resource("thread heartbeat"))?;
     Ok(Part::new(Turn::Heartbeat, stop, thread))
+}
+
+/// Starts `alerts`, if there is a command to run.
+pub(super) fn start_alerts(ground: &Ground, settings: Option<AlertSettings>) -> Result<Option<Part>, StartError> {
+    let (Some(settings), Some(gauges)) = (settings, ground.vitals.alerts.clone()) else {
+        ground.beats.alerts.turn_to(Operation::Ended);
+        return Ok(None);
+    };
+    let stop = new_stop()?;
+    let alerts = Alerts::new(
+        settings,
+        Arc::clone(&ground.vitals),
+        gauges,
+        ground.beats.alerts,
+        stop.clone(),
+    );
+    let thread = alerts.start().map_err(resource("thread alerts"))?;
+    Ok(Some(Part::new(Turn::Alerts, stop, thread)))
 }
 
 /// Makes the admin socket. Without it at a usual place the server serves all the same, and says so.

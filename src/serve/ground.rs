@@ -66,6 +66,7 @@ impl Ground {
                 .engine_db
                 .as_ref()
                 .map(|db| Arc::new(EngineDbGauges::new(&db.path))),
+            alerts: settings.alerts.as_ref().map(|_| Arc::default()),
             log,
             event_socket_path: settings.event_socket_path.clone(),
             started: epoch_seconds(),

@@ -26,6 +26,8 @@ pub(super) enum Turn {
     AdminRequests,
     Inbox,
     Heartbeat,
+    /// Its command has until here.
+    Alerts,
     /// With the end of `fanout` its queue ends; without that, the stop ends it.
     Journal,
     JournalSync,
@@ -57,6 +59,8 @@ impl Turn {
             Turn::Fanout => 1250,
             // One notices the stop within 250 ms, sends for 250 ms more, and waits as long for its peer's end.
             Turn::AdminRequests => 1250,
+            // 1 s for the command that runs, and as long for one that was killed; asked first, so mostly over by now.
+            Turn::Alerts => 1500,
             // It wakes at once, or when SQLite has waited 250 ms for a lock. In the middle of a read it is left behind:
             // it changes nothing.
             Turn::EngineDb => 500,
@@ -64,9 +68,10 @@ impl Turn {
         })
     }
 
-    /// Returns whether the stop asks it before all others: its requests end while others do.
+    /// Returns whether the stop asks it before all others: its requests, or its command, end while others do. Threads
+    /// that end raise no alert then.
     fn is_asked_first(self) -> bool {
-        self == Turn::Admin
+        matches!(self, Turn::Admin | Turn::Alerts)
     }
 }
 

@@ -104,6 +104,7 @@ impl Live {
             if before == now {
                 continue;
             }
+            let (before, now) = (setting.logged(&self.config), setting.logged(&fresh));
             let change = format!("{} is {now} (was {before})", setting.name);
             match setting.name {
                 "log-level" | "allow-origin" => taken.push(change),

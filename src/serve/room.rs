@@ -15,9 +15,9 @@ use crate::process::limits::{self, ClientRoom};
 use crate::process::values::show_size;
 
 const MIB: u64 = 1024 * 1024;
-/// Stacks of all threads but those of connections (14 of 1 MiB, `watchdog`'s 4 MiB, four requests at the admin socket),
+/// Stacks of all threads but those of connections (15 of 1 MiB, `watchdog`'s 4 MiB, four requests at the admin socket),
 /// and the queues' slots, which are there from the beginning (4 MiB).
-const CORE_BYTES: u64 = 30 * MIB;
+const CORE_BYTES: u64 = 31 * MIB;
 /// What nobody has counted: log lines (4 MiB), the engine's database, what clients get of the machine table, pages
 /// under way.
 const RESERVE_BYTES: u64 = 16 * MIB;

@@ -148,6 +148,7 @@ fn start_parts(config: Config, given: Given, progress: &Progress, parts: &mut Pa
     }
     progress.begin(Step::Threads);
     parts.add(beside::start_heartbeat(&ground, settings.heartbeat, slots.status)?);
+    parts.extend(beside::start_alerts(&ground, settings.alerts.clone())?);
     let beginning = Beginning {
         machines: claimed.machines,
         epoch: record.epoch,

@@ -17,7 +17,10 @@ use crate::serve::room::Room;
 use crate::serve::sockets::Sockets;
 use crate::stream::machines::bounds::TableLimits;
 use crate::stream::protocol::v1::Limits;
+use crate::vitals::alerts::AlertSettings;
+use crate::vitals::alerts::alert::Origin;
 use crate::vitals::heartbeat::HeartbeatSettings;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// The settings by the part that uses them.
@@ -31,6 +34,8 @@ pub(super) struct Settings {
     /// `None`: no database is read.
     pub(super) engine_db: Option<EngineDbSettings>,
     pub(super) heartbeat: HeartbeatSettings,
+    /// `None`: no command is run for alerts.
+    pub(super) alerts: Option<AlertSettings>,
     pub(super) watchdog: WatchdogSettings,
     /// The emergency file.
     pub(super) report_path: PathBuf,
@@ -74,6 +79,7 @@ impl Settings {
                 interval: config.heartbeat_interval,
                 address: sockets.address,
             },
+            alerts: alerts(config, sockets.address),
             watchdog: WatchdogSettings {
                 hang_timeout: config.hang_timeout,
                 on_hang: config.on_hang,
@@ -125,6 +131,18 @@ fn journal(config: &Config) -> Option<JournalSettings> {
             keep_age: config.journal_keep_age,
         },
         history_bytes: config.history_bytes,
+    })
+}
+
+fn alerts(config: &Config, address: SocketAddr) -> Option<AlertSettings> {
+    let command = config.on_alert.clone();
+    (!command.is_empty()).then(|| AlertSettings {
+        command,
+        time_max: config.on_alert_timeout,
+        origin: Origin {
+            address,
+            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        },
     })
 }
 

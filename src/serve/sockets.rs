@@ -169,9 +169,8 @@ pub(super) fn announce(config: &Config, sockets: &Sockets, announced: &Announced
 fn settings_given(config: &Config) -> String {
     let defaults = Config::default();
     let differing: Vec<String> = settings()
-        .map(|setting| (setting.name, setting.show(config), setting.show(&defaults)))
-        .filter(|(_, value, default)| value != default)
-        .map(|(name, value, _)| format!("{name}={value}"))
+        .filter(|setting| setting.show(config) != setting.show(&defaults))
+        .map(|setting| format!("{}={}", setting.name, setting.logged(config)))
         .collect();
     if differing.is_empty() {
         "all settings are the defaults".to_owned()

@@ -17,6 +17,7 @@ use crate::process::logging::LogControl;
 use crate::process::procfs::other_unix_socket_owner;
 use crate::process::waits;
 use crate::stream::position::Epoch;
+use crate::vitals::alert_gauges::AlertGauges;
 use crate::vitals::reason::{Kind, Reason};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -42,6 +43,8 @@ pub struct Vitals {
     pub clients: Arc<ClientGauges>,
     pub journal: Option<Arc<JournalGauges>>,
     pub engine_db: Option<Arc<EngineDbGauges>>,
+    /// `None`: no command is run for alerts.
+    pub alerts: Option<Arc<AlertGauges>>,
     pub log: Option<LogControl>,
     pub event_socket_path: PathBuf,
     /// Seconds since the epoch.
@@ -214,7 +217,7 @@ impl Vitals {
                 .into()
         };
         // The original's five, in its order, then ours.
-        vec![
+        let mut fields = vec![
             ("status", status.into()),
             ("connections", self.fanout.clients.load(Ordering::Relaxed).into()),
             ("last_event_time", last_event.into()),
@@ -258,12 +261,24 @@ impl Vitals {
             ("requests_refused", tally(&mut self.clients.requests.counts())),
             ("connections_failed", tally(&mut self.clients.faults.counts())),
             ("messages_ignored", self.clients.ignored.load(Ordering::Relaxed).into()),
+        ];
+        fields.extend(self.fields_beside());
+        fields
+    }
+
+    /// The last fields: of what is beside the path of events.
+    fn fields_beside(&self) -> Vec<(&'static str, Value)> {
+        vec![
             ("slow_operations", self.slow_operations()),
             (
                 "journal",
                 self.journal.as_ref().map_or(Value::Null, |journal| journal.json()),
             ),
             ("engine_db", self.engine_db.as_ref().map_or(Value::Null, |db| db.json())),
+            (
+                "alerts",
+                self.alerts.as_ref().map_or(Value::Null, |alerts| alerts.json()),
+            ),
             (
                 "log_lines_lost",
                 self.log.as_ref().map_or(0, LogControl::lines_lost).into(),

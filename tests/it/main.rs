@@ -11,6 +11,7 @@ mod support;
 
 mod address_space;
 mod admin;
+mod alerts;
 mod bad_events;
 mod cli;
 mod clock;

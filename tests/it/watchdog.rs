@@ -24,6 +24,7 @@ const COMPONENTS: &[&str] = &[
     "inbox",
     "main",
     "heartbeat",
+    "alerts",
     "journal",
     "journal-sync",
     #[cfg(feature = "engine-db")]
@@ -155,7 +156,8 @@ fn every_component_stands_still(kind: &'static str, at_once: usize) {
         std::thread::scope(|scope| {
             for component in components {
                 scope.spawn(move || {
-                    let server = TestServer::start(&[&FLAGS[..], &["--journal", "journal"]].concat());
+                    let server =
+                        TestServer::start(&[&FLAGS[..], &["--journal", "journal", "--on-alert", "true"]].concat());
                     let mut client = server.client();
                     server.send(numbered(0, 100));
                     client.expect_numbers(0..1);
