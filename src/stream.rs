@@ -22,3 +22,4 @@ pub mod view;
 pub mod batch;
 
 pub mod history;
+pub mod initial;

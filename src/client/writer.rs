@@ -26,6 +26,7 @@ use crate::process::clock::{monotonic_us, pause};
 use crate::process::limits;
 use crate::process::words::count;
 use crate::stream::chunk::{Chunk, text_frame};
+use crate::stream::initial::Initial;
 use crate::stream::protocol::{EndReason, Protocol, v1};
 use crate::stream::view::View;
 use crossbeam_channel::{Receiver, TryRecvError, never, select};
@@ -41,10 +42,9 @@ const GATHER_CHUNKS_MAX: usize = 32;
 /// Bytes that the chunks of one system call have together, unless it is one chunk that has more; then pings and pongs
 /// have their turn.
 const GATHER_BYTES_MAX: usize = 128 * 1024;
-/// Copies of an `initial` that are in memory at a time while it is made as one client sees it: each step makes one.
-const SNAPSHOT_COPIES: usize = 3;
-/// The largest `initial`, in bytes.
-const SNAPSHOT_BYTES_MAX: usize = 1024 * 1024;
+/// What making a message of an `initial` as one client sees it takes at most, in bytes: each step makes a copy of 1
+/// MiB.
+const INITIAL_BYTES: usize = 3 * 1024 * 1024;
 /// Addresses that snapshots of one's own leave to events, under a limit: 100 clients of a table of 1 MiB, each with
 /// another filter, have 100 MiB of them.
 const KEPT_FOR_EVENTS: usize = 12 * 1024 * 1024;
@@ -148,6 +148,8 @@ struct Running {
     backlog: VecDeque<Pending>,
     /// Parcels taken from the queue that still count as queued.
     in_hand: usize,
+    /// An `initial` whose further parts are still to be made; what is in the queue comes behind them.
+    initial: Option<(Initial, Source)>,
     catch_up: Option<CatchUp>,
     /// Bytes of the first of them that are written.
     sent_of_first: usize,
@@ -188,6 +190,7 @@ impl Writer {
             writer: self,
             backlog: VecDeque::new(),
             in_hand: 0,
+            initial: None,
             catch_up: None,
             sent_of_first: 0,
             frames: VecDeque::new(),
@@ -288,7 +291,7 @@ impl Running {
 
     fn has_work(&self) -> bool {
         let to_replay = self.catch_up.as_ref().is_some_and(|catch_up| catch_up.asked.is_none());
-        to_replay || self.ping_due || !self.backlog.is_empty() || !self.frames.is_empty()
+        to_replay || self.initial.is_some() || self.ping_due || !self.backlog.is_empty() || !self.frames.is_empty()
     }
 
     /// Gives the socket back while there is nothing to write; the fan-out sends by itself then.
@@ -387,7 +390,7 @@ impl Running {
     /// Takes what is to be written next from the history or from the queue, unless there is something already.
     fn supply_chunks(&mut self) -> Supply {
         self.tell_lag();
-        if !self.backlog.is_empty() || self.replay() == Supply::More {
+        if !self.backlog.is_empty() || self.put_part() == Supply::More || self.replay() == Supply::More {
             return Supply::More;
         }
         self.take_parcels()
@@ -411,9 +414,10 @@ impl Running {
         Socket::Ours
     }
 
-    /// Moves what waits from the queue to the backlog. While the client catches up, what waits there comes later.
+    /// Moves what waits from the queue to the backlog. While the client catches up, or an `initial` has further parts,
+    /// what waits there comes later.
     fn take_parcels(&mut self) -> Supply {
-        while self.backlog.len() < GATHER_CHUNKS_MAX && self.catch_up.is_none() {
+        while self.backlog.len() < GATHER_CHUNKS_MAX && self.catch_up.is_none() && self.initial.is_none() {
             match self.writer.queue.try_recv() {
                 Ok(parcel) => self.take_parcel(parcel),
                 Err(TryRecvError::Empty) => {
@@ -489,13 +493,42 @@ impl Running {
                 self.put_own(&v1::gap(&gap));
             }
         }
-        if limits::is_short_of((SNAPSHOT_COPIES * SNAPSHOT_BYTES_MAX + KEPT_FOR_EVENTS) as u64) {
-            self.end_without_room();
+        if self.lacks_room_for_initial() {
             return;
         }
-        let initial = self.writer.view.initial(&state.snapshot, state.as_of);
+        let initial = self.writer.view.initial(Arc::clone(&state.snapshot), state.as_of);
         self.writer.numbers.show_left_out(&state.snapshot);
-        self.put(initial, source);
+        self.initial = Some((initial, source));
+        self.put_part();
+    }
+
+    /// Makes the next message of an `initial` that has further ones; the last counts as the parcel that it was.
+    fn put_part(&mut self) -> Supply {
+        if self.initial.is_none() || self.lacks_room_for_initial() {
+            return Supply::Empty;
+        }
+        let Some((initial, source)) = &mut self.initial else {
+            return Supply::Empty;
+        };
+        self.writer.beat.step();
+        let chunk = initial.next();
+        let source = if initial.is_over() { *source } else { Source::Own };
+        if initial.is_over() {
+            self.initial = None;
+        }
+        if let Some(chunk) = chunk {
+            self.put(chunk, source);
+        }
+        self.supply()
+    }
+
+    /// Returns whether a limit of the address space has no room for a message of an `initial`; then the client ends.
+    fn lacks_room_for_initial(&self) -> bool {
+        let lacks = limits::is_short_of((INITIAL_BYTES + KEPT_FOR_EVENTS) as u64);
+        if lacks {
+            self.end_without_room();
+        }
+        lacks
     }
 
     /// Ends this client because a limit of the address space has no room for what it is to get: the allocation would

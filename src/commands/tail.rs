@@ -7,6 +7,7 @@ pub mod lines;
 mod lookup;
 pub mod notices;
 pub mod place;
+mod states;
 
 use crate::commands::complain;
 use crate::commands::end_signals::{end_after_grace, end_signals};
@@ -14,7 +15,8 @@ use crate::commands::tail::connect::{Connected, Dialer, StreamUrl, filter_pairs}
 use crate::commands::tail::end::{End, Halt, reader_is_gone};
 use crate::commands::tail::lines::{Format, Lines};
 use crate::commands::tail::notices::{Notices, Teller, to_go_on, without_numbers};
-use crate::commands::tail::place::{Heard, Place};
+use crate::commands::tail::place::{Heard, Part, Place};
+use crate::commands::tail::states::States;
 use crate::process::exit::ExitStatus;
 use crate::process::visible::visible;
 use crate::process::words::count;
@@ -84,6 +86,7 @@ pub fn run(tail: &Tail) -> ExitStatus {
         never_connected: true,
         why_lost: None,
         waits_for_last: None,
+        states: States::default(),
         state_shown: false,
     };
     let halt = session.run();
@@ -119,6 +122,8 @@ struct Session<'a> {
     why_lost: Option<String>,
     /// This connection was asked to begin with so many events of the history, which are not all here yet.
     waits_for_last: Option<u64>,
+    /// The state that comes, part by part.
+    states: States,
     /// True if this connection's first state was shown.
     state_shown: bool,
 }
@@ -232,7 +237,7 @@ impl Session<'_> {
             return match event::check(text.as_bytes()) {
                 Ok(event) => self.show_event(&event, text),
                 Err(_) => {
-                    self.show_state(text);
+                    self.show_state(text, Part::WHOLE);
                     Ok(())
                 }
             };
@@ -244,7 +249,7 @@ impl Session<'_> {
                 }
                 self.place.seen(seq);
             }
-            Heard::State => self.show_state(text),
+            Heard::State { part } => self.show_state(text, part),
             Heard::Begins { after } => self.begin_with_last(after),
             Heard::Resumed { events, .. } if self.waits_for_last.is_some() => self.end_of_last(events),
             heard => {
@@ -269,9 +274,12 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Says what `initial` has, if `text` is one.
-    fn show_state(&mut self, text: &str) {
-        let Some(machines) = self.lines.machines(text) else {
+    /// Says what `initial` has, if `text` is one, or the last part of one.
+    fn show_state(&mut self, text: &str, part: Part) {
+        if self.tail.format != Format::Human {
+            return;
+        }
+        let Some(machines) = self.states.take(text, part) else {
             return;
         };
         if std::mem::replace(&mut self.state_shown, true) {

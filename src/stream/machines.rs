@@ -10,7 +10,7 @@ mod rate;
 pub mod recovered;
 pub mod row;
 pub mod saved;
-mod snapshot;
+pub mod snapshot;
 pub mod survey;
 
 pub use self::snapshot::Snapshot;

@@ -7,6 +7,7 @@ use crate::stream::batch::{Batch, Item};
 use crate::stream::chunk::{Chunk, ChunkBuilder};
 use crate::stream::event::Seq;
 use crate::stream::filter::Filter;
+use crate::stream::initial::Initial;
 use crate::stream::machines::Snapshot;
 use crate::stream::protocol::{Protocol, v1};
 use std::sync::Arc;
@@ -70,16 +71,8 @@ impl View {
     }
 
     /// `initial` as it sees it: the state as of event `as_of`. Takes milliseconds for a large table.
-    /// Without a filter it is one for all.
-    pub fn initial(&self, snapshot: &Snapshot, as_of: Seq) -> Arc<Chunk> {
-        let numbered = |json: &[u8]| Chunk::message(&v1::numbered_initial(json, as_of));
-        let filtered = || snapshot.make_plain(&self.filter).chunk;
-        match (self.protocol, self.filter.is_everything()) {
-            (Protocol::Plain, true) => Arc::clone(&snapshot.plain().chunk),
-            (Protocol::Plain, false) => filtered(),
-            (Protocol::V1, true) => snapshot.numbered(as_of, numbered),
-            (Protocol::V1, false) => Arc::new(numbered(filtered().payload(0))),
-        }
+    pub fn initial(&self, snapshot: Arc<Snapshot>, as_of: Seq) -> Initial {
+        Initial::new(self.protocol, &self.filter, snapshot, as_of)
     }
 }
 
@@ -211,8 +204,16 @@ mod tests {
             [r#"{"n":5}"#]
         );
         assert_eq!(frames(view(Protocol::V1, Some("other")).encode(&batch, 0)).len(), 1);
-        let snapshot = snapshot(&["a", "b\\u0041"]);
-        let text = |view: View| String::from_utf8(view.initial(&snapshot, 17).payload(0).to_vec()).unwrap();
+        let mut machines = Machines::default();
+        for name in ["a", "b\\u0041"] {
+            let text = format!(r#"{{"machine_id":"{name}","type":"state_change","state":"s","timestamp":1.5}}"#);
+            machines.apply(&check(text.as_bytes()).unwrap(), Instant::now(), 1.5);
+        }
+        let snapshot = machines.snapshot(Instant::now(), 2.5);
+        let text = |view: View| {
+            let chunk = view.initial(Arc::clone(&snapshot), 17).next().unwrap();
+            String::from_utf8(chunk.payload(0).to_vec()).unwrap()
+        };
         let row = |name| {
             format!(
                 r#"{{"machine_name":"{name}","current_state":"s","last_activity":1.5,"metadata":null,"config_type":null,"id":"{name}"}}"#
@@ -225,31 +226,10 @@ mod tests {
         assert_eq!(
             text(view(Protocol::V1, Some("a"))),
             format!(
-                r#"{{"type":"initial","seq":17,"machines":[{}],"timestamp":2.5}}"#,
+                r#"{{"type":"initial","seq":17,"part":1,"parts":1,"machines":[{}],"timestamp":2.5}}"#,
                 row("a")
             )
         );
-    }
-
-    /// Of machines with these names in JSON.
-    fn snapshot(names: &[&str]) -> Arc<Snapshot> {
-        let mut machines = Machines::default();
-        for name in names {
-            let text = format!(r#"{{"machine_id":"{name}","type":"state_change","state":"s","timestamp":1.5}}"#);
-            machines.apply(&check(text.as_bytes()).unwrap(), Instant::now(), 1.5);
-        }
-        machines.snapshot(Instant::now(), 2.5)
-    }
-
-    #[test]
-    fn who_sees_everything_shares_one_snapshot() {
-        let snapshot = snapshot(&[]);
-        let plain = View::default().initial(&snapshot, 17);
-        assert!(Arc::ptr_eq(&plain, &snapshot.plain().chunk));
-        let numbered = |as_of| view(Protocol::V1, None).initial(&snapshot, as_of);
-        let first = numbered(17);
-        assert!(Arc::ptr_eq(&first, &numbered(17)));
-        assert_eq!(numbered(18).payload(0), v1::numbered_initial(plain.payload(0), 18));
     }
 
     #[test]

@@ -238,6 +238,12 @@ fn large_table(seen: &mut Seen) {
         "the oldest at least"
     );
     reader.done(seen);
+    let mut reader = Reader::join(&server, "v1", "?machine=z*");
+    let parts = |initial: &Value| ["part", "parts"].map(|key| initial[key].as_u64().unwrap());
+    while let [part, parts] = parts(&reader.until("initial"))
+        && part < parts
+    {}
+    reader.done(seen);
 }
 
 /// A client that comes back after a server with a journal was killed.

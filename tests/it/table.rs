@@ -1,5 +1,8 @@
 //! Guards the bounds of the machine table, and what clients get of a large one.
 
+use crate::notices::v1_options;
+use crate::support::client::Options;
+use crate::support::server::run;
 use crate::support::{TestClient, TestServer, eventually, in_both_shapes, numbered, state_change};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -34,7 +37,10 @@ fn fill(server: &TestServer, names: impl Iterator<Item = String>) -> Value {
         sender.send(&state_change(&name, "a", "b", 1.5)).unwrap();
         sent += 1;
     }
-    taken_in(server, sent)
+    taken_in(server, sent);
+    // Its turn is over when it answers; then the gauges are those of all events.
+    server.initial();
+    server.health()
 }
 
 /// The names of the rows of an `initial`.
@@ -110,9 +116,9 @@ fn a_plain_initial_has_the_newest_of_a_large_table_and_counts_the_rest() {
         // With fewer rows all of them come, by name.
         let mut filtered = TestClient::with(
             server.address,
-            &crate::support::client::Options {
+            &Options {
                 target: "/ws/events?machine=machine-11*".to_owned(),
-                ..Default::default()
+                ..Options::default()
             },
         );
         let initial = filtered.json();
@@ -120,6 +126,114 @@ fn a_plain_initial_has_the_newest_of_a_large_table_and_counts_the_rest() {
         assert_eq!(shown.len(), 1000);
         assert!(shown.is_sorted() && initial["machines_left_out"].is_null());
     });
+}
+
+/// A `threadcast.v1` client that reads slowly, if `slow`.
+fn v1_client(server: &TestServer, query: &str, slow: bool) -> TestClient {
+    let options = Options {
+        receive_buffer: slow.then_some(4096),
+        ..v1_options(&format!("/ws/events?{query}"))
+    };
+    TestClient::with(server.address, &options)
+}
+
+/// Reads an `initial` to its last part, with `first` before it; gives the names of its rows and its number.
+#[track_caller]
+fn whole_initial(client: &mut TestClient, first: &[&str]) -> (Vec<String>, u64) {
+    for kind in first {
+        assert_eq!(client.json()["type"], *kind);
+    }
+    let (mut all, mut last) = (Vec::new(), 0);
+    loop {
+        let text = client.text();
+        assert!(text.len() < 256 * 1024, "a part of {} bytes", text.len());
+        let part: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            (&part["type"], &part["part"]),
+            (&"initial".into(), &(last + 1).into()),
+            "{text:.100}"
+        );
+        assert!(part["machines_left_out"].is_null());
+        all.extend(names(&part).into_iter().map(str::to_owned));
+        last += 1;
+        if part["part"] == part["parts"] {
+            return (all, part["seq"].as_u64().unwrap());
+        }
+    }
+}
+
+#[test]
+fn a_numbered_initial_has_every_row_in_parts_and_what_follows_comes_behind_the_last() {
+    in_both_shapes(|delivery| {
+        const MACHINES: usize = 12_000;
+        let server = TestServer::start(&["--delivery", delivery, "--send-timeout", "60s"]);
+        let name = |number: usize| format!("machine-{number:05}");
+        fill(&server, (0..MACHINES).map(name));
+        let all: Vec<String> = (0..MACHINES).map(name).collect();
+        // It reads nothing while events come, so that parts wait in its thread.
+        let mut slow = v1_client(&server, "", true);
+        let mut filtered = v1_client(&server, "machine=machine-0*,load", false);
+        let mut quick = v1_client(&server, "", false);
+        let (rows, seq) = whole_initial(&mut quick, &["hello"]);
+        assert!(rows == all && seq == MACHINES as u64);
+        for number in 0..100 {
+            server.send(numbered(number, 200));
+        }
+        quick.send_text("refresh");
+        for (client, all) in [(&mut slow, &all[..]), (&mut filtered, &all[..10_000])] {
+            let (rows, seq) = whole_initial(client, &["hello"]);
+            assert!(rows == all, "{} rows", rows.len());
+            assert_eq!(seq, MACHINES as u64);
+            for number in seq + 1..=seq + 100 {
+                let mut messages = std::iter::repeat_with(|| client.json());
+                let event = messages.find(|message| message["type"] != "lag");
+                assert_eq!(event.unwrap()["seq"], number);
+            }
+        }
+        // A fresh one comes between events, as of its number.
+        let (mut seq, mut refreshed) = (MACHINES as u64, false);
+        while seq < MACHINES as u64 + 100 || !refreshed {
+            let message = quick.json();
+            if message["type"] == "initial" {
+                refreshed = message["part"] == message["parts"];
+                assert_eq!(message["seq"], seq);
+            } else {
+                seq += 1;
+                assert_eq!(message["seq"], seq);
+            }
+        }
+    });
+}
+
+#[test]
+fn clients_that_read_nothing_hold_a_part_each_of_a_large_table() {
+    const CLIENTS: usize = 100;
+    let server = TestServer::start(&["--send-timeout", "600s", "--pong-timeout", "600s"]);
+    fill(&server, (0..20_000).map(|number| format!("machine-{number:05}")));
+    let before = server.resident_bytes();
+    let query = |number: usize| if number.is_multiple_of(2) { "" } else { "machine=m*" };
+    let mut clients: Vec<TestClient> = (0..CLIENTS)
+        .map(|number| v1_client(&server, query(number), true))
+        .collect();
+    eventually("all are joined", || {
+        (server.health()["connections"] == CLIENTS).then_some(())
+    });
+    let added = server.resident_bytes().saturating_sub(before);
+    eprintln!("{CLIENTS} clients that read nothing: {} KiB", added / 1024);
+    assert!(added < 16 * MIB + CLIENTS * MIB / 2, "{added}");
+    for client in &mut clients[..2] {
+        assert_eq!(whole_initial(client, &["hello"]).0.len(), 20_000);
+    }
+}
+
+#[test]
+fn tail_counts_the_machines_of_all_parts() {
+    let server = TestServer::start(&[]);
+    fill(&server, (0..5_000).map(|number| format!("machine-{number:05}")));
+    let url = format!("ws://{}/ws/events", server.address);
+    let (code, _, said) = run(server.folder().path(), &["tail", "--url", &url, "--duration", "2s"]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("5000 machines: machine-00000 b, "), "{said}");
 }
 
 #[test]

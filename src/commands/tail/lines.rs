@@ -3,7 +3,6 @@
 use crate::commands::painter::{BOLD, DIM, GREEN, NONE, Painter, RED, YELLOW};
 use crate::process::tty;
 use crate::process::visible::{visible, visible_json};
-use crate::process::words::count;
 use crate::stream::event::Event;
 use serde_json::Value;
 use std::io::IsTerminal;
@@ -77,29 +76,6 @@ impl Lines {
                 self.painter.paint(color, &what)
             ),
         }
-    }
-
-    /// What to say of the machines in `initial`; nothing of any other message, and in the forms that programs read.
-    pub fn machines(&self, text: &str) -> Option<String> {
-        if self.format != Format::Human || !text.starts_with("{\"type\":\"initial\"") {
-            return None;
-        }
-        let initial: Value = serde_json::from_str(text).ok()?;
-        let machines = initial.get("machines")?.as_array()?;
-        let states = machines.iter().map(|row| {
-            let field = |name| row.get(name).and_then(Value::as_str).unwrap_or("?");
-            let stale = if row["stale"] == true { " (stale)" } else { "" };
-            visible(&format!("{} {}{stale}", field("machine_name"), field("current_state")))
-        });
-        const SHOWN: usize = 10;
-        let mut list = states.take(SHOWN).collect::<Vec<_>>().join(", ");
-        if machines.len() > SHOWN {
-            list.push_str(", ...");
-        }
-        Some(match machines.len() {
-            0 => "no machines".to_owned(),
-            number => format!("{}: {list}", count(number, "machine")),
-        })
     }
 
     fn time(&self, seconds: Option<&str>) -> String {

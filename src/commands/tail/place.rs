@@ -25,6 +25,21 @@ pub struct Place {
 /// Longest ping interval that is believed; the server's own setting ends here, too.
 const PING_INTERVAL_MAX: Duration = Duration::from_secs(3600);
 
+/// Which part of an `initial` it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    pub is_first: bool,
+    pub is_last: bool,
+}
+
+impl Part {
+    /// All of it.
+    pub const WHOLE: Part = Part {
+        is_first: true,
+        is_last: true,
+    };
+}
+
 /// What a message means.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Heard<'a> {
@@ -32,8 +47,8 @@ pub enum Heard<'a> {
     Event { seq: Seq, text: &'a str },
     /// `hello`: what comes begins after this number, or with the state as of now.
     Begins { after: Option<Seq> },
-    /// `initial`.
-    State,
+    /// An `initial`, or a part of one.
+    State { part: Part },
     /// Events that no client will get any more.
     Missing(Missing),
     /// The numbering that our number is of is over.
@@ -157,8 +172,16 @@ impl Place {
                 Heard::Begins { after: self.back_after }
             }
             "initial" => {
-                self.seen(number("seq")?);
-                Heard::State
+                // A server that knows no parts sends one message.
+                let (number_of_it, parts) = (number("part").unwrap_or(1), number("parts").unwrap_or(1));
+                let part = Part {
+                    is_first: number_of_it == 1,
+                    is_last: number_of_it == parts,
+                };
+                if part.is_last {
+                    self.seen(number("seq")?);
+                }
+                Heard::State { part }
             }
             "gap" => self.gap(fields)?,
             "behind" => match self.back_after {
@@ -294,7 +317,7 @@ mod tests {
         assert_eq!(place.hear(&hello(EPOCH, None)), Heard::Begins { after: None });
         assert_eq!(place.position(), None, "nothing is known before the state is here");
         let initial = r#"{"type":"initial","seq":7,"machines":[],"timestamp":1.5}"#;
-        assert_eq!(place.hear(initial), Heard::State);
+        assert_eq!(place.hear(initial), Heard::State { part: Part::WHOLE });
         assert!(take(&mut place, &event(8)).starts_with("Event"));
         assert_eq!(place.position(), Some(position(EPOCH, 8)));
         place.begin();
@@ -339,6 +362,20 @@ mod tests {
     }
 
     #[test]
+    fn the_state_is_here_with_its_last_part() {
+        let mut place = Place::new(Some(position(EPOCH, 4)));
+        place.begin();
+        place.hear(&hello(EPOCH, None));
+        let part = |part, parts| format!(r#"{{"type":"initial","seq":9,"part":{part},"parts":{parts},"machines":[]}}"#);
+        for (number, is_first, position_then) in [(1, true, 4), (2, false, 4), (3, false, 9)] {
+            let is_last = number == 3;
+            let part_heard = Part { is_first, is_last };
+            assert_eq!(place.hear(&part(number, 3)), Heard::State { part: part_heard });
+            assert_eq!(place.position(), Some(position(EPOCH, position_then)));
+        }
+    }
+
+    #[test]
     fn what_is_missing_is_passed() {
         let mut place = Place::new(Some(position(EPOCH, 4)));
         place.begin();
@@ -352,7 +389,10 @@ mod tests {
         assert_eq!(place.hear(whole), Heard::Nothing, "it is known");
         let gone = r#"{"type":"gap","from":7,"to":40,"count":null,"cause":"history"}"#;
         assert_eq!(place.hear(gone), missing(7, 40, None, "history"));
-        assert_eq!(place.hear(r#"{"type":"initial","seq":40,"machines":[]}"#), Heard::State);
+        assert_eq!(
+            place.hear(r#"{"type":"initial","seq":40,"machines":[]}"#),
+            Heard::State { part: Part::WHOLE }
+        );
         assert_eq!(place.hear(&live(40, 0)), Heard::Nothing, "nothing was replayed");
         assert_eq!(place.position(), Some(position(EPOCH, 40)));
     }

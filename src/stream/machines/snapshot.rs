@@ -10,11 +10,14 @@ use crate::stream::event::Seq;
 use crate::stream::filter::Filter;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Instant;
 
 /// The largest plain `initial`: clients such as Python's `websockets` end on a message over 1 MiB.
 const PLAIN_BYTES_MAX: usize = 1024 * 1024 - 1024;
+/// Most bytes of the end of a document: how many rows are left out, and a time.
+const END_BYTES: usize = 128;
 /// How each row begins, before the name as a JSON string.
 const ROW_START: &[u8] = b"{\"machine_name\":";
 
@@ -28,8 +31,9 @@ pub struct Snapshot {
     timestamp: String,
     /// `initial` as plain clients without a filter get it, once one has asked.
     plain: OnceLock<Plain>,
-    /// The last one that was made with a number: 1,000 clients that read nothing hold one of 1 MiB, not 1,000.
-    numbered: Mutex<Option<(Seq, Arc<Chunk>)>>,
+    /// Parts of the last one that was made with a number, as long as a client has them: 1,000 clients that join at once
+    /// share them.
+    parts: Mutex<(Seq, Vec<Weak<Chunk>>)>,
 }
 
 /// One row of a snapshot.
@@ -58,7 +62,7 @@ impl Snapshot {
             places: Vec::with_capacity(rows.len()),
             timestamp: json_seconds(epoch),
             plain: OnceLock::new(),
-            numbered: Mutex::new(None),
+            parts: Mutex::default(),
         };
         for row in rows.values() {
             snapshot.rows.extend_from_slice(&row.json);
@@ -97,8 +101,8 @@ impl Snapshot {
     /// in the order of their names' bytes. Else those come that were heard of last, the newest first, and the document
     /// says how many it leaves out. Takes milliseconds for a large table.
     pub fn make_plain(&self, wanted: &Filter) -> Plain {
-        let mut rows = self.wanted(wanted);
-        let all = rows.len();
+        let wanted = self.wanted(wanted);
+        let mut rows: Vec<usize> = (0..wanted.len()).map(|index| wanted.at(index)).collect();
         if rows.iter().map(|row| self.row(*row).len() + 1).sum::<usize>() > PLAIN_BYTES_MAX {
             // Stable: those that were heard of in one turn stay in the order of their names.
             rows.sort_by_key(|row| self.places[*row].silent_us);
@@ -112,65 +116,96 @@ impl Snapshot {
             let fitting = rows.iter().take_while(fits).count();
             rows.truncate(fitting);
         }
-        let left_out = all - rows.len();
+        let left_out = wanted.len() - rows.len();
         let mut json = b"{\"type\":\"initial\",\"machines\":[".to_vec();
-        self.put_rows(&mut json, &rows);
-        json.push(b']');
-        if left_out > 0 {
-            json.extend_from_slice(format!(",\"machines_left_out\":{left_out}").as_bytes());
-        }
-        self.put_end(&mut json);
+        self.put(&mut json, rows.iter().copied(), left_out);
         Plain {
             chunk: Arc::new(Chunk::message(&json)),
             left_out,
         }
     }
 
-    /// A plain `initial` with the number of the last event in it, as `make` makes it; made once for all who ask in a
-    /// row. Called by clients' threads, which may wait for each other for the milliseconds that it takes to make 1 MiB.
-    pub fn numbered(&self, as_of: Seq, make: impl FnOnce(&[u8]) -> Chunk) -> Arc<Chunk> {
-        let mut last = lock(&self.numbered);
-        match &*last {
-            Some((seq, chunk)) if *seq == as_of => Arc::clone(chunk),
-            _ => {
-                let chunk = Arc::new(make(self.plain().chunk.payload(0)));
-                *last = Some((as_of, Arc::clone(&chunk)));
-                chunk
-            }
+    /// Part `part` of `initial` as of event `as_of` for clients without a filter, as `make` makes it, or as another
+    /// client has it still. The threads that ask for it at once wait for each other, some 0.1 ms each.
+    pub fn shared_part(&self, as_of: Seq, part: usize, make: impl FnOnce() -> Chunk) -> Arc<Chunk> {
+        let mut parts = lock(&self.parts);
+        if parts.0 != as_of {
+            *parts = (as_of, Vec::new());
         }
+        if parts.1.len() <= part {
+            parts.1.resize(part + 1, Weak::new());
+        }
+        parts.1[part].upgrade().unwrap_or_else(|| {
+            let chunk = Arc::new(make());
+            parts.1[part] = Arc::downgrade(&chunk);
+            chunk
+        })
     }
 
-    /// The rows of the machines that `wanted` wants.
-    fn wanted(&self, wanted: &Filter) -> Vec<usize> {
+    /// The rows of the machines that `wanted` wants, by their places.
+    pub fn wanted(&self, wanted: &Filter) -> Rows {
         let all = 0..self.places.len();
         if wanted.is_everything() {
-            return all.collect();
+            return Rows::All(all);
         }
         // Every row that we make has a name.
         let wants = |row: &usize| name(self.row(*row)).is_none_or(|name| wanted.wants_machine(&name));
-        all.filter(wants).collect()
+        Rows::Some(all.filter(wants).map(|row| row as u32).collect())
     }
 
-    /// The JSON of a row.
-    fn row(&self, row: usize) -> &[u8] {
+    /// The JSON of the row at a place.
+    pub fn row(&self, row: usize) -> &[u8] {
         let start = if row == 0 { 0 } else { self.places[row - 1].end };
         &self.rows[start as usize..self.places[row].end as usize]
     }
 
-    fn put_rows(&self, out: &mut Vec<u8>, rows: &[usize]) {
-        out.reserve(rows.iter().map(|row| self.row(*row).len() + 1).sum::<usize>() + 64);
-        for (index, row) in rows.iter().enumerate() {
+    /// Appends the rows at these places, with commas between, and the end of the document behind them.
+    pub fn put(&self, out: &mut Vec<u8>, rows: impl Iterator<Item = usize> + Clone, left_out: usize) {
+        out.reserve(rows.clone().map(|row| self.row(row).len() + 1).sum::<usize>() + END_BYTES);
+        for (index, row) in rows.enumerate() {
             if index > 0 {
                 out.push(b',');
             }
-            out.extend_from_slice(self.row(*row));
+            out.extend_from_slice(self.row(row));
         }
-    }
-
-    fn put_end(&self, out: &mut Vec<u8>) {
+        out.push(b']');
+        if left_out > 0 {
+            out.extend_from_slice(format!(",\"machines_left_out\":{left_out}").as_bytes());
+        }
         out.extend_from_slice(b",\"timestamp\":");
         out.extend_from_slice(self.timestamp.as_bytes());
         out.push(b'}');
+    }
+}
+
+/// Rows of a snapshot, in its order.
+#[derive(Clone, Debug)]
+pub enum Rows {
+    All(Range<usize>),
+    /// Those at these places.
+    Some(Box<[u32]>),
+}
+
+impl Rows {
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        match self {
+            Rows::All(all) => all.len(),
+            Rows::Some(rows) => rows.len(),
+        }
+    }
+
+    /// Returns whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The place of the row that is number `index` of these.
+    pub fn at(&self, index: usize) -> usize {
+        match self {
+            Rows::All(all) => all.start + index,
+            Rows::Some(rows) => rows[index] as usize,
+        }
     }
 }
 

@@ -73,16 +73,10 @@ pub fn gap_of(loss: &Loss) -> String {
     })
 }
 
-/// `initial` with the number of the last event in it. `json` is the plain one.
-pub fn numbered_initial(json: &[u8], as_of: Seq) -> Vec<u8> {
-    const START: &[u8] = b"{\"type\":\"initial\",";
-    let rest = json.strip_prefix(START).unwrap_or_default();
-    debug_assert!(!rest.is_empty(), "every snapshot begins alike");
-    let mut out = Vec::with_capacity(json.len() + 32);
-    out.extend_from_slice(START);
-    let _ = write!(out, "\"seq\":{as_of},");
-    out.extend_from_slice(rest);
-    out
+/// How part `part` (from 1 on) of `parts` of an `initial` begins, up to its rows; `as_of` is the number of the last
+/// event in it.
+pub fn initial_start(as_of: Seq, part: usize, parts: usize) -> String {
+    format!(r#"{{"type":"initial","seq":{as_of},"part":{part},"parts":{parts},"machines":["#)
 }
 
 /// What the server tells first.

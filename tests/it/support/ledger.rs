@@ -214,6 +214,8 @@ pub struct Seen<'a> {
     loose: bool,
     /// The number of the `initial` that must come next; `Some(None)` for any.
     initial_due: Option<Option<Seq>>,
+    /// Part of an `initial` that came last, if there are further ones, and what all so far have.
+    parts: Option<(u64, Vec<Value>)>,
     hello: bool,
     replayed: Option<u64>,
     pub events: u64,
@@ -243,6 +245,7 @@ impl<'a> Seen<'a> {
             pos,
             loose: false,
             initial_due: None,
+            parts: None,
             hello: false,
             replayed: None,
             events: 0,
@@ -333,7 +336,7 @@ impl<'a> Seen<'a> {
             .as_str()
             .unwrap_or_else(|| panic!("neither event nor type: {message}"));
         assert!(self.hello || kind == "hello", "`hello` comes first, not {message}");
-        if self.initial_due.is_some() {
+        if self.initial_due.is_some() || self.parts.is_some() {
             assert!(
                 matches!(kind, "initial" | "lag" | "stall" | "recovered") || kind == "ping" && value["seq"].is_null(),
                 "`initial` must come, not {message}"
@@ -379,7 +382,10 @@ impl<'a> Seen<'a> {
 
     fn take_event(&mut self, message: &str) {
         let seq = message["{\"seq\":".len()..].split(',').next().unwrap().parse().unwrap();
-        assert!(self.initial_due.is_none(), "`initial` must come, not event {seq}");
+        assert!(
+            self.initial_due.is_none() && self.parts.is_none(),
+            "`initial` must come, not event {seq}"
+        );
         let entry = self.numbering.at(seq);
         let Entry::Event { machine, kind, .. } = entry else {
             panic!("number {seq} was lost, and has come as an event");
@@ -460,6 +466,14 @@ impl<'a> Seen<'a> {
     }
 
     fn take_initial(&mut self, initial: &Value, seq: Seq) {
+        let (part, parts) = (initial["part"].as_u64().unwrap(), initial["parts"].as_u64().unwrap());
+        let (last, mut rows) = self.parts.take().unwrap_or_default();
+        assert_eq!(part, last + 1, "{part} of {parts}");
+        rows.extend(initial["machines"].as_array().unwrap().iter().cloned());
+        if part < parts {
+            self.parts = Some((part, rows));
+            return;
+        }
         match self.initial_due.take() {
             Some(due) if self.pos.is_none() => {
                 assert!(due.is_none_or(|due| due == seq), "`initial` as of {due:?}, not {seq}");
@@ -480,8 +494,7 @@ impl<'a> Seen<'a> {
                 self.unanswered = false;
             }
         }
-        let rows = initial["machines"].as_array().unwrap().iter();
-        let rows: BTreeMap<&str, Seq> = rows.map(state_of).collect();
+        let rows: BTreeMap<&str, Seq> = rows.iter().map(state_of).collect();
         let shown = MACHINES.iter().flatten().filter(|machine| self.wish.shows(machine));
         let states = shown.map(|machine| (*machine, self.numbering.last_state(seq, self.wish, Some(machine))));
         let expected: BTreeMap<&str, Seq> = states.filter(|(_, state)| *state > 0).collect();
