@@ -6,7 +6,9 @@ use crate::process::exit::ExitStatus;
 use crate::process::waits;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags, open};
-use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXFSZ};
+use signal_hook::consts::{
+    SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXFSZ,
+};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -56,6 +58,20 @@ pub enum Heard {
 pub struct StopSignals {
     wake: UnixStream,
     seen: Arc<Seen>,
+}
+
+/// Has the kernel keep the status of a child that ends, where this process was started to ignore the ends of its
+/// children. By a supervisor that does so, a child's status is lost and its number free at once. To be called before
+/// the first child.
+///
+/// # Errors
+/// The kernel refuses the handler.
+pub fn heed_children() -> io::Result<()> {
+    if ignored_signals() & bit_of(SIGCHLD) != 0 {
+        // Any handler does: what counts is that the signal is not ignored.
+        on_signal(SIGCHLD, || {})?;
+    }
+    Ok(())
 }
 
 /// What the handlers have seen. They only store; see signal-safety(7).

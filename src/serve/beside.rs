@@ -22,6 +22,7 @@ use crate::process::files::{self, Durability, KeptFile, LockError, LockFile, Pha
 use crate::process::logging::form::Forms;
 use crate::process::logging::{self, LogControl};
 use crate::process::safe_open::{self, is_refusal};
+use crate::process::signals;
 use crate::process::stop::Stop;
 use crate::process::systemd::Notifier;
 use crate::process::threads::ThreadHandle;
@@ -346,6 +347,7 @@ pub(super) fn start_alerts(ground: &Ground, settings: Option<AlertSettings>) -> 
         return Ok(None);
     };
     let stop = new_stop()?;
+    signals::heed_children().map_err(resource("a handler of SIGCHLD"))?;
     let alerts = Alerts::new(
         settings,
         Arc::clone(&ground.vitals),

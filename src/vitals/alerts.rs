@@ -72,7 +72,7 @@ pub struct Alerts {
     running: Option<Running>,
     /// When the last command started.
     started: Option<Instant>,
-    /// Who has taken the event socket, once that was looked up; kept while it is taken.
+    /// The server that has taken the event socket, once the thread has searched for it; kept while it is taken.
     taker: Option<Option<String>>,
     beat: &'static Beat,
     stop: Stop,

@@ -1,13 +1,13 @@
 //! `--on-alert`: what begins and what ends reaches the command, and no command can hold or outlive the server.
 
-use crate::support::server::{run, run_with};
+use crate::support::server::{clear_environment, run, run_with};
 use crate::support::{DEADLINE, TestServer, eventually, skipped, uninterrupted, within};
 use serde_json::Value;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -170,9 +170,9 @@ fn of_a_flood_at_most_one_command_starts_a_second() {
 }
 
 #[test]
-fn the_command_has_three_descriptors_and_default_signals_and_a_group_of_its_own() {
-    let script = "sh -c '(exec ls /proc/self/fd > fds); cat /proc/$$/stat > stat; cat /proc/$$/status > status; env > env; echo > done'";
-    let command = [
+fn the_command_has_three_descriptors_and_no_word_of_the_service_manager() {
+    let script = "sh -c '(exec ls /proc/self/fd > fds); env > env; echo > done'";
+    let flags = [
         "--on-alert",
         script,
         "--allow-drill",
@@ -181,7 +181,7 @@ fn the_command_has_three_descriptors_and_default_signals_and_a_group_of_its_own(
         "--journal",
         "journal",
     ];
-    let server = TestServer::start_command(folder(), &command, |command| {
+    let server = TestServer::start_command(folder(), &flags, |command| {
         command.env("LISTEN_FDNAMES", "x").env("KEPT", "yes");
     });
     let _clients = [server.client(), server.client()];
@@ -189,30 +189,39 @@ fn the_command_has_three_descriptors_and_default_signals_and_a_group_of_its_own(
     eventually("it has run", || server.path("done").exists().then_some(()));
     let read = |name: &str| fs::read_to_string(server.path(name)).unwrap();
     // What this test itself was started with stays open in all that it starts.
-    let inherited = Command::new("sh")
-        .args(["-c", "exec ls /proc/self/fd"])
-        .output()
-        .unwrap();
+    let mut inherited = Command::new("sh");
+    let inherited = inherited.args(["-c", "exec ls /proc/self/fd"]).output().unwrap();
     assert_eq!(read("fds"), String::from_utf8(inherited.stdout).unwrap());
-    let stat = read("stat");
-    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
-    assert_eq!(stat.split(' ').next(), Some(fields[2]), "it leads its group");
-    let status = read("status");
-    let mask = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-        u64::from_str_radix(line.trim(), 16).unwrap()
-    };
-    // What this test itself was started to ignore, the server and its command ignore too.
-    let own = fs::read_to_string("/proc/self/status").unwrap();
-    let ignored = own.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
-    // Rust programs ignore SIGPIPE (13) for themselves; the C library keeps 32 and 33 for itself.
-    let ignored = (u64::from_str_radix(ignored.trim(), 16).unwrap() & !(1 << 12)) | (0b11 << 31);
-    assert_eq!((mask("SigBlk:"), mask("SigIgn:") & !ignored), (0, 0), "{status}");
     let environment = read("env");
     assert!(
         environment.contains("KEPT=yes") && !environment.contains("LISTEN_FDNAMES"),
         "{environment}"
     );
+}
+
+/// No shell in between: it would block signals for moments of its own.
+#[test]
+fn the_command_has_a_group_of_its_own_and_takes_every_signal() {
+    let server = server("cp /proc/self/status status", &[]);
+    drill(&server, "heartbeat", 60_000);
+    server.wait_for_line("🔔 hung of heartbeat begins: cp ended well");
+    let status = fs::read_to_string(server.path("status")).unwrap();
+    let field = |text: &str, name: &str| -> String {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().to_owned()
+    };
+    let mask = |text: &str, name: &str| u64::from_str_radix(&field(text, name), 16).unwrap();
+    assert_eq!(
+        field(&status, "NSpgid:"),
+        field(&status, "NSpid:"),
+        "it leads its group"
+    );
+    // What this test itself was started to ignore, the server and its command ignore too. Rust programs ignore SIGPIPE
+    // (13) for themselves; the C library keeps 32 and 33 for itself.
+    let own = fs::read_to_string("/proc/self/status").unwrap();
+    let ignored = (mask(&own, "SigIgn:") & !(1 << 12)) | (0b11 << 31);
+    let taken = (mask(&status, "SigBlk:"), mask(&status, "SigIgn:") & !ignored);
+    assert_eq!(taken, (0, 0), "{status}");
 }
 
 #[test]
@@ -235,6 +244,28 @@ fn a_command_that_fails_is_said_with_its_first_lines() {
     let said = server.wait_for_line("⚠️ hung of heartbeat begins: sh ended with exit status: 7 after ");
     assert!(said.contains("one") && said.contains(r"two\u{1b}[2J"), "{said}");
     assert_eq!(counted(&server, "failed"), 1);
+}
+
+/// Some supervisors ignore SIGCHLD, and what they start inherits that; the kernel then keeps no status.
+#[test]
+fn the_status_of_a_command_is_known_under_a_supervisor_that_ignores_its_children() {
+    let flags = ["--on-alert", KEEP, "--allow-drill", "--hang-timeout", "1s"];
+    let server = TestServer::start_command(folder(), &flags, |command| {
+        // Not through a shell, which would heed its children.
+        let mut wrapped = Command::new("env");
+        wrapped
+            .arg("--ignore-signal=CHLD")
+            .arg(command.get_program())
+            .args(command.get_args())
+            .current_dir(command.get_current_dir().unwrap())
+            .stderr(Stdio::piped());
+        clear_environment(&mut wrapped);
+        *command = wrapped;
+    });
+    drill(&server, "heartbeat", 60_000);
+    server.wait_for_line("hung of heartbeat begins: sh ended");
+    assert_eq!((counted(&server, "delivered"), counted(&server, "failed")), (1, 0));
+    eventually("no zombie is left", || children(&server).is_empty().then_some(()));
 }
 
 #[test]

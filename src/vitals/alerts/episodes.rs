@@ -15,7 +15,7 @@ pub(super) struct Episodes(BTreeMap<(Kind, String), Episode>);
 #[derive(Debug)]
 struct Episode {
     begun: Instant,
-    /// The reason as it was said last.
+    /// The newest text of the reason.
     text: String,
     is_there: bool,
 }

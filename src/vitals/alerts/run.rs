@@ -63,7 +63,7 @@ pub(super) enum End {
     Exited(ExitStatus),
     /// It was killed, because it lasted too long or the server stops.
     Killed,
-    /// Nobody knows: this process was started to ignore the ends of its children.
+    /// Nobody knows: the kernel has let go of it.
     Unknown,
 }
 
@@ -149,15 +149,15 @@ impl Run {
     pub(super) fn turn(&mut self, now: Instant) -> Option<Outcome> {
         self.feed();
         self.listen();
+        let Ok(has_exited) = self.has_exited() else {
+            // Its status went to nobody, and its number may be another's by now: no kill.
+            return Some(self.outcome(End::Unknown));
+        };
         if now >= self.deadline {
             self.kill();
         }
-        let is_quiet = self.stdout.is_none() && self.stderr.is_none();
-        match self.has_exited() {
-            Ok(true) if is_quiet => {}
-            Ok(_) => return None,
-            // Its status went to nobody, and its number may be another's by now.
-            Err(_) => return Some(self.outcome(End::Unknown)),
+        if !has_exited || self.stdout.is_some() || self.stderr.is_some() {
+            return None;
         }
         // The process was a zombie until here, so that the number of its group could not become another's.
         match self.child.try_wait() {
@@ -174,7 +174,7 @@ impl Run {
             return;
         }
         self.is_killed = true;
-        // Its number is its own until it was waited for. ESRCH: it has left its group and ended.
+        // The number is its own until `turn` waits for it. ESRCH: it has left its group.
         let _ = kill_process_group(self.pid, Signal::KILL);
         // A process that has made a group of its own may hold the other ends.
         (self.stdin, self.stdout, self.stderr) = (None, None, None);
