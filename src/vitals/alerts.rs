@@ -125,10 +125,10 @@ impl Alerts {
             drill::obey(self.beat);
             let now = Instant::now();
             if now >= look_at {
-                self.look(now);
+                self.look();
                 look_at = Instant::now() + LOOK;
             }
-            self.start_next(now);
+            self.start_next(Instant::now());
             self.wait_until(look_at);
             self.attend();
         }
@@ -137,7 +137,7 @@ impl Alerts {
     }
 
     /// Looks which reasons are new and which are gone. Blocks 400 ms when the watchdog seems to stand still.
-    fn look(&mut self, now: Instant) {
+    fn look(&mut self) {
         let doing = self.beat.begin(Operation::Watching);
         let taker = &mut self.taker;
         let owner = |path: &std::path::Path| taker.get_or_insert_with(|| owner_of(path)).clone();
@@ -146,7 +146,7 @@ impl Alerts {
         if !finding.reasons.iter().any(|reason| reason.kind == Kind::SocketTaken) {
             self.taker = None;
         }
-        for alert in self.episodes.turn(&finding.reasons, now, epoch_seconds()) {
+        for alert in self.episodes.turn(&finding.reasons, Instant::now(), epoch_seconds()) {
             self.waiting.push(alert);
         }
     }
@@ -170,6 +170,7 @@ impl Alerts {
             );
         }
         self.started = Some(now);
+        log::debug!("🔔 {alert}: starting {}", self.program());
         let doing = self.beat.begin(Operation::StartingCommand);
         let input = alert.json(&self.settings.origin);
         let started = Run::start(&self.settings.command, input, self.settings.time_max);

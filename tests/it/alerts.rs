@@ -79,7 +79,7 @@ fn a_hang_and_its_end_reach_the_command() {
     let begun = wait_for(&server, 1).remove(0);
     assert_eq!(facts(&begun), ("hung", "begins", "fanout"));
     let text = begun["text"].as_str().unwrap();
-    assert!(text.starts_with("fanout is hung: no progress for 1."), "{text}");
+    assert!(text.starts_with("fanout is hung: no progress for "), "{text}");
     assert!(begun.get("seconds").is_none());
     assert_eq!(begun["server"]["url"], format!("http://{}", server.address));
     assert_eq!(begun["server"]["pid"], server.pid());
@@ -138,12 +138,8 @@ fn a_slow_command_is_killed_with_all_that_it_has_started_and_delays_nobody() {
     let group: u32 = pids.split_whitespace().nth(1).unwrap().parse().unwrap();
     server.send(br#"{"machine_name":"m","type":"t"}"#);
     assert_eq!(client.text(), r#"{"machine_name":"m","type":"t"}"#);
-    assert_eq!(
-        server.health()["reasons"].as_array().unwrap().len(),
-        1,
-        "only the drill"
-    );
-    server.wait_for_line("⚠️ hung of heartbeat begins: sh was killed with all that it had started after 1.");
+    assert!(!server.health()["reasons"].to_string().contains("alerts"));
+    server.wait_for_line("⚠️ hung of heartbeat begins: sh was killed with all that it had started after ");
     eventually("the whole group is gone", || {
         processes(2, group).is_empty().then_some(())
     });
@@ -153,20 +149,24 @@ fn a_slow_command_is_killed_with_all_that_it_has_started_and_delays_nobody() {
 
 #[test]
 fn of_a_flood_at_most_one_command_starts_a_second() {
-    let server = server("sh -c 'date +%s%N >> starts'", &[]);
+    let server = server("true", &["--log-level", "debug"]);
     for component in ["heartbeat", "files", "accept", "inbox"] {
         drill(&server, component, 60_000);
     }
-    let starts = eventually("four commands", || {
-        let text = fs::read_to_string(server.path("starts")).ok()?;
-        let starts: Vec<u64> = text.lines().map(|line| line.parse().unwrap()).collect();
-        (starts.len() >= 4 && text.ends_with('\n')).then_some(starts)
+    let lines = eventually("four commands", || {
+        Some(server.lines().with(" begins: starting true")).filter(|lines| lines.len() >= 4)
     });
+    // Each line begins with its time, as 2026-11-30T15:05:55.703Z.
+    let second = |line: &String| -> f64 {
+        let parts: Vec<f64> = line[11..23].split(':').map(|part| part.parse().unwrap()).collect();
+        parts[0] * 3600.0 + parts[1] * 60.0 + parts[2]
+    };
+    let starts: Vec<f64> = lines.iter().map(second).collect();
     for pair in starts.windows(2) {
-        // The program loads some milliseconds after its start, once sooner and once later.
-        assert!(pair[1] - pair[0] > 700_000_000, "{starts:?}");
+        // A day may end between the two. The line is made some microseconds after the clock was read.
+        let apart = (pair[1] - pair[0]).rem_euclid(86_400.0);
+        assert!(apart > 0.95, "{starts:?}");
     }
-    assert!(starts[3] - starts[0] > 2_700_000_000, "{starts:?}");
 }
 
 #[test]
