@@ -291,15 +291,19 @@ impl Fanout {
             self.beat.step();
             self.answer_requests();
             self.let_go();
+            let newest = self.history.newest();
             for client in &mut self.clients {
                 client.refill();
+                if !client.all_queued(newest) {
+                    client.hurry();
+                }
             }
-            if self.clients.iter().all(Subscriber::all_queued) {
+            if self.clients.iter().all(|client| client.all_queued(newest)) {
                 return;
             }
             if Instant::now() >= deadline {
                 // The reason says that they miss something, which a clean end of the server would not.
-                for client in self.clients.iter().filter(|client| !client.all_queued()) {
+                for client in self.clients.iter().filter(|client| !client.all_queued(newest)) {
                     client.link().end(EndReason::StoppingBehind);
                 }
                 return;

@@ -3,6 +3,7 @@
 
 pub mod event;
 
+pub mod conflation;
 pub mod drops;
 
 pub mod position;

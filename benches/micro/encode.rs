@@ -75,6 +75,7 @@ fn view(protocol: Protocol, machines: Option<&str>) -> View {
     View {
         protocol,
         filter: Filter::from_lists(machines, None).expect("the pattern is good"),
+        conflate: None,
     }
 }
 

@@ -189,6 +189,7 @@ fn crowd(bencher: Bencher<'_, '_>, crowd: &Crowd) {
     let view = |client| View {
         protocol: Protocol::V1,
         filter: (crowd.filter)(client),
+        conflate: None,
     };
     let held: Vec<_> = (0..crowd.clients).map(|client| views.place(&view(client))).collect();
     let next = Cell::new(1);

@@ -90,6 +90,7 @@ fn initial(bencher: Bencher<'_, '_>, protocol: Protocol, wanted: Option<&str>, e
     let view = View {
         protocol,
         filter: Filter::from_lists(wanted, None).expect("the patterns are good"),
+        conflate: None,
     };
     let parts = view.initial(Arc::clone(&snapshot), 7);
     let seen = parts.map(|part| rows(messages(part.bytes())[0].as_bytes()));

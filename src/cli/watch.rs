@@ -14,6 +14,7 @@ use crate::commands::request::ServerUrl;
 use crate::commands::tail::Tail;
 use crate::commands::tail::lines::Format;
 use crate::process::{address, values};
+use crate::stream::conflation::period;
 use crate::stream::filter::Filter;
 use clap::ArgAction;
 
@@ -61,6 +62,11 @@ pub(super) static TAIL: Spec = Spec {
                 "human (time, machine, from -> to, trigger), compact (without time), json (as it came) [human]",
             )
             .value_parser(Raw(&["human", "compact", "json"])),
+            flag(
+                "conflate",
+                "TIME",
+                "at most one state per machine in this time (100ms to 1m); what is left out is counted at the end",
+            ),
             flag("count", "N", "end after that many events"),
             flag("duration", "TIME", "end after this time"),
             switch(
@@ -97,6 +103,7 @@ fn tail(arguments: &Arguments<'_>) -> Result<Command, UsageError> {
                 _ => Err("write human, compact or json".to_owned()),
             })?
             .unwrap_or(Format::Human),
+        conflate: arguments.read("conflate", period)?,
         count: count(arguments, "count")?,
         duration: time(arguments, "duration", TIME_MIN)?,
         utc: arguments.has("utc"),

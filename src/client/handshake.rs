@@ -21,7 +21,9 @@ use crate::outbox::link::{Ended, Link, outbox};
 use crate::outbox::registry::Registry;
 use crate::process::stop::Stop;
 use crate::process::threads::{self, ThreadHandle};
+use crate::process::values::show_duration;
 use crate::process::words::count;
+use crate::stream::conflation::period;
 use crate::stream::filter::Filter;
 use crate::stream::position::Position;
 use crate::stream::protocol::{EndReason, Protocol, v1};
@@ -300,11 +302,16 @@ impl Wish {
             },
             (Some(_), Some(_)) => Err("since and last in the query exclude each other".to_owned()),
         };
+        let conflate = match value("conflate")? {
+            Some(text) => Some(period(&text).map_err(|why| refused(&format!("conflate in the query: {why}")))?),
+            None => None,
+        };
         let v1 = head.websocket_protocols.iter().any(|name| name == v1::NAME);
         Ok(Wish {
             view: View {
                 protocol: if v1 { Protocol::V1 } else { Protocol::Plain },
                 filter: filter.map_err(|error| refused(&error.to_string()))?,
+                conflate,
             },
             begin: begin.map_err(|error| refused(&error))?,
         })
@@ -465,11 +472,14 @@ fn about(view: &View) -> String {
         Protocol::Plain => String::new(),
         Protocol::V1 => format!(" ({})", v1::NAME),
     };
-    if view.filter.is_everything() {
-        protocol
-    } else {
-        format!("{protocol}, wants {:.200}", view.filter.to_string())
+    let mut about = protocol;
+    if !view.filter.is_everything() {
+        about.push_str(&format!(", wants {:.200}", view.filter.to_string()));
     }
+    if let Some(period) = view.conflate {
+        about.push_str(&format!(", one state per machine in {}", show_duration(period)));
+    }
+    about
 }
 
 /// Finishes the handshake and serves the client to its end.

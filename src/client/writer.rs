@@ -10,6 +10,7 @@
 
 mod catch_up;
 mod ending;
+mod initial;
 mod keepalive;
 mod missed;
 mod socket;
@@ -21,9 +22,8 @@ use crate::liveness::beat::Beat;
 use crate::liveness::beats::Beats;
 use crate::liveness::drill;
 use crate::liveness::operation::Operation;
-use crate::outbox::link::{Ended, Link, Parcel, StateAsOf};
+use crate::outbox::link::{Link, Parcel};
 use crate::process::clock::{monotonic_us, pause};
-use crate::process::limits;
 use crate::process::words::count;
 use crate::stream::chunk::{Chunk, text_frame};
 use crate::stream::initial::Initial;
@@ -42,12 +42,6 @@ const GATHER_CHUNKS_MAX: usize = 32;
 /// Bytes that the chunks of one system call have together, unless it is one chunk that has more; then pings and pongs
 /// have their turn.
 const GATHER_BYTES_MAX: usize = 128 * 1024;
-/// What making a message of an `initial` as one client sees it takes at most, in bytes: each step makes a copy of 1
-/// MiB.
-const INITIAL_BYTES: usize = 3 * 1024 * 1024;
-/// Addresses that snapshots of one's own leave to events, under a limit: 100 clients of a table of 1 MiB, each with
-/// another filter, have 100 MiB of them.
-const KEPT_FOR_EVENTS: usize = 12 * 1024 * 1024;
 /// Longest single wait for the socket, so that the end of the client is noticed in time.
 const LOOK: Duration = Duration::from_millis(250);
 /// How long to stand back when the fan-out owns the socket; it does so for microseconds.
@@ -119,6 +113,8 @@ enum Source {
     Events,
     /// A parcel of the queue that became an `initial`.
     Initial,
+    /// An `initial` that came with what the client missed.
+    Refreshed,
     /// Our own: from the history, or what goes before and behind it.
     Own,
 }
@@ -229,7 +225,8 @@ impl Running {
                 client: self.writer.link.id(),
                 limits: self.writer.limits,
             };
-            self.put_own(&v1::hello(&hello, &self.writer.view.filter));
+            let view = &self.writer.view;
+            self.put_own(&v1::hello(&hello, &view.filter, view.conflate));
             for notice in self.notices.news() {
                 self.put_own(&notice);
             }
@@ -290,7 +287,8 @@ impl Running {
     }
 
     fn has_work(&self) -> bool {
-        let to_replay = self.catch_up.as_ref().is_some_and(|catch_up| catch_up.asked.is_none());
+        let now = Instant::now();
+        let to_replay = self.catch_up.as_ref().is_some_and(|catch_up| catch_up.has_work(now));
         to_replay || self.initial.is_some() || self.ping_due || !self.backlog.is_empty() || !self.frames.is_empty()
     }
 
@@ -311,11 +309,11 @@ impl Running {
         let answer = self.catch_up.as_ref().and_then(|catch_up| catch_up.asked.as_ref());
         let answer = answer.unwrap_or(&never_answered);
         let never_queued = never();
-        let queue = if self.catch_up.is_some() {
-            &never_queued
-        } else {
-            &self.writer.queue
-        };
+        let rests = self
+            .catch_up
+            .as_ref()
+            .is_none_or(|catch_up| catch_up.rests(begun).is_some());
+        let queue = if rests { &self.writer.queue } else { &never_queued };
         select! {
             recv(answer) -> missed => match missed {
                 Ok(missed) => self.take_missed(missed),
@@ -340,8 +338,10 @@ impl Running {
         let to_ping = self.next_ping.saturating_duration_since(Instant::now());
         let silent = self.silence();
         let to_judge = self.writer.timing.pong_timeout.saturating_sub(silent).max(LOOK);
-        // A fan-out that lets go of a client which catches up cannot say so through its queue.
-        let looks = self.writer.timing.allow_drill || self.catch_up.is_some();
+        // A fan-out that lets go of a client which catches up cannot say so through its queue, unless it rests.
+        let now = Instant::now();
+        let rest = self.catch_up.as_ref().and_then(|catch_up| catch_up.rests(now));
+        let looks = self.writer.timing.allow_drill || self.catch_up.is_some() && rest.is_none();
         let most = if looks {
             LOOK
         } else if self.writer.is_v1() {
@@ -349,7 +349,7 @@ impl Running {
         } else {
             Duration::MAX
         };
-        to_ping.min(to_judge).min(most)
+        to_ping.min(to_judge).min(most).min(rest.unwrap_or(Duration::MAX))
     }
 
     /// Writes backlog and frames until there are none, or gives up this turn because the fan-out owns the socket.
@@ -459,13 +459,17 @@ impl Running {
                 if self.writer.is_v1() {
                     self.put_own(&v1::behind(after));
                 }
-                self.catch_up = Some(CatchUp {
-                    asked: None,
-                    batches: VecDeque::new(),
-                    after,
-                    complete: false,
-                    events: 0,
-                });
+                self.catch_up = Some(CatchUp::new(after));
+            }
+            Parcel::Conflate(after) => {
+                let period = self.writer.view.conflate.unwrap_or_default();
+                self.catch_up = Some(CatchUp::resting(after, Instant::now() + period));
+            }
+            Parcel::Ask => {
+                if let Some(catch_up) = &mut self.catch_up {
+                    catch_up.rest_until = None;
+                }
+                self.queue_item_done();
             }
         }
     }
@@ -478,71 +482,6 @@ impl Running {
         self.put(Arc::new(Chunk::message(message.as_bytes())), Source::Own);
     }
 
-    /// The state as this client sees it, with the messages that come before it.
-    fn put_state(&mut self, state: StateAsOf, source: Source) {
-        if let Some(view) = state.view {
-            self.writer.link.figures().set_view(Arc::clone(&view));
-            self.writer.view = view;
-            if self.writer.is_v1() {
-                self.put_own(&v1::subscribed(state.as_of, &self.writer.view.filter));
-            }
-        }
-        if let Some(gap) = state.gap {
-            self.writer.link.figures().skip(gap.count);
-            if self.writer.is_v1() {
-                self.put_own(&v1::gap(&gap));
-            }
-        }
-        if self.lacks_room_for_initial() {
-            return;
-        }
-        let initial = self.writer.view.initial(Arc::clone(&state.snapshot), state.as_of);
-        self.writer.numbers.show_left_out(&state.snapshot);
-        self.initial = Some((initial, source));
-        self.put_part();
-    }
-
-    /// Makes the next message of an `initial` that has further ones; the last counts as the parcel that it was.
-    fn put_part(&mut self) -> Supply {
-        if self.initial.is_none() || self.lacks_room_for_initial() {
-            return Supply::Empty;
-        }
-        let Some((initial, source)) = &mut self.initial else {
-            return Supply::Empty;
-        };
-        self.writer.beat.step();
-        let chunk = initial.next();
-        let source = if initial.is_over() { *source } else { Source::Own };
-        if initial.is_over() {
-            self.initial = None;
-        }
-        if let Some(chunk) = chunk {
-            self.put(chunk, source);
-        }
-        self.supply()
-    }
-
-    /// Returns whether a limit of the address space has no room for a message of an `initial`; then the client ends.
-    fn lacks_room_for_initial(&self) -> bool {
-        let lacks = limits::is_short_of((INITIAL_BYTES + KEPT_FOR_EVENTS) as u64);
-        if lacks {
-            self.end_without_room();
-        }
-        lacks
-    }
-
-    /// Ends this client because a limit of the address space has no room for what it is to get: the allocation would
-    /// end the process.
-    fn end_without_room(&self) {
-        if self.writer.link.end(EndReason::Internal) == Ended::Now {
-            log::error!(
-                "🚨 client {} ends, because there is no room for what it is to get: the limit of the address space is all \
-                 but reached. Raise it (ulimit -v, LimitAS=), or lower --max-clients",
-                self.writer.link.id()
-            );
-        }
-    }
-
     /// Tells a client how far behind what it gets now is.
     fn tell_lag(&mut self) {
         let now = Instant::now();
@@ -553,7 +492,9 @@ impl Running {
             return;
         };
         let age = Duration::from_micros(monotonic_us().saturating_sub(first.chunk.published_us()));
-        if age < LAG_MIN || self.sent_of_first > 0 {
+        // What a client has chosen to wait for is no lag.
+        let chosen = self.writer.view.conflate.unwrap_or_default();
+        if age < LAG_MIN + chosen || self.sent_of_first > 0 {
             return;
         }
         self.next_lag = now + LAG_EVERY;

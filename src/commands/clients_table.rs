@@ -85,8 +85,19 @@ fn row(client: &Value) -> Vec<String> {
         count(number(client, "times_behind")),
         time(number(client, "slowest_ms")),
         time(number(client, "last_pong_seconds") * 1000.0),
-        visible(client.get("filter").and_then(Value::as_str).unwrap_or_default()),
+        visible(&wishes(client)),
     ]
+}
+
+/// What it wants: how much of each machine, with how many events were left out for that, and its filter.
+fn wishes(client: &Value) -> String {
+    let text = |name: &str| client.get(name).and_then(Value::as_str);
+    let conflate = text("conflate").map(|period| {
+        let left_out = count(number(client, "conflated"));
+        format!("conflate={period} ({left_out} left out)")
+    });
+    let wishes = [conflate, text("filter").map(str::to_owned)];
+    wishes.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
 fn is_slow(client: &Value) -> bool {
@@ -172,5 +183,7 @@ mod tests {
         );
         let filtered = json!({"id": 1, "filter": "type=error", "state": "live"});
         assert!(shown(&[filtered], 120)[2].ends_with("  type=error"));
+        let conflating = json!({"id": 1, "filter": "type=a", "conflate": "1s", "conflated": 12, "state": "live"});
+        assert!(shown(&[conflating], 160)[2].ends_with("  conflate=1s (12 left out) type=a"));
     }
 }

@@ -18,6 +18,7 @@ use crate::commands::tail::notices::{Notices, Teller, to_go_on, without_numbers}
 use crate::commands::tail::place::{Heard, Part, Place};
 use crate::commands::tail::states::States;
 use crate::process::exit::ExitStatus;
+use crate::process::values::show_duration;
 use crate::process::visible::visible;
 use crate::process::words::count;
 use crate::stream::event::{self, Seq};
@@ -56,6 +57,8 @@ pub struct Tail {
     /// So many events of the server's history come first, at least 1; not together with `since`.
     pub last: Option<u64>,
     pub format: Format,
+    /// At most one state per machine in this time.
+    pub conflate: Option<Duration>,
     pub count: Option<u64>,
     pub duration: Option<Duration>,
     /// Times are UTC on a terminal too.
@@ -86,6 +89,7 @@ pub fn run(tail: &Tail) -> ExitStatus {
         never_connected: true,
         why_lost: None,
         waits_for_last: None,
+        left_out: 0,
         states: States::default(),
         state_shown: false,
     };
@@ -122,6 +126,8 @@ struct Session<'a> {
     why_lost: Option<String>,
     /// This connection was asked to begin with so many events of the history, which are not all here yet.
     waits_for_last: Option<u64>,
+    /// Events that the server has left out, as it was asked to.
+    left_out: u64,
     /// The state that comes, part by part.
     states: States,
     /// True if this connection's first state was shown.
@@ -165,6 +171,7 @@ impl Session<'_> {
         self.waits_for_last = self.tail.last.filter(|_| position.is_none() && self.shown == 0);
         pairs.extend(position.map(|position| ("since", position.to_string())));
         pairs.extend(self.waits_for_last.map(|last| ("last", last.to_string())));
+        pairs.extend(self.tail.conflate.map(|period| ("conflate", show_duration(period))));
         self.dialer.connect(&pairs, &self.end)
     }
 
@@ -250,6 +257,7 @@ impl Session<'_> {
                 self.place.seen(seq);
             }
             Heard::State { part } => self.show_state(text, part),
+            Heard::Conflated { count } => self.left_out += count,
             Heard::Begins { after } => self.begin_with_last(after),
             Heard::Resumed { events, .. } if self.waits_for_last.is_some() => self.end_of_last(events),
             heard => {
@@ -339,6 +347,12 @@ impl Session<'_> {
     /// Says what is left to say, and how to go on from here. Not when what was shown may never have been read.
     fn say_last(&mut self) {
         self.say_losses(true);
+        if self.left_out > 0 {
+            let left_out = count(self.left_out, "event");
+            self.teller.say(&format!(
+                "{left_out} left out for a newer state of the machine (--conflate)"
+            ));
+        }
         if let Some(position) = self.place.position().filter(|_| !reader_is_gone()) {
             self.teller.say(&to_go_on(position));
         }

@@ -15,7 +15,7 @@ use crate::stream::machines::survey::Survey;
 use crate::stream::position::Position;
 use crate::stream::protocol::Protocol;
 use crate::stream::protocol::v1::{CAUSE_EPOCH, CAUSE_HISTORY, Gap};
-use crate::stream::view::View;
+use crate::stream::view::{View, Views};
 use crossbeam_channel::Sender;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -97,7 +97,12 @@ impl Fanout {
                 });
                 let state = self.state(gap, None);
                 joined.machines = state.snapshot.machines();
-                subscriber.offer_state(state)
+                let offered = subscriber.offer_state(state);
+                if subscriber.conflates() {
+                    subscriber.conflate_from(newest)
+                } else {
+                    offered
+                }
             }
         };
         // A client whose thread does not wait any more is not joined.
@@ -117,11 +122,12 @@ impl Fanout {
             return;
         };
         let bytes_max = self.settings.limits.queue_bytes_max;
-        let missed = match self.history.after(after, bytes_max) {
+        let mut missed = match self.history.after(after, bytes_max) {
             Past::Batches { batches, complete } => Missed::Batches {
                 batches,
                 after,
                 complete,
+                state: None,
             },
             Past::Gone => {
                 let gap = Gap {
@@ -147,10 +153,22 @@ impl Fanout {
                 ..
             } => client.set_caught_up_to(batches.last().map_or(after, |batch| batch.last())),
             Missed::Batches { complete: true, .. } | Missed::State(_) => {
-                client.set_live();
-                // What it has asked for meanwhile.
-                self.requests.attention.store(true, Ordering::Relaxed);
+                client.set_live(newest);
+                if client.awaits_refresh() {
+                    // It has asked for that meanwhile.
+                    self.requests.attention.store(true, Ordering::Relaxed);
+                }
             }
+        }
+        if let Missed::Batches {
+            complete: true, state, ..
+        } = &mut missed
+            && client.conflates()
+            && client.awaits_refresh()
+        {
+            let view = begin_refresh(client, &mut self.views);
+            *state = Some(Box::new(self.state(None, view)));
+            self.clients[index].set_live(newest);
         }
         // Only a client that ends does not wait for the answer.
         let _ = reply.try_send(missed);
@@ -259,6 +277,9 @@ impl Fanout {
         self.let_go();
         for client in &mut self.clients {
             client.refill();
+            if client.awaits_refresh() {
+                client.hurry();
+            }
         }
         if !self.clients.iter().any(Subscriber::wants_refresh) {
             return;
@@ -273,15 +294,7 @@ impl Fanout {
         for client in self.clients.iter_mut().filter(|client| client.wants_refresh()) {
             let link = client.link();
             self.beat.show(at_client(link.id(), link.queued_bytes()));
-            let view = client.begin_refresh().map(|filter| {
-                let view = View {
-                    protocol: client.view().protocol,
-                    filter,
-                };
-                let placed = self.views.place(&view);
-                client.set_view((placed.0, Arc::clone(&placed.1)));
-                placed.1
-            });
+            let view = begin_refresh(client, &mut self.views);
             let state = StateAsOf {
                 snapshot: Arc::clone(&snapshot),
                 as_of,
@@ -290,9 +303,21 @@ impl Fanout {
             };
             // A client that ends needs none.
             let _ = client.offer_state(state);
+            if client.conflates() {
+                let _ = client.conflate_from(as_of);
+            }
         }
         self.refreshed = Instant::now();
     }
+}
+
+/// Takes in hand that a client wants the state anew. Returns how it sees the stream from here on, if that is another
+/// way than before.
+fn begin_refresh(client: &mut Subscriber, views: &mut Views) -> Option<Arc<View>> {
+    let view = client.begin_refresh()?;
+    let placed = views.place(&view);
+    client.set_view((placed.0, Arc::clone(&placed.1)));
+    Some(placed.1)
 }
 
 /// A JSON string, or `null`.

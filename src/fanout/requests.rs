@@ -216,8 +216,10 @@ pub enum Missed {
     Batches {
         batches: Vec<Arc<Batch>>,
         after: Seq,
-        /// The next to come is in its queue; else it has to ask again.
+        /// The next to come is in its queue, or is asked for a period later; else it has to ask again.
         complete: bool,
+        /// The state behind them, which a client that conflates has asked for.
+        state: Option<Box<StateAsOf>>,
     },
     /// The history does not reach any more: the state now. The next to come is in its queue.
     State(StateAsOf),

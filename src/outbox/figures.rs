@@ -74,6 +74,8 @@ pub struct Figures {
     skipped: AtomicU64,
     /// How many times nobody knew how many such events there were.
     skips_unknown: AtomicU32,
+    /// Events left out because it conflates.
+    conflated: AtomicU64,
     /// How it sees the stream now. Held for the time of a move only.
     view: Mutex<Arc<View>>,
 }
@@ -102,6 +104,8 @@ pub struct Seen {
     pub skipped: u64,
     /// How often nobody knows how many these were.
     pub skips_unknown: u32,
+    /// Events left out because it conflates.
+    pub conflated: u64,
 }
 
 impl Seen {
@@ -127,6 +131,7 @@ impl Figures {
             times_behind: AtomicU32::new(0),
             skipped: AtomicU64::new(0),
             skips_unknown: AtomicU32::new(0),
+            conflated: AtomicU64::new(0),
             view: Mutex::new(view),
         }
     }
@@ -203,6 +208,11 @@ impl Figures {
         };
     }
 
+    /// Writer: `count` events are left out because it conflates.
+    pub fn conflate(&self, count: usize) {
+        self.conflated.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
     /// Writer: from now on it sees the stream like that.
     pub fn set_view(&self, view: Arc<View>) {
         *lock(&self.view) = view;
@@ -234,6 +244,7 @@ impl Figures {
             slowest_us: self.latencies.slowest_us.load(Ordering::Relaxed),
             skipped: self.skipped.load(Ordering::Relaxed),
             skips_unknown: self.skips_unknown.load(Ordering::Relaxed),
+            conflated: self.conflated.load(Ordering::Relaxed),
         }
     }
 }

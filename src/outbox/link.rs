@@ -1,5 +1,7 @@
 //! What the fan-out, the inbox and the writer share of one client, and the fan-out's way of handing it a chunk.
 
+mod conflating;
+
 use crate::outbox::figures::Figures;
 use crate::outbox::handover::Handover;
 use crate::process::clock::monotonic_ms;
@@ -7,7 +9,6 @@ use crate::process::locks::lock;
 use crate::process::tcp_path::TcpPath;
 use crate::stream::chunk::Chunk;
 use crate::stream::event::Seq;
-use crate::stream::filter::Filter;
 use crate::stream::machines::Snapshot;
 use crate::stream::protocol::v1::Gap;
 use crate::stream::protocol::{EndReason, Protocol};
@@ -62,6 +63,10 @@ pub enum Parcel {
     Snapshot(Box<StateAsOf>),
     /// The queue was full, or the client came back: its writer asks for what follows this number.
     Behind(Seq),
+    /// The client conflates: its writer asks for what follows this number once a period.
+    Conflate(Seq),
+    /// The writer of a client that conflates asks now.
+    Ask,
 }
 
 /// A snapshot with its place in the stream.
@@ -95,9 +100,9 @@ pub struct Link {
     peer_ended: AtomicBool,
     /// [`REFRESH_WANTED`] and [`REFRESH_IN_WORK`].
     refresh: AtomicU8,
-    /// The filter that the client has asked for last and does not have yet; few ever do. Held for the time of a move
+    /// How the client has asked last to see the stream, if it does not yet; few ever do. Held for the time of a move
     /// only.
-    subscription: Mutex<Option<Box<Filter>>>,
+    subscription: Mutex<Option<Box<View>>>,
     heard_ms: AtomicU64,
     figures: Figures,
 }
@@ -212,8 +217,9 @@ impl Link {
         refreshed
     }
 
-    /// An `initial` is with the client.
-    fn refreshed(&self) -> Refreshed {
+    /// An `initial` that the client has asked for is with it. If that is [`Refreshed::WantsAnother`], the caller nudges
+    /// the fan-out.
+    pub fn refreshed(&self) -> Refreshed {
         match self.refresh.fetch_and(!REFRESH_IN_WORK, Ordering::Relaxed) & REFRESH_WANTED {
             0 => Refreshed::Content,
             _ => Refreshed::WantsAnother,
@@ -263,16 +269,16 @@ impl Link {
         }
     }
 
-    /// Inbox: the client wants another filter, and the state as it sees it then.
-    pub fn want_filter(&self, filter: Filter) -> Wish {
-        *lock(&self.subscription) = Some(Box::new(filter));
+    /// Inbox: the client wants to see the stream like `view`, and the state as it sees it then.
+    pub fn want_view(&self, view: View) -> Wish {
+        *lock(&self.subscription) = Some(Box::new(view));
         self.want_refresh()
     }
 
-    /// Fan-out: the filter that it wants, once.
-    fn take_filter(&self) -> Option<Filter> {
+    /// Fan-out: how it wants to see the stream, once.
+    fn take_view(&self) -> Option<View> {
         let mut wanted = lock(&self.subscription);
-        wanted.take().map(|filter| *filter)
+        wanted.take().map(|view| *view)
     }
 
     /// Inbox: something came from it just now.
@@ -345,6 +351,8 @@ pub struct Subscriber {
     lags: bool,
     /// It catches up: after which number, and since when. Nothing is queued for it meanwhile.
     behind: Option<(Seq, Instant)>,
+    /// `Ask` is in its queue, or was taken from it and not answered yet.
+    hurried: bool,
     naming: Naming,
 }
 
@@ -381,6 +389,7 @@ pub fn outbox(link: Arc<Link>, view: Arc<View>) -> (Subscriber, Receiver<Parcel>
         overflow: VecDeque::new(),
         lags: false,
         behind: None,
+        hurried: false,
         naming: Naming::default(),
     };
     (subscriber, rx)
@@ -412,21 +421,11 @@ impl Subscriber {
         self.behind.map(|(after, _)| after)
     }
 
-    /// For how long it has been catching up.
-    pub fn behind_for(&self) -> Option<Duration> {
-        self.behind.map(|(_, since)| since.elapsed())
-    }
-
     /// It has been given everything up to `after` now.
     pub fn set_caught_up_to(&mut self, after: Seq) {
         if let Some((behind, _)) = &mut self.behind {
             *behind = after;
         }
-    }
-
-    /// It has been given everything there is: whatever comes from now on is queued behind that.
-    pub fn set_live(&mut self) {
-        self.behind = None;
     }
 
     /// From number `after` on it has to ask for what it misses. Never blocks.
@@ -535,11 +534,6 @@ impl Subscriber {
         Offered::Queued
     }
 
-    /// Returns whether it misses nothing that is not in its queue.
-    pub fn all_queued(&self) -> bool {
-        self.overflow.is_empty() && self.behind.is_none()
-    }
-
     /// Returns whether there is room; an empty queue takes one chunk of any size.
     fn fits(&self, chunk: &Chunk, limits: OfferLimits) -> bool {
         let after = self.link.queued_bytes() + chunk.bytes().len();
@@ -576,14 +570,19 @@ impl Subscriber {
     /// Returns whether the client waits for a new `initial`, and none is on its way. One that catches up waits until it
     /// is live, because the state of now has no place before events of then.
     pub fn wants_refresh(&self) -> bool {
-        self.behind.is_none() && self.link.refresh.load(Ordering::Relaxed) == REFRESH_WANTED
+        self.behind.is_none() && self.awaits_refresh()
     }
 
-    /// From here on the client's wish is in work, and any other is a new one. Returns the filter that it wants, if it
-    /// is to be another one.
-    pub fn begin_refresh(&mut self) -> Option<Filter> {
-        // Acquire: a filter comes with the wish.
+    /// The same, also while it catches up.
+    pub fn awaits_refresh(&self) -> bool {
+        self.link.refresh.load(Ordering::Relaxed) == REFRESH_WANTED
+    }
+
+    /// From here on the client's wish is in work, and any other is a new one. Returns how it wants to see the stream,
+    /// if that is to be another way.
+    pub fn begin_refresh(&mut self) -> Option<View> {
+        // Acquire: a view comes with the wish.
         self.link.refresh.swap(REFRESH_IN_WORK, Ordering::Acquire);
-        self.link.take_filter()
+        self.link.take_view()
     }
 }

@@ -6,6 +6,7 @@ use crate::process::clock::json_seconds;
 use crate::process::tally::{Counted, Tally};
 use crate::stream::filter::Filter;
 use log::Level;
+use std::time::Duration;
 
 /// What a client and the server speak with each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,8 +37,8 @@ pub enum ClientMessage {
     Pong,
     /// Answered with a new `initial`.
     Refresh,
-    /// From now on only this; `threadcast.v1` only.
-    Subscribe(Filter),
+    /// From now on only this, and at most one state per machine and period; `threadcast.v1` only.
+    Subscribe { filter: Filter, conflate: Option<Duration> },
     /// It cannot be taken, for this reason; `threadcast.v1` only.
     Refused(String),
     /// Ignored.
@@ -64,10 +65,13 @@ pub fn read(protocol: Protocol, text: &str) -> ClientMessage {
         Some("ping") => ClientMessage::Ping,
         Some("pong") => ClientMessage::Pong,
         Some("refresh") => ClientMessage::Refresh,
-        Some("subscribe") if protocol == Protocol::V1 => match v1::filter(&object.unwrap_or_default()) {
-            Ok(filter) => ClientMessage::Subscribe(filter),
-            Err(why) => ClientMessage::Refused(format!("subscribe: {why}")),
-        },
+        Some("subscribe") if protocol == Protocol::V1 => {
+            let object = object.unwrap_or_default();
+            match v1::filter(&object).and_then(|filter| Ok((filter, v1::conflate(&object)?))) {
+                Ok((filter, conflate)) => ClientMessage::Subscribe { filter, conflate },
+                Err(why) => ClientMessage::Refused(format!("subscribe: {why}")),
+            }
+        }
         _ => ClientMessage::Other,
     }
 }
@@ -280,8 +284,9 @@ mod tests {
     fn only_numbered_clients_subscribe() {
         let text = r#"{"type":"subscribe","types":["error"]}"#;
         assert_eq!(read(Protocol::Plain, text), ClientMessage::Other);
-        let wanted = Filter::from_lists(None, Some("error")).unwrap();
-        assert_eq!(read(Protocol::V1, text), ClientMessage::Subscribe(wanted));
+        let filter = Filter::from_lists(None, Some("error")).unwrap();
+        let conflate = None;
+        assert_eq!(read(Protocol::V1, text), ClientMessage::Subscribe { filter, conflate });
         let refused = read(Protocol::V1, r#"{"type":"subscribe","types":7}"#);
         assert!(matches!(refused, ClientMessage::Refused(_)), "{refused:?}");
     }

@@ -11,6 +11,7 @@ use crate::stream::initial::Initial;
 use crate::stream::machines::Snapshot;
 use crate::stream::protocol::{Protocol, v1};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What `threadcast.v1` adds to an event, about: its number, the names of its keys, machine and type.
 const WRAPPING_BYTES: usize = 96;
@@ -20,6 +21,8 @@ const WRAPPING_BYTES: usize = 96;
 pub struct View {
     pub protocol: Protocol,
     pub filter: Filter,
+    /// It gets at most one state per machine in this time; what it gets it gets once in this time.
+    pub conflate: Option<Duration>,
 }
 
 impl View {
@@ -30,7 +33,12 @@ impl View {
 
     /// What of `batch` after number `after` it sees, ready for the socket; `None` for nothing.
     pub fn encode(&self, batch: &Batch, after: Seq) -> Option<Arc<Chunk>> {
-        if self.is_plain_whole() && after < batch.seqs().start {
+        self.encode_without(batch, after, &[])
+    }
+
+    /// The same without the events of these numbers, which are in their order.
+    pub fn encode_without(&self, batch: &Batch, after: Seq, left_out: &[Seq]) -> Option<Arc<Chunk>> {
+        if self.is_plain_whole() && left_out.is_empty() && after < batch.seqs().start {
             return (batch.events() > 0).then(|| Arc::clone(batch.chunk()));
         }
         let mut builder: Option<ChunkBuilder> = None;
@@ -39,6 +47,7 @@ impl View {
         for item in batch.items_after(after) {
             match item {
                 Item::Event(event) if !self.filter.wants(event.machine, event.kind) => {}
+                Item::Event(event) if left_out.binary_search(&event.seq).is_ok() => {}
                 Item::Event(event) => {
                     let builder = builder.get_or_insert_with(|| self.builder(whole));
                     match self.protocol {
@@ -155,6 +164,7 @@ mod tests {
         View {
             protocol,
             filter: Filter::from_lists(machines, None).unwrap(),
+            conflate: None,
         }
     }
 

@@ -8,6 +8,7 @@ use crate::outbox::figures::{Latencies, Seen};
 use crate::outbox::link::Link;
 use crate::outbox::registry::Registry;
 use crate::process::clock::{epoch_seconds, monotonic_ms};
+use crate::process::values::show_duration;
 use crate::stream::event::Seq;
 use crate::stream::position::Epoch;
 use crate::vitals::admin_gauges::AdminGauges;
@@ -115,6 +116,7 @@ impl Row {
             ("connected_seconds", rounded(seen.connected_s).into()),
             ("protocol", link.protocol().name().into()),
             ("filter", (!filter.is_everything()).then(|| filter.to_string()).into()),
+            ("conflate", seen.view.conflate.map(show_duration).into()),
             ("state", state.into()),
             ("queued_events", seen.queued_events.into()),
             ("queued_bytes", queued_bytes.into()),
@@ -127,6 +129,7 @@ impl Row {
             ("slowest_ms", millis(seen.slowest_us).into()),
             ("skipped", seen.skipped.into()),
             ("skips_unknown", seen.skips_unknown.into()),
+            ("conflated", seen.conflated.into()),
             ("last_pong_seconds", rounded(silent_ms as f64 / 1000.0).into()),
         ]);
         Row {

@@ -15,6 +15,7 @@ mod alerts;
 mod bad_events;
 mod cli;
 mod clock;
+mod conflation;
 mod contract;
 mod delivery;
 mod drill;

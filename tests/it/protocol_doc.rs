@@ -118,7 +118,7 @@ fn speak(page: &Page, reader: &mut Reader) {
             }
             "subscribe" if is_list("machines") && is_list("types") => {
                 let answer = reader.until("subscribed");
-                for key in ["machines", "types"] {
+                for key in ["machines", "types", "conflate"] {
                     assert_eq!(answer[key], asked[key], "{text}");
                 }
                 reader.until("initial");
@@ -274,6 +274,20 @@ fn killed_with_journal(page: &Page, seen: &mut Seen) {
     reader.done(seen);
 }
 
+/// A client that wants at most one state per machine and period.
+fn conflating(page: &Page, seen: &mut Seen) {
+    let server = TestServer::start(&[]);
+    make_machines(&server);
+    let mut reader = Reader::join(&server, "v1", "?conflate=300ms");
+    reader.until("initial");
+    for _ in 0..3 {
+        server.send(event(page));
+    }
+    reader.until("conflated");
+    reader.until("event");
+    reader.done(seen);
+}
+
 /// A client that stops reading, and then goes on.
 fn falling_behind(seen: &mut Seen) {
     let flags = ["--client-queue-bytes", "256KiB", "--send-timeout", "60s"];
@@ -357,6 +371,7 @@ fn every_example_of_a_message_is_what_a_server_sends_and_no_other_message_is_sen
     large_table(&mut seen);
     history_gone(&mut seen);
     killed_with_journal(&page, &mut seen);
+    conflating(&page, &mut seen);
     falling_behind(&mut seen);
     hang(&page, &mut seen);
     for block in page.blocks.iter().filter(|block| block.sender == "server") {

@@ -8,6 +8,7 @@ use crate::outbox::link::{Link, Wish};
 use crate::process::words::count;
 use crate::stream::chunk::{close_frame, text_frame};
 use crate::stream::protocol::{self, ClientMessage, EndReason};
+use crate::stream::view::View;
 use crossbeam_channel::{Sender, TrySendError};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
@@ -151,8 +152,13 @@ impl Reader {
                         fanout.nudge();
                     }
                 }
-                ClientMessage::Subscribe(filter) => {
-                    if self.link.want_filter(filter) == Wish::New {
+                ClientMessage::Subscribe { filter, conflate } => {
+                    let view = View {
+                        protocol: self.link.protocol(),
+                        filter,
+                        conflate,
+                    };
+                    if self.link.want_view(view) == Wish::New {
                         fanout.nudge();
                     }
                 }

@@ -1,23 +1,60 @@
 //! What a client missed: asked for, encoded as it sees the stream, and written before anything that came later.
 
+use super::missed::CatchUp;
 use super::{BUSY, GATHER_BYTES_MAX, GATHER_CHUNKS_MAX, Pending, Running, Source, Supply};
 use crate::fanout::requests::{Missed, Unanswered};
 use crate::liveness::operation::Operation;
 use crate::process::clock::pause;
 use crate::process::limits;
 use crate::process::words::count;
+use crate::stream::conflation::{WINDOW_BYTES_MAX, left_out};
 use crate::stream::protocol::{EndReason, v1};
 use crossbeam_channel::{Receiver, TryRecvError};
+use std::time::Instant;
 
 impl Running {
     /// Goes on with what the client missed, as soon as all before it is written. Never blocks.
     pub(super) fn replay(&mut self) -> Supply {
+        let now = Instant::now();
+        match &self.catch_up {
+            Some(catch_up) if catch_up.rests(now).is_none() => {}
+            _ => return Supply::Empty,
+        }
+        let _doing = self.writer.beat.begin(Operation::Replaying);
+        if self.encode_missed() == Supply::More {
+            return Supply::More;
+        }
         let Some(catch_up) = &mut self.catch_up else {
             return Supply::Empty;
         };
-        let _doing = self.writer.beat.begin(Operation::Replaying);
+        self.writer.link.figures().reached(catch_up.after);
+        if catch_up.complete {
+            if let Some(state) = catch_up.state.take() {
+                self.put_state(*state, Source::Refreshed);
+                return Supply::More;
+            }
+            return self.caught_up(now);
+        }
+        if catch_up.asked.is_none() {
+            catch_up.asked_at.get_or_insert(now);
+            match self.writer.fanout.ask_missed(self.writer.link.id()) {
+                Ok(answer) => catch_up.asked = Some(answer),
+                // Later; whatever else there is to do is done first.
+                Err(Unanswered::Late) => pause(BUSY),
+                Err(Unanswered::Over) => self.end_without_fanout(),
+            }
+        }
+        self.take_answer()
+    }
+
+    /// Encodes some of the batches in hand, once it is known what is left out of them.
+    fn encode_missed(&mut self) -> Supply {
+        let Some(catch_up) = &mut self.catch_up else {
+            return Supply::Empty;
+        };
         let mut bytes = 0;
-        while self.backlog.len() < GATHER_CHUNKS_MAX
+        while let Some(left_out) = &catch_up.left_out
+            && self.backlog.len() < GATHER_CHUNKS_MAX
             && bytes < GATHER_BYTES_MAX
             && let Some(batch) = catch_up.batches.pop_front()
         {
@@ -26,7 +63,7 @@ impl Running {
                 self.end_without_room();
                 return Supply::Empty;
             }
-            if let Some(chunk) = self.writer.view.encode(&batch, catch_up.after) {
+            if let Some(chunk) = self.writer.view.encode_without(&batch, catch_up.after, left_out) {
                 bytes += chunk.bytes().len();
                 catch_up.events += chunk.events() as u64;
                 let source = Source::Own;
@@ -37,37 +74,43 @@ impl Running {
             }
             catch_up.after = batch.last();
         }
-        if !self.backlog.is_empty() {
-            return Supply::More;
+        if catch_up.batches.is_empty() {
+            catch_up.left_out = None;
         }
-        self.writer.link.figures().reached(catch_up.after);
-        if catch_up.complete {
-            let (after, events) = (catch_up.after, catch_up.events);
-            let live = v1::live(after, events);
-            self.catch_up = None;
-            self.queue_item_done();
-            if let Some(seconds) = self.writer.link.figures().caught_up() {
-                log::info!(
-                    "🐇 client {} from {} is live again with event {after}, after {seconds:.1} s; {} came from the history",
-                    self.writer.link.id(),
-                    self.writer.link.peer(),
-                    count(events, "event")
-                );
+        self.supply()
+    }
+
+    /// All that there was at `asked_at` is written: the client is live, or rests to the end of its period.
+    fn caught_up(&mut self, now: Instant) -> Supply {
+        let Some(catch_up) = &mut self.catch_up else {
+            return Supply::Empty;
+        };
+        let (after, events, is_told) = (catch_up.after, catch_up.events, catch_up.is_told);
+        match self.writer.view.conflate {
+            Some(period) => {
+                let asked = catch_up.asked_at.unwrap_or(now);
+                *catch_up = CatchUp::resting(after, asked + period);
             }
-            if self.writer.is_v1() {
-                self.put_own(&live);
+            None => {
+                self.catch_up = None;
+                self.queue_item_done();
             }
+        }
+        if !is_told {
             return self.supply();
         }
-        if catch_up.asked.is_none() {
-            match self.writer.fanout.ask_missed(self.writer.link.id()) {
-                Ok(answer) => catch_up.asked = Some(answer),
-                // Later; whatever else there is to do is done first.
-                Err(Unanswered::Late) => pause(BUSY),
-                Err(Unanswered::Over) => self.end_without_fanout(),
-            }
+        if let Some(seconds) = self.writer.link.figures().caught_up() {
+            log::info!(
+                "🐇 client {} from {} is live again with event {after}, after {seconds:.1} s; {} came from the history",
+                self.writer.link.id(),
+                self.writer.link.peer(),
+                count(events, "event")
+            );
         }
-        self.take_answer()
+        if self.writer.is_v1() {
+            self.put_own(&v1::live(after, events));
+        }
+        self.supply()
     }
 
     /// Takes the answer to our question, if it is there.
@@ -96,15 +139,25 @@ impl Running {
                 batches,
                 after,
                 complete,
+                state,
             } => {
-                if let Some(first) = batches.first() {
+                let conflates = self.writer.view.conflate.is_some();
+                if let Some(first) = batches.first().filter(|_| !conflates) {
                     self.writer.link.figures().next(first.published_us());
                 }
-                catch_up.batches = batches.into();
-                catch_up.after = after;
-                catch_up.complete = complete;
+                if catch_up.batches.is_empty() {
+                    catch_up.after = after;
+                }
+                catch_up.batches.extend(batches);
+                (catch_up.complete, catch_up.state) = (complete, state);
+                if !conflates {
+                    catch_up.left_out = Some(Vec::new());
+                } else if complete || catch_up.bytes() >= WINDOW_BYTES_MAX {
+                    self.conflate();
+                }
             }
             Missed::State(state) => {
+                catch_up.batches.clear();
                 catch_up.after = state.as_of;
                 catch_up.complete = true;
                 log::warn!(
@@ -115,6 +168,23 @@ impl Running {
                 );
                 self.put_state(state, Source::Own);
             }
+        }
+    }
+
+    /// Finds out what is left out of the batches in hand, and tells the client.
+    fn conflate(&mut self) {
+        let Some(catch_up) = &mut self.catch_up else {
+            return;
+        };
+        let out = left_out(catch_up.batches.iter(), catch_up.after, &self.writer.view.filter);
+        let told = out.first().zip(out.last()).map(|(from, to)| (*from, *to, out.len()));
+        catch_up.left_out = Some(out);
+        let Some((from, to, count)) = told else {
+            return;
+        };
+        self.writer.link.figures().conflate(count);
+        if self.writer.is_v1() {
+            self.put_own(&v1::conflated(from, to, count));
         }
     }
 

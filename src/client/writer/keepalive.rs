@@ -1,6 +1,7 @@
 //! Signs of life: pings to the client, and for how long it may be silent.
 
 use super::Running;
+use super::missed::CatchUp;
 use crate::process::clock::{epoch_seconds, monotonic_ms};
 use crate::process::tcp_path::Way;
 use crate::stream::chunk::{ping_frame, text_frame};
@@ -74,6 +75,13 @@ impl Running {
         // client was left out because it catches up (which counts as queued) or has ended.
         let offered = self.writer.numbers.offered.load(Ordering::Acquire);
         let link = &self.writer.link;
+        let rests = |catch_up: &CatchUp| catch_up.rests(Instant::now()).map(|_| catch_up.after);
+        if let Some(after) = self.catch_up.as_ref().and_then(rests)
+            && self.backlog.is_empty()
+            && link.end_reason().is_none()
+        {
+            return Some(after);
+        }
         let waits = !self.backlog.is_empty() || self.catch_up.is_some() || link.handover().queued() > 0;
         if waits || link.end_reason().is_some() {
             return None;

@@ -64,6 +64,11 @@ impl Running {
             }
             match first.source {
                 Source::Own => {}
+                Source::Refreshed => {
+                    if self.writer.link.refreshed() == Refreshed::WantsAnother {
+                        self.writer.fanout.nudge();
+                    }
+                }
                 Source::Events => {
                     self.in_hand -= 1;
                     self.writer.link.events_written(&first.chunk);

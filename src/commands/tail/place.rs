@@ -61,6 +61,8 @@ pub enum Heard<'a> {
     Behind { after: Seq },
     /// We keep up again.
     CaughtUp { seq: Seq, events: u64 },
+    /// So many events are left out, as was asked for.
+    Conflated { count: u64 },
     /// What comes is so old.
     Lag { millis: u64, events: u64 },
     /// A component of the server stands still.
@@ -193,6 +195,9 @@ impl Place {
                 self.seen(number("seq")?);
                 Heard::Nothing
             }
+            "conflated" => Heard::Conflated {
+                count: number("count")?,
+            },
             "lag" => Heard::Lag {
                 millis: number("ms")?,
                 events: number("events")?,

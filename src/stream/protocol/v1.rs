@@ -3,7 +3,9 @@
 //! A message with the key `event` is an event; every other one has a `type`.
 
 use crate::process::clock::json_seconds;
+use crate::process::values::show_duration;
 use crate::stream::batch::{Loss, Numbered};
+use crate::stream::conflation::period;
 use crate::stream::event::Seq;
 use crate::stream::filter::{Filter, FilterError};
 use crate::stream::position::Epoch;
@@ -103,7 +105,7 @@ pub struct Limits {
 }
 
 /// `hello`.
-pub fn hello(hello: &Hello, filter: &Filter) -> String {
+pub fn hello(hello: &Hello, filter: &Filter, conflate: Option<Duration>) -> String {
     let limits = &hello.limits;
     let after = hello.after.map_or("null".to_owned(), |after| after.to_string());
     let limits = json!({
@@ -120,21 +122,27 @@ pub fn hello(hello: &Hello, filter: &Filter) -> String {
         hello.epoch,
         hello.newest,
         hello.client,
-        lists(filter),
+        wishes(filter, conflate),
     )
 }
 
-/// `subscribed`: from the event after `seq` on, the filter is this one.
-pub fn subscribed(seq: Seq, filter: &Filter) -> String {
-    format!(r#"{{"type":"subscribed","seq":{seq},{}}}"#, lists(filter))
+/// `subscribed`: from the event after `seq` on, the filter and the period of conflation are these.
+pub fn subscribed(seq: Seq, filter: &Filter, conflate: Option<Duration>) -> String {
+    format!(r#"{{"type":"subscribed","seq":{seq},{}}}"#, wishes(filter, conflate))
 }
 
-fn lists(filter: &Filter) -> String {
+fn wishes(filter: &Filter, conflate: Option<Duration>) -> String {
     format!(
-        r#""machines":{},"types":{}"#,
+        r#""machines":{},"types":{},"conflate":{}"#,
         json!(filter.machines()),
-        json!(filter.kinds())
+        json!(filter.kinds()),
+        json!(conflate.map(show_duration))
     )
+}
+
+/// `conflated`: of the events from number `from` to number `to`, which come next, `count` are left out.
+pub fn conflated(from: Seq, to: Seq, count: usize) -> String {
+    format!(r#"{{"type":"conflated","from":{from},"to":{to},"count":{count}}}"#)
 }
 
 /// `behind`: what follows number `seq` comes from the history.
@@ -209,6 +217,18 @@ pub fn filter(object: &serde_json::Map<String, Value>) -> Result<Filter, FilterE
     Filter::new(machines, kinds).map_err(|error: FilterError| error.to_string())
 }
 
+/// The period that a `subscribe` asks for.
+///
+/// # Errors
+/// It is no duration within the bounds, as a text for the client that sent it; everything stays as it was.
+pub fn conflate(object: &serde_json::Map<String, Value>) -> Result<Option<Duration>, FilterErrorText> {
+    match object.get("conflate") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => period(text).map(Some).map_err(|why| format!("conflate: {why}")),
+        Some(_) => Err("conflate must be a text, or null for everything".to_owned()),
+    }
+}
+
 /// What is wrong with a filter, for its sender.
 pub type FilterErrorText = String;
 
@@ -232,6 +252,20 @@ mod tests {
             r#"{"types":[""]}"#,
         ] {
             assert!(subscribe(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_subscription_says_how_much_of_each_machine_is_wanted() {
+        let wanted = |text: &str| conflate(&serde_json::from_str(text).unwrap());
+        assert_eq!(
+            wanted(r#"{"conflate":"1500ms"}"#),
+            Ok(Some(Duration::from_millis(1500)))
+        );
+        assert_eq!(wanted(r#"{"conflate":null}"#), Ok(None));
+        assert_eq!(wanted("{}"), Ok(None));
+        for text in [r#"{"conflate":1}"#, r#"{"conflate":"1"}"#, r#"{"conflate":"2m"}"#] {
+            wanted(text).unwrap_err();
         }
     }
 
