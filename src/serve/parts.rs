@@ -59,7 +59,7 @@ impl Turn {
             Turn::Fanout => 1250,
             // One notices the stop within 250 ms, sends for 250 ms more, and waits as long for its peer's end.
             Turn::AdminRequests => 1250,
-            // 1 s for the command that runs, and as long for one that was killed; asked first, so mostly over by now.
+            // 1 s for the command that runs, 300 ms until a killed one is gone; asked first, so mostly over by now.
             Turn::Alerts => 1500,
             // It wakes at once, or when SQLite has waited 250 ms for a lock. In the middle of a read it is left behind:
             // it changes nothing.

@@ -47,6 +47,8 @@ const LOOK: Duration = Duration::from_millis(250);
 const APART: Duration = Duration::from_secs(1);
 /// At the stop of the server, a command that runs may go on for this long: it may be telling why.
 const GRACE: Duration = Duration::from_secs(1);
+/// A command that was killed then is gone within moments, unless the kernel holds it; this long the stop looks.
+const GONE: Duration = Duration::from_millis(300);
 /// The log says it when a killed command is still there after this long.
 const UNDEAD: Duration = Duration::from_secs(5);
 
@@ -277,7 +279,7 @@ impl Alerts {
         let end = Instant::now() + GRACE;
         while self.running.is_some() {
             let now = Instant::now();
-            if now >= end + GRACE {
+            if now >= end + GONE {
                 // The kernel holds it. Its parent ends now, and init sees its end.
                 return;
             }
