@@ -18,7 +18,7 @@
 //!   same batch as the views that do not share its bytes see it
 //! - `fan_out`: one turn of the fan-out, from the pushing of the event into its queue: check, table, encode, history,
 //!   and handing it to each client
-//! - `table`: an event's way into a table of 5,000 machines, and the snapshot of that in every form
+//! - `table`: an event's way into a table of 20,000 machines, and the snapshot of that in every form
 //! - `catch_up`: the replay of 20,000 events for one client: taken from the history and encoded as it sees them
 //! - `filter`: the verdicts of one filter about 256 events, and those of a crowd of different filters about one event
 //! - `beat`: what a thread does with its beat; beside it one look at the clock and one `send`, because an operation is

@@ -13,8 +13,8 @@ use threadcast::stream::position::{Epoch, Position};
 use threadcast::stream::protocol::Protocol;
 use threadcast::stream::view::View;
 
-/// Their snapshot is three quarters of the 1 MiB that it may have.
-const MACHINES: usize = 5_000;
+/// As many as a table holds by default.
+const MACHINES: usize = 20_000;
 
 fn events() -> Vec<String> {
     (0..MACHINES).map(|machine| change(machine, 200)).collect()
@@ -79,10 +79,42 @@ fn numbered(bencher: Bencher<'_, '_>) {
     initial(bencher, Protocol::V1, None, MACHINES);
 }
 
-/// Two fifths of the machines.
+/// A tenth of the machines.
 #[divan::bench]
 fn filtered(bencher: Bencher<'_, '_>) {
-    initial(bencher, Protocol::Plain, Some("worker-0*,worker-1*"), 2_000);
+    initial(bencher, Protocol::Plain, Some("worker-0*,worker-2*"), 2_000);
+}
+
+/// The newest of them, as many as 1 MiB holds.
+#[divan::bench]
+fn plain(bencher: Bencher<'_, '_>) {
+    let snapshot = table().snapshot(Instant::now(), 1.5);
+    let message = snapshot.make_plain(&Filter::default());
+    assert_eq!(
+        rows(messages(message.chunk.bytes())[0].as_bytes()) + message.left_out,
+        MACHINES
+    );
+    bencher
+        .counter(ItemsCount::new(MACHINES))
+        .bench_local(|| black_box(&snapshot).make_plain(&Filter::default()));
+}
+
+/// An event of a new machine, into a full table: every 1,250th finds those that were silent longest.
+#[divan::bench(sample_size = 2500)]
+fn flood(bencher: Bencher<'_, '_>) {
+    let mut machines = table();
+    let mut number = MACHINES;
+    bencher
+        .counter(ItemsCount::new(1_usize))
+        .with_inputs(|| {
+            number += 1;
+            change(number, 200)
+        })
+        .bench_local_values(|text| {
+            let event = check(text.as_bytes()).expect("these events are good");
+            machines.apply(&event, Instant::now(), 1.5)
+        });
+    assert!(machines.len() <= MACHINES && machines.evicted() > 0);
 }
 
 fn initial(bencher: Bencher<'_, '_>, protocol: Protocol, wanted: Option<&str>, expected: usize) {
