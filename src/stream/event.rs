@@ -55,7 +55,7 @@ impl DropCause {
         (
             DropCause::ReservedType,
             "reserved_type",
-            "its type (ping, pong or initial) is the server's own",
+            "its type (ping, pong or initial, or a notice that calls itself the server's) is the server's own",
         ),
         (
             DropCause::NotUnicode,
@@ -89,7 +89,9 @@ pub struct Event<'a> {
     pub machine: Option<Cow<'a, str>>,
     /// `payload.to_state`, else `state`; of a registration also `payload.current_state`.
     pub state: Option<Cow<'a, str>>,
-    /// `payload.timestamp`, else `timestamp`: a JSON number in its original spelling.
+    /// `payload.from_state`: the state that its machine has left.
+    pub from: Option<Cow<'a, str>>,
+    /// `payload.timestamp`, else `timestamp`: a JSON number in its original spelling, of seconds since the epoch.
     pub time: Option<&'a str>,
     /// `payload.config_type`.
     pub config_type: Option<Cow<'a, str>>,
@@ -111,33 +113,46 @@ pub fn check(bytes: &[u8]) -> Result<Event<'_>, DropCause> {
     }
     let text = std::str::from_utf8(bytes).map_err(|_| DropCause::NotUtf8)?;
     let (top, inner) = read_at_once(text).map_or_else(|| read_twice(text), Ok)?;
-    let [kind, event_type, machine_name, machine_id, state, timestamp, _] = top;
-    let [inner_name, to_state, current_state, inner_time, config_type, trigger] = inner;
+    let [kind, event_type, machine_name, machine_id, state, timestamp, server, _] = top;
+    let [
+        inner_name,
+        to_state,
+        current_state,
+        inner_time,
+        config_type,
+        trigger,
+        from,
+    ] = inner;
     let kind = first_string([kind, event_type])?;
     let registered = kind.as_deref() == Some("machine_registered");
     let event = Event {
         machine: first_string([machine_name, machine_id, inner_name])?,
         state: first_string([to_state, state, current_state.filter(|_| registered)])?,
-        time: number(inner_time).or_else(|| number(timestamp)),
+        time: time(inner_time).or_else(|| time(timestamp)),
         config_type: string(config_type)?,
-        // No reason to refuse an event: no snapshot has it, so half a character only leaves it out.
+        // No reason to refuse an event: no snapshot has them, so half a character only leaves them out.
         trigger: string(trigger).unwrap_or_default(),
+        from: string(from).unwrap_or_default(),
         kind,
     };
     match event.kind.as_deref() {
         Some("ping" | "pong" | "initial") => Err(DropCause::ReservedType),
+        Some(kind) if is_notice(kind) && server.is_some_and(|mark| mark.get() == "true") => {
+            Err(DropCause::ReservedType)
+        }
         _ => Ok(event),
     }
 }
 
 /// The top-level keys that any dialect uses; the last is [`PAYLOAD`].
-const TOP_KEYS: [&str; 7] = [
+const TOP_KEYS: [&str; 8] = [
     "type",
     "event_type",
     "machine_name",
     "machine_id",
     "state",
     "timestamp",
+    "server",
     "payload",
 ];
 
@@ -145,13 +160,14 @@ const TOP_KEYS: [&str; 7] = [
 const PAYLOAD: usize = TOP_KEYS.len() - 1;
 
 /// The keys inside `payload` that any dialect uses.
-const PAYLOAD_KEYS: [&str; 6] = [
+const PAYLOAD_KEYS: [&str; 7] = [
     "machine_name",
     "to_state",
     "current_state",
     "timestamp",
     "config_type",
     "event_trigger",
+    "from_state",
 ];
 
 /// A value that was found but not read.
@@ -193,12 +209,29 @@ fn first_string<'a, const N: usize>(values: [Raw<'a>; N]) -> Result<Option<Cow<'
 /// Longest spelling of a number that we keep; Python's longest float has 24 characters.
 const NUMBER_BYTES_MAX: usize = 32;
 
-/// The value as the text of a number, if it is one that a double can hold.
-fn number(raw: Raw<'_>) -> Option<&str> {
+/// No time is this many seconds after the epoch, the year 5138: a number from here on counts milliseconds, or less. Of
+/// any time since March 1973 the milliseconds are more.
+const TIME_END: f64 = 1e11;
+
+/// The value as the text of a number, if that can be a time in seconds since the epoch.
+fn time(raw: Raw<'_>) -> Option<&str> {
     let text = raw?.get();
     let numeric = text.starts_with(|first: char| first == '-' || first.is_ascii_digit());
-    let fits = || text.len() <= NUMBER_BYTES_MAX && text.parse::<f64>().is_ok_and(f64::is_finite);
-    (numeric && fits()).then_some(text)
+    let is_time = || text.parse::<f64>().is_ok_and(|time| (0.0..TIME_END).contains(&time));
+    (numeric && text.len() <= NUMBER_BYTES_MAX && is_time()).then_some(text)
+}
+
+/// The types of what the server itself tells of machines (`notice.rs`).
+pub const NOTICES: [&str; 3] = ["machine_stuck", "machine_silent", "machine_moves_again"];
+
+/// Returns whether events of this type may be the server's own.
+fn is_notice(kind: &str) -> bool {
+    kind.starts_with("machine_") && NOTICES.contains(&kind)
+}
+
+/// Returns whether an event of this type is the server's own: it has `"server":true`. [`check`] refuses one.
+pub fn is_own(kind: Option<&str>, datagram: &[u8]) -> bool {
+    kind.is_some_and(is_notice) && check(datagram) == Err(DropCause::ReservedType)
 }
 
 /// What is used of the event, read in one pass; `None` unless every `payload` in it is an object, as those of engines
@@ -526,9 +559,64 @@ mod tests {
     }
 
     #[test]
-    fn numbers_keep_their_spelling_and_must_fit_a_double() {
-        assert_eq!(event(r#"{"timestamp":1.50e3}"#).time, Some("1.50e3"));
-        assert_eq!(event(r#"{"timestamp":1e999}"#).time, None);
-        assert_eq!(event(r#"{"timestamp":"1"}"#).time, None);
+    fn a_time_keeps_its_spelling_and_must_be_one_of_seconds() {
+        for (time, is_one) in [
+            ("1.50e3", true),
+            ("0", true),
+            ("1795393481.6886814", true),
+            ("99999999999.9", true),
+            // Milliseconds, microseconds, nanoseconds; the year 57000.
+            ("1795393481688", false),
+            ("1795393481688681", false),
+            ("1795393481688681400", false),
+            ("1.7366e12", false),
+            ("1e11", false),
+            ("1e999", false),
+            ("-1", false),
+            ("\"1\"", false),
+            ("null", false),
+        ] {
+            let text = format!(r#"{{"timestamp":{time}}}"#);
+            assert_eq!(event(&text).time, is_one.then_some(time));
+        }
+        let both = event(r#"{"timestamp":17,"payload":{"timestamp":1795393481688}}"#);
+        assert_eq!(both.time, Some("17"), "what is no time counts as none");
+    }
+
+    #[test]
+    fn a_sender_cannot_tell_what_the_server_tells() {
+        for kind in NOTICES {
+            let own = format!(r#"{{"machine_name":"m","type":"{kind}","server":true}}"#);
+            assert_eq!(cause(&own), DropCause::ReservedType);
+            assert!(is_own(Some(kind), own.as_bytes()));
+            let spelled = own
+                .replace("machine_s", "machine\\u005fs")
+                .replace("server", "s\\u0065rver");
+            assert_eq!(cause(&spelled), DropCause::ReservedType);
+            // Without the mark, or with another type, it is anybody's.
+            for other in [
+                own.replace("true", "false"),
+                own.replace("true", "\"true\""),
+                own.replace("true", "1"),
+                own.replace("\"server\"", "\"servers\""),
+                own.replace(kind, "machine_change"),
+                own.replace("\"server\":true", "\"payload\":{\"server\":true}"),
+            ] {
+                event(&other);
+                assert!(!is_own(Some(kind), other.as_bytes()), "{other}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_change_says_which_state_was_left() {
+        let from = |value: &str| {
+            let text = format!(r#"{{"machine_name":"m","payload":{{"to_state":"s","from_state":{value}}}}}"#);
+            event(&text).from.map(Cow::into_owned)
+        };
+        assert_eq!(from(r#""wai\u0074ing""#).as_deref(), Some("waiting"));
+        for value in [r#""\ud83d""#, "7", "null", "{}"] {
+            assert_eq!(from(value), None, "{value}");
+        }
     }
 }

@@ -129,13 +129,23 @@ fn string(rng: &mut Rng, out: &mut String, key: bool) {
                 "to_state",
                 "current_state",
                 "config_type",
+                "from_state",
+                "server",
                 "pay\\u006coad",
                 "ty\\u0070e",
             ],
         ));
     } else if rng.u8(..6) == 0 {
         // Of these the server makes something of its own, if nothing stands beside them.
-        let words = ["ping", "pong", "initial", "in\\u0069tial", "machine_registered"];
+        let words = [
+            "ping",
+            "pong",
+            "initial",
+            "in\\u0069tial",
+            "machine_registered",
+            "machine_stuck",
+            "machine_s\\u0069lent",
+        ];
         out.push_str(one(rng, &words));
     } else {
         for _ in 0..rng.usize(..6) {
