@@ -12,6 +12,7 @@ use crate::outbox::link::Delivery;
 use crate::process::logging::form::LogFormat;
 use crate::process::values::{DAY, GIB, HOUR, MIB, show_duration};
 use crate::stream::declared::Declared;
+use crate::stream::learned::LearnedLimits;
 use crate::stream::machines::bounds::TableLimits;
 use log::LevelFilter;
 use std::fmt;
@@ -84,8 +85,15 @@ pub struct Config {
     pub machine_bytes: usize,
     /// `None`: a machine stays until it terminates or is forgotten.
     pub machine_ttl: Option<Duration>,
+    pub learned_states: usize,
+    pub learned_transitions: usize,
+    pub learned_bytes: usize,
     /// After which time a machine is stuck, where a rule says so.
     pub stuck: Declared,
+    /// In percent: while the host is starved of CPU like this, no machine is judged.
+    pub stuck_cpu_pressure: usize,
+    /// Plain clients see the server's own events too.
+    pub plain_notices: bool,
     pub allow_origin: Vec<String>,
     /// The program that is run for alerts, and its arguments; empty: none.
     pub on_alert: Vec<String>,
@@ -146,7 +154,12 @@ impl Default for Config {
             max_machines: TableLimits::default().machines_max,
             machine_bytes: TableLimits::default().bytes_max,
             machine_ttl: None,
+            learned_states: LearnedLimits::default().states_max,
+            learned_transitions: LearnedLimits::default().transitions_max,
+            learned_bytes: LearnedLimits::default().bytes_max,
             stuck: Declared::default(),
+            stuck_cpu_pressure: 80,
+            plain_notices: false,
             allow_origin: Vec::new(),
             on_alert: Vec::new(),
             on_alert_timeout: Duration::from_secs(10),

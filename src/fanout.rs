@@ -17,6 +17,7 @@ pub mod rates;
 pub mod requests;
 mod showing;
 pub mod state_file;
+mod surveys;
 
 use crate::fanout::rates::Rates;
 use crate::fanout::requests::{FanoutGauges, FanoutRequests};
@@ -28,7 +29,7 @@ use crate::liveness::beat::Beat;
 use crate::liveness::drill;
 use crate::liveness::operation::{Operation, at_client};
 use crate::outbox::link::{OfferLimits, Offered, Subscriber};
-use crate::process::clock::{epoch_seconds, monotonic_us, pause};
+use crate::process::clock::{epoch_seconds, monotonic_us, pause, suspended};
 use crate::process::files::Slot;
 use crate::process::limits;
 use crate::process::stop::Stop;
@@ -38,9 +39,11 @@ use crate::stream::batch::Batch;
 use crate::stream::event::DropCause;
 use crate::stream::history::History;
 use crate::stream::machines::Machines;
+use crate::stream::machines::survey::Survey;
 use crate::stream::position::Epoch;
 use crate::stream::protocol::EndReason;
 use crate::stream::view::Views;
+use crossbeam_channel::Sender;
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
@@ -133,6 +136,11 @@ pub struct Fanout {
     expired: Instant,
     refreshed: Instant,
     backlog_shown: Instant,
+    /// Those who wait for the survey in work.
+    surveys_wanted: Vec<Sender<Arc<Survey>>>,
+    /// When the last turn began to take in its events, and how long the host had been suspended until then.
+    turned: Instant,
+    slept: Duration,
     stop: Stop,
     gauges: Arc<FanoutGauges>,
     ingest: Arc<IngestGauges>,
@@ -194,6 +202,9 @@ impl Fanout {
             expired: now,
             refreshed: now,
             backlog_shown: now,
+            surveys_wanted: Vec::new(),
+            turned: now,
+            slept: suspended(),
             stop,
             gauges,
             ingest,
@@ -243,6 +254,7 @@ impl Fanout {
     /// something to do. Public for `benches/micro`, which has no thread for it.
     pub fn turn(&mut self) -> Turn {
         let (entries, first, next) = self.gather();
+        self.note_standstill();
         if !entries.is_empty() {
             self.publish(&entries);
         }
@@ -250,6 +262,7 @@ impl Fanout {
             self.bursts = entries.len() - first + self.intake.waiting() >= BURST * first;
         }
         self.answer_requests();
+        self.go_on_with_survey();
         self.attend();
         self.housekeep();
         if self.carried.is_some() { Turn::Again } else { next }
@@ -262,7 +275,7 @@ impl Fanout {
         let (mut waited, mut lost) = (0, Vec::new());
         for entry in carried.into_iter().chain(waiting) {
             match entry {
-                Entry::Datagram(_) | Entry::Recovered(..) => waited += 1,
+                Entry::Datagram(_) | Entry::Recovered(..) | Entry::Own(_) => waited += 1,
                 // Counted where it was lost.
                 Entry::Lost(..) => lost.push(entry),
             }
@@ -411,13 +424,16 @@ impl Fanout {
         }
     }
 
-    /// Leaves the table to thread `files`, also if only times have changed.
+    /// Leaves the table to thread `files`, also if only times have changed, and what was learned to `detector`.
     fn save_at_last(&mut self) {
         if self.machines.was_heard() {
             // No version of a table.
             self.saved.0 = u64::MAX;
         }
         self.save();
+        let learned = self.machines.learned();
+        // Nobody else sets it.
+        let _ = self.gauges.learned_at_last.set((learned.version(), learned.copy()));
     }
 
     /// Leaves the table to thread `files`.

@@ -28,6 +28,7 @@ pub mod web;
 
 pub mod vitals;
 
+pub mod detector;
 pub mod engine_db;
 
 pub mod config;

@@ -24,3 +24,7 @@ pub mod batch;
 
 pub mod history;
 pub mod initial;
+
+pub mod learned;
+
+pub mod notice;

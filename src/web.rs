@@ -12,7 +12,9 @@ pub mod query;
 
 use crate::fanout::requests::FanoutHandle;
 use crate::process::clock::epoch_seconds;
+use crate::stream::declared::Declared;
 use crate::stream::filter::Filter;
+use crate::stream::machines::survey::Survey;
 use crate::vitals::health::{self, Vitals};
 use crate::vitals::status::Status;
 use crate::web::acting::ACTING;
@@ -25,6 +27,8 @@ use std::time::Instant;
 pub const STREAM_PATH: &str = "/ws/events";
 /// The path of what is known of all machines.
 pub const MACHINES_PATH: &str = "/api/machines";
+/// The path of what machines usually do.
+pub const GRAPH_PATH: &str = "/api/graph";
 
 /// The pages.
 #[derive(Debug)]
@@ -32,6 +36,8 @@ pub struct Site {
     pub vitals: Arc<Vitals>,
     pub status: Status,
     pub fanout: FanoutHandle,
+    /// The limits that people declared.
+    pub declared: Declared,
 }
 
 impl Site {
@@ -51,6 +57,7 @@ impl Site {
             "/status" => Answer::json(200, self.status.page().into_bytes()),
             "/initial" => self.initial(),
             MACHINES_PATH => self.machines(&head.query),
+            GRAPH_PATH => self.graph(&head.query),
             path => acting_refused(path),
         }
     }
@@ -88,16 +95,29 @@ impl Site {
 
     /// What is known of the machines that the query wants. Blocks on the fan-out, at most 4 s.
     fn machines(&self, query: &str) -> Answer {
-        let wanted = match query::text(query, "machine") {
-            Ok(machines) => Filter::from_lists(machines.as_deref(), None).map_err(|error| error.to_string()),
-            Err(error) => Err(error),
-        };
+        let wanted = query::text(query, "machine")
+            .and_then(|machines| Filter::from_lists(machines.as_deref(), None).map_err(|error| error.to_string()));
+        self.survey(wanted, |survey, wanted| {
+            survey.machines_json(wanted, &self.declared, Instant::now(), epoch_seconds())
+        })
+    }
+
+    /// What machines of the types that the query wants usually do. Blocks on the fan-out, at most 4 s.
+    fn graph(&self, query: &str) -> Answer {
+        let wanted = query::text(query, "type")
+            .and_then(|types| Filter::from_lists(None, types.as_deref()).map_err(|error| error.to_string()));
+        self.survey(wanted, |survey, wanted| {
+            survey.graph_json(wanted, &self.declared, epoch_seconds())
+        })
+    }
+
+    fn survey(&self, wanted: Result<Filter, String>, make: impl FnOnce(&Survey, &Filter) -> Vec<u8>) -> Answer {
         let wanted = match wanted {
             Ok(wanted) => wanted,
             Err(why) => return Answer::detail(400, &why),
         };
         match self.fanout.survey() {
-            Ok(survey) => Answer::json(200, survey.json(&wanted, Instant::now(), epoch_seconds())),
+            Ok(survey) => Answer::json(200, make(&survey, &wanted)),
             Err(why) => Answer::detail(503, &why.to_string()),
         }
     }
@@ -107,7 +127,7 @@ impl Site {
 /// OPTIONS whether the server is well.
 fn methods(head: &Head) -> Option<&'static str> {
     match &head.path[..] {
-        "/health" | "/status" | "/initial" | MACHINES_PATH | STREAM_PATH => Some(READ_METHODS),
+        "/health" | "/status" | "/initial" | MACHINES_PATH | GRAPH_PATH | STREAM_PATH => Some(READ_METHODS),
         "/" | "*" if head.method == "OPTIONS" => Some(READ_METHODS),
         path if ACTING.iter().any(|(acting, _)| *acting == path) => Some("POST, OPTIONS"),
         _ => None,

@@ -70,6 +70,7 @@ fn measure(bencher: Bencher<'_, '_>, per_batch: usize, protocol: Protocol, wante
         protocol,
         filter: Filter::from_lists(wanted, None).expect("the pattern is good"),
         conflate: None,
+        plain_notices: false,
     };
     let mut wire = Vec::new();
     replay(&history, &view, |chunk| wire.extend_from_slice(chunk.bytes()));

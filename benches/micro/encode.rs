@@ -76,6 +76,7 @@ fn view(protocol: Protocol, machines: Option<&str>) -> View {
         protocol,
         filter: Filter::from_lists(machines, None).expect("the pattern is good"),
         conflate: None,
+        plain_notices: false,
     }
 }
 

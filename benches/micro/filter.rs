@@ -190,6 +190,7 @@ fn crowd(bencher: Bencher<'_, '_>, crowd: &Crowd) {
         protocol: Protocol::V1,
         filter: (crowd.filter)(client),
         conflate: None,
+        plain_notices: false,
     };
     let held: Vec<_> = (0..crowd.clients).map(|client| views.place(&view(client))).collect();
     let next = Cell::new(1);

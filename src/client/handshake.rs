@@ -60,6 +60,8 @@ pub struct ClientSettings {
     pub limits: v1::Limits,
     /// A snapshot that takes longer to send is worth a line.
     pub slow_snapshot: Duration,
+    /// Plain clients see the server's own events too.
+    pub plain_notices: bool,
     pub clients_max: usize,
     /// Clients, pages, and handshakes under way, silent ones included.
     pub connections_max: usize,
@@ -285,7 +287,7 @@ impl Wish {
     ///
     /// # Errors
     /// The refusal to answer with: 400, which names the key of the query and what is wrong with its value.
-    fn of(head: &Head) -> Result<Wish, Answer> {
+    fn of(head: &Head, plain_notices: bool) -> Result<Wish, Answer> {
         let refused = |text: &str| Answer::detail(400, text);
         let value = |key: &str| query::text(&head.query, key).map_err(|why| refused(&why));
         let (machines, kinds) = (value("machine")?, value("type")?);
@@ -312,6 +314,7 @@ impl Wish {
                 protocol: if v1 { Protocol::V1 } else { Protocol::Plain },
                 filter: filter.map_err(|error| refused(&error.to_string()))?,
                 conflate,
+                plain_notices,
             },
             begin: begin.map_err(|error| refused(&error))?,
         })
@@ -343,7 +346,7 @@ fn upgrade(
         Some(key) if is_key(key) => derive_accept_key(key.as_bytes()),
         _ => return Err(Answer::detail(400, "Sec-WebSocket-Key must be 16 bytes in base64")),
     };
-    let wish = Wish::of(&head)?;
+    let wish = Wish::of(&head, reception.settings.plain_notices)?;
     join(connection, wish, head.rest, reception, beat).map(|joined| (key, joined))
 }
 
@@ -389,7 +392,7 @@ fn start_of(begin: &Begin, view: &View, reception: &Reception, beat: &'static Be
     match *begin {
         Begin::State => Ok(Start::State),
         Begin::After(position) => Ok(Start::After(position)),
-        Begin::Last(wanted) => start_of_last(&reception.fanout, &view.filter, wanted, beat).map(Start::Past),
+        Begin::Last(wanted) => start_of_last(&reception.fanout, view, wanted, beat).map(Start::Past),
     }
 }
 

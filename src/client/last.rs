@@ -7,21 +7,21 @@ use crate::fanout::requests::{FanoutHandle, Unanswered};
 use crate::liveness::beat::Beat;
 use crate::stream::batch::{Batch, Item};
 use crate::stream::event::Seq;
-use crate::stream::filter::Filter;
 use crate::stream::position::Position;
+use crate::stream::view::View;
 use std::time::{Duration, Instant};
 
 /// Longest search. The largest history in memory is looked through in less, unless the host is overloaded.
 const SEARCH_MAX: Duration = Duration::from_secs(10);
 
-/// The number after which the last `wanted` events (at least 1) that `filter` wants begin; where the history has fewer,
+/// The number after which the last `wanted` events (at least 1) that `view` shows begin; where the history has fewer,
 /// that after which the history begins. Blocks 10 s, and 4 s for the fan-out's last answer, at most.
 ///
 /// # Errors
 /// The fan-out gives no answer, or the search takes over 10 s. The caller refuses the client, which may come again.
 pub fn start_of_last(
     fanout: &FanoutHandle,
-    filter: &Filter,
+    view: &View,
     wanted: u64,
     beat: &'static Beat,
 ) -> Result<Position, Unanswered> {
@@ -36,7 +36,7 @@ pub fn start_of_last(
         before = oldest.seqs().start;
         for batch in page.batches.iter().rev() {
             beat.step();
-            match step_back(batch, filter, missing) {
+            match step_back(batch, view, missing) {
                 Ok(found) => missing -= found,
                 Err(first) => return Ok(position(first - 1)),
             }
@@ -45,13 +45,13 @@ pub fn start_of_last(
     Err(Unanswered::Late)
 }
 
-/// How many events of `batch` the filter wants; or the number of the one that makes `missing` of them, counted from the
+/// How many events of `batch` the view shows; or the number of the one that makes `missing` of them, counted from the
 /// end.
-fn step_back(batch: &Batch, filter: &Filter, missing: u64) -> Result<u64, Seq> {
+fn step_back(batch: &Batch, view: &View, missing: u64) -> Result<u64, Seq> {
     let wanted: Vec<Seq> = batch
         .items()
         .filter_map(|item| match item {
-            Item::Event(event) if filter.wants(event.machine, event.kind) => Some(event.seq),
+            Item::Event(event) if view.wants(batch, &event) => Some(event.seq),
             Item::Event(_) | Item::Loss(_) => None,
         })
         .collect();
@@ -66,6 +66,7 @@ fn step_back(batch: &Batch, filter: &Filter, missing: u64) -> Result<u64, Seq> {
 mod tests {
     use super::*;
     use crate::stream::batch::BatchBuilder;
+    use crate::stream::filter::Filter;
 
     #[test]
     fn what_is_not_wanted_or_lost_does_not_count() {
@@ -77,13 +78,16 @@ mod tests {
         builder.push(b"{}", Some("a"), None);
         builder.push(b"{}", Some("b"), None);
         let batch = builder.finish(0, 0.0).unwrap();
-        let filter = Filter::from_lists(Some("a"), None).unwrap();
-        let back = |filter: &Filter, missing| step_back(&batch, filter, missing);
-        assert_eq!(back(&filter, 1), Err(19));
-        assert_eq!(back(&filter, 2), Err(13));
-        assert_eq!(back(&filter, 3), Err(11));
-        assert_eq!(back(&filter, 4), Ok(3));
-        assert_eq!(back(&Filter::default(), 2), Err(19));
-        assert_eq!(back(&Filter::default(), 6), Ok(5));
+        let of_a = View {
+            filter: Filter::from_lists(Some("a"), None).unwrap(),
+            ..View::default()
+        };
+        let back = |view: &View, missing| step_back(&batch, view, missing);
+        assert_eq!(back(&of_a, 1), Err(19));
+        assert_eq!(back(&of_a, 2), Err(13));
+        assert_eq!(back(&of_a, 3), Err(11));
+        assert_eq!(back(&of_a, 4), Ok(3));
+        assert_eq!(back(&View::default(), 2), Err(19));
+        assert_eq!(back(&View::default(), 6), Ok(5));
     }
 }

@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::config::rules::Rules;
 use crate::process::command_line::{join, split};
-use crate::process::values::{duration, not_empty, show_duration, show_size, size, switch};
+use crate::process::values::{duration, not_empty, number, show_duration, show_size, size, switch};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ pub enum Kind {
     TimeOr(Field<Option<Duration>>, &'static str, Duration, Duration),
     /// A number of bytes within bounds.
     Size(Field<usize>, usize, usize),
+    /// A number within bounds.
+    Count(Field<usize>, usize, usize),
     /// The path of a folder.
     Folder(Field<PathBuf>),
     /// The path of a file or a folder (which, the first says), or `none`.
@@ -71,6 +73,7 @@ impl Kind {
             Kind::Switch(_) => "",
             Kind::Time(..) | Kind::TimeOr(..) => "TIME",
             Kind::Size(..) => "SIZE",
+            Kind::Count(..) => "COUNT",
             Kind::Folder(_) => "DIR",
             Kind::PathOrNone(value, _) | Kind::List(value, ..) | Kind::Words(value, _) => value,
             Kind::Rules(rules) => rules.value,
@@ -95,6 +98,7 @@ impl Kind {
             Kind::TimeOr(_, word, least, most) => {
                 format!("{} to {}, or {word}", show_duration(*least), show_duration(*most))
             }
+            Kind::Count(_, least, most) => format!("{least} to {most}"),
             Kind::Size(_, least, most) => format!("{} to {}", show_size(*least), show_size(*most)),
             Kind::Folder(_) => "a path".to_owned(),
             Kind::PathOrNone(..) => "a path, or none".to_owned(),
@@ -118,6 +122,9 @@ impl Kind {
             Kind::TimeOr(field, word, least, most) => {
                 let value = duration(text, *least, *most).map_err(|wanted| format!("{wanted}, or {word}"))?;
                 *(field.of_mut)(config) = Some(value);
+            }
+            Kind::Count(field, least, most) => {
+                *(field.of_mut)(config) = number(text, *least as u64, *most as u64)? as usize;
             }
             Kind::Size(field, least, most) => *(field.of_mut)(config) = size(text, *least, *most)?,
             Kind::Folder(field) => *(field.of_mut)(config) = not_empty(text)?.into(),
@@ -172,6 +179,7 @@ impl Kind {
             Kind::Switch(field) => (field.of)(config).to_string(),
             Kind::Time(field, ..) => show_duration(*(field.of)(config)),
             Kind::TimeOr(field, word, ..) => (field.of)(config).map_or((*word).to_owned(), show_duration),
+            Kind::Count(field, ..) => (field.of)(config).to_string(),
             Kind::Size(field, ..) => show_size(*(field.of)(config)),
             Kind::Folder(field) => (field.of)(config).display().to_string(),
             Kind::PathOrNone(_, field) => match (field.of)(config) {

@@ -132,6 +132,7 @@ macro_rules! rows {
     (@time_or $word:literal, $field:ident, $least:expr, $most:expr) => {
         Kind::TimeOr(rows!(@field $field), $word, $least, $most)
     };
+    (@count $field:ident, $least:expr, $most:expr) => { Kind::Count(rows!(@field $field), $least, $most) };
     (@size $field:ident, $least:expr, $most:expr) => { Kind::Size(rows!(@field $field), $least, $most) };
     (@folder $field:ident) => { Kind::Folder(rows!(@field $field)) };
     (@path_or_none $value:literal, $field:ident) => { Kind::PathOrNone($value, rows!(@field $field)) };
@@ -161,7 +162,7 @@ macro_rules! rows {
 }
 
 /// Every setting by its concern, in the order of the help.
-pub static GROUPS: [Group; 9] = [
+pub static GROUPS: [Group; 10] = [
     Group {
         name: "Network",
         settings: NETWORK,
@@ -177,6 +178,10 @@ pub static GROUPS: [Group; 9] = [
     Group {
         name: "Machines and history",
         settings: MACHINES,
+    },
+    Group {
+        name: "Stuck machines",
+        settings: STUCK_MACHINES,
     },
     Group {
         name: "Journal",
@@ -248,8 +253,19 @@ const MACHINES: &[Setting] = rows! {
         "a machine silent for this long leaves the snapshot, unless the engines' database says that its process lives; never: it stays until it ends";
     "state-file" = own(STATE_FILE),
         "where machines are kept across restarts; auto: threadcast-state.json in the log folder; none: nowhere";
+};
+
+const STUCK_MACHINES: &[Setting] = rows! {
     "stuck" = rules(STUCK),
         "how long a machine may stay in a state, such as 'face_*/cropping_*=2m' or '*/waiting=never'; * also matches machines without a known type; the first rule that matches counts; may be given again; [[stuck]] in the settings file";
+    "stuck-cpu-pressure" = count(stuck_cpu_pressure, 1, 100),
+        "no machine is judged while the host is starved: /proc/pressure/cpu (some avg10, in percent) was over this for 60 s; 100: all are judged always";
+    "plain-notices" = switch(plain_notices),
+        "send the server's own events (machine_stuck, machine_silent, machine_moves_again) to plain clients too, the original's page among them";
+    "learned-states" = count(learned_states, 1, 1_000_000),
+        "states of which it is learned how machines enter them and how long they stay; the least used leave";
+    "learned-transitions" = count(learned_transitions, 1, 10_000_000), "ways from a state to another that are learned; the least used leave";
+    "learned-bytes" = size(learned_bytes, 64 * KIB, GIB), "memory for what is learned";
 };
 
 const JOURNAL: &[Setting] = rows! {

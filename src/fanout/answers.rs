@@ -11,7 +11,6 @@ use crate::stream::event::DropCause;
 use crate::stream::event::Refused;
 use crate::stream::history::Past;
 use crate::stream::machines::Snapshot;
-use crate::stream::machines::survey::Survey;
 use crate::stream::position::Position;
 use crate::stream::protocol::Protocol;
 use crate::stream::protocol::v1::{CAUSE_EPOCH, CAUSE_HISTORY, Gap};
@@ -47,7 +46,10 @@ impl Fanout {
                     let _ = reply.try_send(self.snapshot());
                 }
                 Request::Survey { reply } => {
-                    let _ = reply.try_send(self.survey());
+                    self.want_survey(reply);
+                }
+                Request::Findings { findings, reply } => {
+                    let _ = reply.try_send(self.take_findings(findings));
                 }
                 Request::TakeIn { found, reply } => {
                     self.take_in(found);
@@ -188,16 +190,6 @@ impl Fanout {
         let about = (self.machines.len() as u64, 0);
         let _doing = self.beat.begin_about(Operation::Snapshot, about);
         self.machines.snapshot(Instant::now(), epoch_seconds())
-    }
-
-    fn survey(&mut self) -> Arc<Survey> {
-        let about = (self.machines.len() as u64, 0);
-        let _doing = self.beat.begin_about(Operation::Snapshot, about);
-        let as_of = Position {
-            epoch: self.epoch,
-            seq: self.history.newest(),
-        };
-        self.machines.survey(as_of, Instant::now())
     }
 
     /// Removes a machine by hand. Everybody is told as if it had ended, so that no card stays.

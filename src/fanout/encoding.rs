@@ -21,7 +21,12 @@ impl Fanout {
         for entry in entries {
             self.beat.step();
             match entry {
-                Entry::Lost(count, cause) => lose(&mut builder, *count, *cause),
+                Entry::Lost(count, cause) => {
+                    self.machines.note_loss();
+                    lose(&mut builder, *count, *cause);
+                }
+                // It changes nothing in the table.
+                Entry::Own(notice) => builder.push(&notice.json, notice.machine.as_deref(), Some(notice.kind.name())),
                 Entry::Datagram(datagram) => self.encode_event(&mut builder, datagram, None, (now, time)),
                 Entry::Recovered(event) => {
                     self.encode_event(&mut builder, &event.datagram, Some(event), (now, time));
@@ -32,6 +37,9 @@ impl Fanout {
         let batch = builder.finish(published_us, time)?;
         if batch.events() > 0 {
             self.gauges.events.fetch_add(batch.events() as u64, Ordering::Relaxed);
+        }
+        // An event of our own is no sign that engines send any.
+        if batch.events() > 0 && !batch.has_own() {
             self.gauges.last_event.store(time.to_bits(), Ordering::Relaxed);
             self.gauges
                 .last_event_ms
@@ -65,6 +73,7 @@ impl Fanout {
                 self.refuse(cause, datagram);
                 // Nothing at all was sent, so nothing is missing.
                 if cause != DropCause::Empty {
+                    self.machines.note_loss();
                     builder.lose(1, cause.name());
                 }
             }

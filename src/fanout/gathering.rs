@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// Longest wait for an event or a request.
 const TURN: Duration = Duration::from_millis(250);
+/// Pause between two slices of a survey, in which other threads may run.
+const BETWEEN_SLICES: Duration = Duration::from_millis(1);
 /// Most events of one turn, so that requests are answered soon; more of them would not make sends any cheaper.
 const TURN_EVENTS_MAX: usize = 512;
 /// If senders send in bursts, the fan-out waits for the rest before a turn, as long as more comes within this time per
@@ -98,7 +100,9 @@ impl Fanout {
     /// about to put it there.
     fn wait(&mut self) {
         let doing = self.beat.begin(Operation::Waiting);
-        let turn = if self.requests.attention.load(Ordering::Relaxed) {
+        let turn = if !self.surveys_wanted.is_empty() {
+            BETWEEN_SLICES
+        } else if self.requests.attention.load(Ordering::Relaxed) {
             REFRESH_EVERY
         } else {
             TURN

@@ -9,10 +9,13 @@ use crate::process::locks::try_lock;
 use crate::stream::batch::Batch;
 use crate::stream::event::Refused;
 use crate::stream::event::Seq;
+use crate::stream::learned::state::State;
 use crate::stream::machines::Snapshot;
+use crate::stream::machines::dwell::Verdict;
 use crate::stream::machines::merge::EngineRow;
 use crate::stream::machines::recovered::RecoveredTo;
 use crate::stream::machines::survey::Survey;
+use crate::stream::notice::Notice;
 use crate::stream::position::{Epoch, Position};
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 use std::fmt;
@@ -53,6 +56,8 @@ pub struct FanoutGauges {
     pub machines_left_out: AtomicUsize,
     /// Events whose machine is too large for the table.
     pub machines_untabled: AtomicU64,
+    /// What was learned, with its version, as of the end of the fan-out; empty until then.
+    pub learned_at_last: OnceLock<(u64, Vec<Arc<State>>)>,
     /// When the last event was forwarded: the bits of an f64, seconds since the epoch; 0 for never.
     pub(super) last_event: AtomicU64,
     /// The same in milliseconds of the monotonic clock, and 1; 0 for never.
@@ -147,6 +152,10 @@ pub(super) enum Request {
     Survey {
         reply: Sender<Arc<Survey>>,
     },
+    Findings {
+        findings: Findings,
+        reply: Sender<bool>,
+    },
     Forget {
         machine: String,
         reply: Sender<bool>,
@@ -157,6 +166,15 @@ pub(super) enum Request {
     },
     /// Some client has ended, wants a refresh or has room again; see [`FanoutHandle::nudge`].
     Nudge,
+}
+
+/// What thread `detector` found of machines.
+#[derive(Debug)]
+pub struct Findings {
+    /// Machines that stay too long, each with the number of its dwell. None: what was found is over.
+    pub machines: Vec<(Box<str>, u64, Verdict)>,
+    /// The event that tells of it; `None`: that was told already.
+    pub told: Option<Notice>,
 }
 
 /// What thread `enginedb` found in the engine's database: a part of it, small enough for one turn.
@@ -296,8 +314,12 @@ impl FanoutHandle {
     /// [`Unanswered::Late`] if its queue is full: the caller asks again later. [`Unanswered::Over`] if the server
     /// stops.
     pub fn ask_missed(&self, client: u64) -> Result<Receiver<Missed>, Unanswered> {
+        self.ask_soon(|reply| Request::Missed { client, reply })
+    }
+
+    fn ask_soon<T>(&self, request: impl FnOnce(Sender<T>) -> Request) -> Result<Receiver<T>, Unanswered> {
         let (reply, answer) = bounded(1);
-        match self.requests.try_send(Request::Missed { client, reply }) {
+        match self.requests.try_send(request(reply)) {
             Ok(()) => {
                 self.bell.ring();
                 Ok(answer)
@@ -321,6 +343,23 @@ impl FanoutHandle {
     /// The fan-out has not answered in time, or is over; the caller answers its own client with 503.
     pub fn survey(&self) -> Result<Arc<Survey>, Unanswered> {
         self.ask(|reply| Request::Survey { reply })
+    }
+
+    /// As [`FanoutHandle::survey`]; the answer comes on the channel. Never blocks.
+    ///
+    /// # Errors
+    /// As [`FanoutHandle::ask_missed`].
+    pub fn ask_survey(&self) -> Result<Receiver<Arc<Survey>>, Unanswered> {
+        self.ask_soon(|reply| Request::Survey { reply })
+    }
+
+    /// Leaves what was found of machines, to be noted and told to everybody. On the channel comes whether it was: not
+    /// if all of them have moved meanwhile. Never blocks.
+    ///
+    /// # Errors
+    /// As [`FanoutHandle::ask_missed`].
+    pub fn tell(&self, findings: Findings) -> Result<Receiver<bool>, Unanswered> {
+        self.ask_soon(|reply| Request::Findings { findings, reply })
     }
 
     /// Asks for a machine to be removed. Returns whether there was one of that name. Blocks as

@@ -1,11 +1,14 @@
-//! The machine table across restarts: read at the start, set aside when damaged, left alone when it cannot be read.
+//! The machine table, and what was learned of machines, across restarts: read at the start, set aside when damaged,
+//! left alone when it cannot be read.
 //!
-//! Runs on `main`, before the threads. While the server runs, `fanout` makes the content and thread `files` writes it.
+//! Runs on `main`, before the threads. While the server runs, `fanout` makes the table's content, `detector` that of
+//! what was learned, and thread `files` writes both.
 
 use crate::process::clock::epoch_seconds;
 use crate::process::files::{LockError, LockFile, lock_path};
 use crate::process::safe_open::{self, is_refusal};
 use crate::process::words::count;
+use crate::stream::learned::{Learned, LearnedLimits, saved};
 use crate::stream::machines::Machines;
 use crate::stream::machines::bounds::TableLimits;
 use std::fmt;
@@ -82,26 +85,76 @@ fn read_state(path: &Path, limits: TableLimits) -> Result<Machines, String> {
             Ok(machines)
         }
         Err(error) => {
-            set_aside(path, &error.to_string());
+            set_aside("state file", path, &error.to_string(), "with no machines");
             Ok(Machines::new(limits))
         }
     }
 }
 
+/// A larger file is not what we wrote: the largest that the settings allow is some GiB of memory, the usual one 8 MiB.
+const LEARNED_FILE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+
+/// Where what was learned is kept beside the state file at `state`.
+pub fn learned_path(state: &Path) -> PathBuf {
+    let mut path = state.as_os_str().to_owned();
+    path.push(".learned");
+    PathBuf::from(path)
+}
+
+/// What was learned and kept beside the state file at `state`; nothing where there is none, or it is damaged and now
+/// set aside. The right to the state file is the right to this one. Blocks on the disk.
+pub fn restore_learned(state: Option<&Path>, limits: LearnedLimits) -> Learned {
+    let Some(path) = state.map(learned_path) else {
+        return Learned::new(limits);
+    };
+    let mut kept = Vec::new();
+    let read = safe_open::read(&path).and_then(|file| file.take(LEARNED_FILE_BYTES_MAX).read_to_end(&mut kept));
+    match read {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Learned::new(limits),
+        Err(error) => {
+            log::warn!(
+                "⚠️ {} cannot be read ({error}); what machines usually do is learned anew, and the file replaced",
+                path.display()
+            );
+            return Learned::new(limits);
+        }
+    }
+    match saved::restore(&kept, limits) {
+        Ok(learned) => {
+            log::info!(
+                "📋 {} learned before, from {}",
+                count(learned.sizes().0, "state"),
+                path.display()
+            );
+            learned
+        }
+        Err(error) => {
+            set_aside(
+                "file of what was learned",
+                &path,
+                &error.to_string(),
+                "with nothing learned",
+            );
+            Learned::new(limits)
+        }
+    }
+}
+
 /// Keeps a damaged file for people to look at, out of the way of the next one.
-fn set_aside(path: &Path, why: &str) {
+fn set_aside(what: &str, path: &Path, why: &str, then: &str) {
     let mut aside = path.as_os_str().to_owned();
     // Nanoseconds, so that a second one in the same second does not replace the first.
     aside.push(format!(".damaged-{:.9}", epoch_seconds()));
     let aside = PathBuf::from(aside);
     match fs::rename(path, &aside) {
         Ok(()) => log::warn!(
-            "⚠️ state file {} is damaged ({why}); it was set aside as {}, starting with no machines",
+            "⚠️ {what} {} is damaged ({why}); it was set aside as {}, starting {then}",
             path.display(),
             aside.display()
         ),
         Err(error) => log::warn!(
-            "⚠️ state file {} is damaged ({why}) and cannot be set aside: {error}; it will be replaced, starting with no machines",
+            "⚠️ {what} {} is damaged ({why}) and cannot be set aside: {error}; it will be replaced, starting {then}",
             path.display()
         ),
     }

@@ -7,6 +7,7 @@ use crate::process::clock::pause;
 use crate::process::stop::Stop;
 use crate::stream::event::DropCause;
 use crate::stream::event::Refused;
+use crate::stream::notice::Notice;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -35,6 +36,8 @@ pub enum Entry {
     /// An event that its engine could not send. It does not come by the queue, whose 65,536 places it must not make
     /// larger.
     Recovered(Box<Refused>),
+    /// An event of our own, which does not come by the queue either.
+    Own(Box<Notice>),
     /// At this place in the order so many datagrams are missing.
     Lost(u64, DropCause),
 }
@@ -45,6 +48,7 @@ impl Entry {
         match self {
             Entry::Datagram(bytes) => bytes.len(),
             Entry::Recovered(event) => event.datagram.len(),
+            Entry::Own(notice) => notice.json.len(),
             Entry::Lost(..) => 0,
         }
     }

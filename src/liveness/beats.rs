@@ -6,7 +6,7 @@ use crate::liveness::operation::{SlowLimits, SlowTally};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The names of the threads that live as long as the server, the data path first: those of [`Beats::permanent`].
-pub const NAMES: [&str; 15] = [
+pub const NAMES: [&str; 16] = [
     "ingest",
     "fanout",
     "accept",
@@ -18,6 +18,7 @@ pub const NAMES: [&str; 15] = [
     "journal",
     "journal-sync",
     "enginedb",
+    "detector",
     "admin",
     "reports",
     "log",
@@ -38,6 +39,7 @@ pub struct Beats {
     pub journal: &'static Beat,
     pub journal_sync: &'static Beat,
     pub enginedb: &'static Beat,
+    pub detector: &'static Beat,
     pub admin: &'static Beat,
     pub reports: &'static Beat,
     pub log: &'static Beat,
@@ -65,6 +67,7 @@ impl Beats {
             journal: beat("journal", Role::Helper),
             journal_sync: beat("journal-sync", Role::Helper),
             enginedb: beat("enginedb", Role::Helper),
+            detector: beat("detector", Role::Helper),
             admin: beat("admin", Role::Helper),
             reports: beat("reports", Role::Helper),
             log: beat("log", Role::Helper),
@@ -88,7 +91,7 @@ impl Beats {
     }
 
     /// The beats of all threads that live as long as the server, the data path first.
-    pub fn permanent(&self) -> [&'static Beat; 15] {
+    pub fn permanent(&self) -> [&'static Beat; 16] {
         [
             self.ingest,
             self.fanout,
@@ -101,6 +104,7 @@ impl Beats {
             self.journal,
             self.journal_sync,
             self.enginedb,
+            self.detector,
             self.admin,
             self.reports,
             self.log,

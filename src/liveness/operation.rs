@@ -41,6 +41,8 @@ pub enum Operation {
     ReadingDatabase,
     /// Waiting until the fan-out has taken in what was found there.
     HandingOver,
+    /// Judging how long machines stay in their states.
+    Judging,
     /// Composing the heartbeat.
     Composing,
     /// Giving memory that nobody uses back to the system.
@@ -132,6 +134,7 @@ const TABLE: [Row; COUNT] = {
         (Flushing, "journal flush", Slow::Other, About::Nothing),
         (ReadingDatabase, "a database read", Slow::Never, About::Nothing),
         (HandingOver, "a wait for the fan-out", Slow::Never, About::Nothing),
+        (Judging, "a look at the machines", Slow::Other, About::Machines),
         (Composing, "heartbeat line", Slow::Other, About::Nothing),
         (GivingBack, "giving memory back", Slow::Other, About::Nothing),
         (

@@ -1,5 +1,6 @@
 //! The two clocks, and the only pause in the program.
 
+use rustix::time::ClockId;
 use std::fmt::Write as _;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -23,6 +24,17 @@ pub fn monotonic_us() -> u64 {
 /// As [`monotonic_us`], in milliseconds.
 pub fn monotonic_ms() -> u64 {
     monotonic_us() / 1000
+}
+
+/// How long this host has been suspended since it was started (clock_gettime(2): CLOCK_BOOTTIME goes on meanwhile, and
+/// CLOCK_MONOTONIC does not).
+pub fn suspended() -> Duration {
+    let read = |clock| {
+        let time = rustix::time::clock_gettime(clock);
+        Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+    };
+    let monotonic = read(ClockId::Monotonic);
+    read(ClockId::Boottime).saturating_sub(monotonic)
 }
 
 /// Blocks for `duration`, which every caller states as a named bound. No other code sleeps.

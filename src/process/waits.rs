@@ -41,6 +41,7 @@ pub static ADMIN: Wait = Wait::new("admin waits for requests");
 pub static ALERTS: Wait = Wait::new("alerts waits for its command");
 pub static HEARTBEAT: Wait = Wait::new("heartbeat waits for its time");
 pub static ENGINE_DB: Wait = Wait::new("enginedb waits for its time");
+pub static DETECTOR: Wait = Wait::new("detector waits for its time");
 pub static REPORTS: Wait = Wait::new("reports waits for something to write");
 pub static LOG: Wait = Wait::new("log waits for lines");
 pub static WATCHDOG: Wait = Wait::silent("watchdog waits for its time");
@@ -49,7 +50,7 @@ pub static WATCHDOG: Wait = Wait::silent("watchdog waits for its time");
 pub static SENDER: Wait = Wait::silent("a command waits for room");
 
 /// Those of the server.
-static ALL: [&Wait; 14] = [
+static ALL: [&Wait; 15] = [
     &MAIN,
     &INGEST,
     &EVENT_SOCKET,
@@ -61,6 +62,7 @@ static ALL: [&Wait; 14] = [
     &ALERTS,
     &HEARTBEAT,
     &ENGINE_DB,
+    &DETECTOR,
     &REPORTS,
     &LOG,
     &WATCHDOG,

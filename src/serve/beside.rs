@@ -4,7 +4,9 @@ use crate::admin::credentials::Rule;
 use crate::admin::listener::Admin;
 use crate::admin::place::{self, Bound};
 use crate::config::{AdminSocket, Config};
+use crate::detector::{Detector, DetectorSettings};
 use crate::engine_db::{EngineDbBeginning, EngineDbSettings};
+use crate::fanout::state_file::learned_path;
 use crate::journal::flush::Flusher;
 use crate::journal::queue::JournalGauges;
 use crate::journal::{Journal, JournalSettings, Opened, Record};
@@ -198,6 +200,7 @@ pub(super) fn start_journal_sync(flusher: Flusher, stop: Stop) -> Result<Part, S
 /// The slots of the files that have a path.
 pub(super) struct Slots {
     pub(super) state: Option<Slot>,
+    pub(super) learned: Option<Slot>,
     pub(super) status: Option<Slot>,
 }
 
@@ -219,11 +222,17 @@ pub(super) fn start_files(
         });
         Some(slot)
     };
+    let learned = state.as_deref().map(learned_path);
     let slots = Slots {
         state: keep(
             state,
             Durability::Flushed,
             "after a restart what changes from now on would be missing",
+        ),
+        learned: keep(
+            learned,
+            Durability::Flushed,
+            "after a restart the server would learn anew what machines usually do",
         ),
         status: keep(
             status,
@@ -279,6 +288,20 @@ pub(super) fn start_engine_db(
 ) -> Result<Option<Part>, StartError> {
     ground.beats.enginedb.turn_to(Operation::Ended);
     Ok(None)
+}
+
+pub(super) fn start_detector(
+    ground: &Ground,
+    settings: DetectorSettings,
+    slot: Option<Slot>,
+) -> Result<Part, StartError> {
+    let stop = new_stop()?;
+    let (fanout, gauges) = (ground.fanout.clone(), Arc::clone(&ground.fanout_gauges));
+    let findings = Arc::clone(&ground.vitals.findings);
+    let beat = ground.beats.detector;
+    let detector = Detector::new(settings, fanout, gauges, findings, slot, beat, stop.clone());
+    let thread = detector.start().map_err(resource("thread detector"))?;
+    Ok(Part::new(Turn::Detector, stop, thread))
 }
 
 /// Starts `reports`, and returns the way to it, too.

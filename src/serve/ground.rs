@@ -68,6 +68,7 @@ impl Ground {
                 .map(|db| Arc::new(EngineDbGauges::new(&db.path))),
             alerts: settings.alerts.as_ref().map(|_| Arc::default()),
             log,
+            findings: Arc::default(),
             event_socket_path: settings.event_socket_path.clone(),
             started: epoch_seconds(),
             started_ms: monotonic_ms(),
@@ -100,6 +101,7 @@ impl Ground {
             },
             vitals: Arc::clone(&self.vitals),
             fanout: self.fanout.clone(),
+            declared: settings.detector.declared.clone(),
         }
     }
 

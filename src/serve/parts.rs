@@ -36,6 +36,8 @@ pub(super) enum Turn {
         expect(dead_code, reason = "the minimal build reads no database")
     )]
     EngineDb,
+    /// What was learned comes to it from `fanout` at the end of that, and goes to `files`.
+    Detector,
     /// Without the end of `fanout` its slot stays open, so that the stop must say that nothing more comes.
     Files,
     /// After all others, so that it reports one that hangs.
@@ -64,6 +66,8 @@ impl Turn {
             // It wakes at once, or when SQLite has waited 250 ms for a lock. In the middle of a read it is left behind:
             // it changes nothing.
             Turn::EngineDb => 500,
+            // It wakes at once, or notices within 100 ms that `fanout` does not answer.
+            Turn::Detector => 500,
             Turn::Clients | Turn::Inbox | Turn::Journal | Turn::JournalSync | Turn::Files => return STOP_DEADLINE,
         })
     }

@@ -130,12 +130,8 @@ fn start_parts(config: Config, given: Given, progress: &Progress, parts: &mut Pa
     let (reports, writer) = beside::start_reports(&ground, settings)?;
     parts.add(writer);
     parts.add(beside::start_watchdog(&ground, settings, reports, given.notifier)?);
-    let caught_up = claimed.machines.catch_up(
-        &record.history,
-        settings.fanout.machine_ttl,
-        Instant::now(),
-        epoch_seconds(),
-    );
+    let (ttl, now) = (settings.fanout.machine_ttl, Instant::now());
+    let caught_up = claimed.machines.catch_up(&record.history, ttl, now, epoch_seconds());
     let engine_db = settings.engine_db.clone().map(|settings| {
         let beginning = beside::engine_db_beginning(&record.history, &claimed.machines);
         (settings, beginning)
@@ -161,6 +157,11 @@ fn start_parts(config: Config, given: Given, progress: &Progress, parts: &mut Pa
     parts.add(part);
     parts.add(Part::clients(inbox.clone()));
     parts.extend(beside::start_engine_db(&ground, engine_db)?);
+    parts.add(beside::start_detector(
+        &ground,
+        settings.detector.clone(),
+        slots.learned,
+    )?);
     let site = Arc::new(ground.site(settings, admin_socket.as_ref().map(|bound| bound.path.clone())));
     parts.extend(beside::start_admin(&ground, settings, admin_socket, Arc::clone(&site))?);
     let rules = origin_rules(config, sockets.address, given.origins);
@@ -209,8 +210,9 @@ fn claim(
     progress.begin(Step::Files);
     // Before anybody can send: an engine that finds a socket waits for who receives there.
     let unusable = |(path, error)| StartError::File { path, error };
-    let (machines, state_lock, state_path) =
+    let (mut machines, state_lock, state_path) =
         state_file::restore(config.state_path(), settings.table).map_err(unusable)?;
+    machines.set_learned(state_file::restore_learned(state_path.as_deref(), settings.learned));
     let (status_lock, status_path) = beside::claim_status_file(config.status_file.clone()).map_err(unusable)?;
     parts.hold(state_lock);
     parts.hold(status_lock);

@@ -4,6 +4,7 @@
 use crate::client::handshake::ClientSettings;
 use crate::client::writer::Timing;
 use crate::config::Config;
+use crate::detector::DetectorSettings;
 use crate::engine_db::EngineDbSettings;
 use crate::fanout::FanoutSettings;
 use crate::intake::IntakeSettings;
@@ -15,6 +16,7 @@ use crate::outbox::link::OfferLimits;
 use crate::process::limits;
 use crate::serve::room::Room;
 use crate::serve::sockets::Sockets;
+use crate::stream::learned::LearnedLimits;
 use crate::stream::machines::bounds::TableLimits;
 use crate::stream::protocol::v1::Limits;
 use crate::vitals::alerts::AlertSettings;
@@ -37,6 +39,8 @@ pub(super) struct Settings {
     /// `None`: no command is run for alerts.
     pub(super) alerts: Option<AlertSettings>,
     pub(super) watchdog: WatchdogSettings,
+    pub(super) detector: DetectorSettings,
+    pub(super) learned: LearnedLimits,
     /// The emergency file.
     pub(super) report_path: PathBuf,
     pub(super) history_bytes: usize,
@@ -85,6 +89,11 @@ impl Settings {
                 on_hang: config.on_hang,
                 ping_interval: config.ping_interval,
             },
+            detector: DetectorSettings {
+                declared: config.stuck.clone(),
+                cpu_pressure: config.stuck_cpu_pressure,
+            },
+            learned: learned_limits(config),
             report_path: config.hang_report_path(),
             history_bytes: config.history_bytes,
             table: TableLimits {
@@ -116,6 +125,7 @@ fn clients(config: &Config, room: Room) -> ClientSettings {
             pong_timeout_s: config.pong_timeout.as_secs_f64(),
         },
         slow_snapshot: config.slow_snapshot,
+        plain_notices: config.plain_notices,
         clients_max: clients_max(config, room),
         connections_max: connections_max(config, room),
     }
@@ -144,6 +154,15 @@ fn alerts(config: &Config, address: SocketAddr) -> Option<AlertSettings> {
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         },
     })
+}
+
+/// How much may be learned.
+fn learned_limits(config: &Config) -> LearnedLimits {
+    LearnedLimits {
+        states_max: config.learned_states,
+        transitions_max: config.learned_transitions,
+        bytes_max: config.learned_bytes,
+    }
 }
 
 /// From which time on an operation is slow.

@@ -2,7 +2,7 @@
 //! looking at the stream is made of.
 
 use crate::stream::chunk::{Chunk, ChunkBuilder};
-use crate::stream::event::Seq;
+use crate::stream::event::{Seq, is_own};
 use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ pub struct Batch {
     /// Nobody knows how many of some of the numbers were used.
     uncertain: bool,
     has_recovered: bool,
+    has_own: bool,
     published_us: u64,
     time: f64,
 }
@@ -133,6 +134,11 @@ impl Batch {
         self.has_recovered
     }
 
+    /// Returns whether an event in it is the server's own.
+    pub fn has_own(&self) -> bool {
+        self.has_own
+    }
+
     /// Number of events.
     pub fn events(&self) -> usize {
         self.chunk.frames()
@@ -209,6 +215,7 @@ pub struct BatchBuilder {
     next: Seq,
     uncertain: bool,
     has_recovered: bool,
+    has_own: bool,
 }
 
 impl BatchBuilder {
@@ -223,6 +230,7 @@ impl BatchBuilder {
             next: first,
             uncertain: false,
             has_recovered: false,
+            has_own: false,
         }
     }
 
@@ -245,6 +253,7 @@ impl BatchBuilder {
         kind: Option<&str>,
     ) {
         self.has_recovered |= recovered.is_some();
+        self.has_own |= is_own(kind, payload);
         self.frames.push(payload);
         let machine = self.keep(machine, self.last_names.0);
         let kind = self.keep(kind, self.last_names.1);
@@ -318,6 +327,7 @@ impl BatchBuilder {
             seqs: self.first..self.next,
             uncertain: self.uncertain,
             has_recovered: self.has_recovered,
+            has_own: self.has_own,
             published_us,
             time,
         })

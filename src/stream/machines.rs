@@ -4,7 +4,11 @@
 //! longest leave a full table, and are counted.
 
 pub mod bounds;
+pub mod documents;
+pub mod dwell;
 mod ends;
+pub mod judgement;
+mod lessons;
 pub mod merge;
 mod rate;
 pub mod recovered;
@@ -16,14 +20,16 @@ pub mod survey;
 pub use self::snapshot::Snapshot;
 
 use self::bounds::{Size, TableLimits, is_too_long, leaving};
+use self::dwell::{Dwells, Verdict};
 use self::ends::Ends;
 use self::rate::Slots;
 use self::recovered::RecoveredTo;
 use self::row::{Arrival, Process, Row};
-use self::survey::Survey;
+use self::survey::{Survey, Surveying};
 use crate::stream::batch::Item;
 use crate::stream::event::{Event, check};
 use crate::stream::history::History;
+use crate::stream::learned::Learned;
 use crate::stream::position::Position;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,6 +40,8 @@ const SNAPSHOT_FRESH: Duration = Duration::from_secs(1);
 
 /// A survey is given out again for this long, whatever changes meanwhile.
 const SURVEY_FRESH: Duration = Duration::from_secs(1);
+/// What is made of a survey at once: events wait no longer for it.
+const SURVEY_SLICE: Duration = Duration::from_millis(1);
 
 /// The table.
 #[derive(Debug, Default)]
@@ -56,7 +64,14 @@ pub struct Machines {
     cached: Option<(u64, Instant, Arc<Snapshot>)>,
     /// The last survey, while it is fresh.
     surveyed: Option<Arc<Survey>>,
+    /// The next one, as far as it is made.
+    surveying: Option<Surveying>,
     slots: Slots,
+    dwells: Dwells,
+    /// What the dwells have taught.
+    learned: Learned,
+    /// Nobody knows what was before: a dwell is judged from here on. `None`: the machines' own times count.
+    judged_from: Option<Instant>,
     /// Events came that alone were no reason to write the state file.
     heard_unsaved: bool,
 }
@@ -160,6 +175,9 @@ impl Machines {
                 .entry(machine.into())
                 .or_insert_with(|| Row::new(arrival.heard)),
         };
+        let about = (event, state);
+        self.dwells
+            .step(&mut self.learned, (machine, row), about, arrival, epoch);
         row.enter(state, event, arrival, epoch);
         row.encode(machine);
         self.used -= before;
@@ -204,6 +222,34 @@ impl Machines {
     /// The `config_type` of a machine: `None` when there is no such machine.
     pub fn config_type(&self, machine: &str) -> Option<Option<&str>> {
         self.rows.get(machine).map(|row| row.config_type.as_deref())
+    }
+
+    /// What the machines have taught.
+    pub fn learned(&self) -> &Learned {
+        &self.learned
+    }
+
+    /// Goes on from what was learned before the start.
+    pub fn set_learned(&mut self, learned: Learned) {
+        self.learned = learned;
+    }
+
+    /// Something may be missing in the stream: no dwell that lasts now teaches anything.
+    pub fn note_loss(&mut self) {
+        self.dwells.note_loss();
+    }
+
+    /// As [`Machines::note_loss`], of a time that ends `now` in which events may have been lost unseen, because the
+    /// server or the host stood still: no machine is judged by what was before.
+    pub fn note_standstill(&mut self, now: Instant) {
+        self.note_loss();
+        self.judged_from = Some(now);
+    }
+
+    /// Notes what was found of dwell number `dwell` of `machine`. Returns whether that dwell lasts.
+    pub fn judge(&mut self, machine: &str, dwell: u64, verdict: Verdict) -> bool {
+        let row = self.rows.get_mut(machine).filter(|row| row.dwell.number == dwell);
+        row.map(|row| row.dwell.verdict = Some(verdict)).is_some()
     }
 
     /// Removes machines that nothing was heard of for `ttl`, and whose process does not live. Returns how many.
@@ -251,16 +297,24 @@ impl Machines {
             .take_if(|(_, made, _)| now.saturating_duration_since(*made) >= SNAPSHOT_FRESH);
     }
 
-    /// The table as `/api/machines` tells of it, as of the event at `as_of`: made at most once a second, however many
-    /// ask. Copies texts of 3 MiB at most, triggers among them.
-    pub fn survey(&mut self, as_of: Position, now: Instant) -> Arc<Survey> {
+    /// Goes on making the table as `/api/machines` tells of it, as of the event at `as_of`, for a millisecond at most.
+    /// Returns it once it is whole; until then the caller calls again. Each is handed out for a second, however many
+    /// ask.
+    pub fn survey(&mut self, as_of: Position, now: Instant) -> Option<Arc<Survey>> {
         self.end_survey(now);
-        let rows = &self.rows;
+        if let Some(survey) = &self.surveyed {
+            return Some(Arc::clone(survey));
+        }
         let moment = self.slots.number_and_part(now);
-        let survey = self
-            .surveyed
-            .get_or_insert_with(|| Arc::new(Survey::of(rows, as_of, self.evicted, now, moment)));
-        Arc::clone(survey)
+        let judged_from = self.judged_from;
+        let surveying = self
+            .surveying
+            .get_or_insert_with(|| Surveying::begin(as_of, judged_from));
+        surveying.go_on(&self.rows, moment, SURVEY_SLICE);
+        let surveying = self.surveying.take_if(|surveying| surveying.is_whole())?;
+        let survey = Arc::new(surveying.finish(now, self.evicted, &self.learned));
+        self.surveyed = Some(Arc::clone(&survey));
+        Some(survey)
     }
 
     /// Lets go of the last survey, if it is not fresh any more.
@@ -271,7 +325,7 @@ impl Machines {
 
     /// The next survey is a new one.
     pub fn renew_survey(&mut self) {
-        self.surveyed = None;
+        (self.surveyed, self.surveying) = (None, None);
     }
 
     /// Returns whether events came of which [`Machines::version`] tells nothing, so that the state file may have older
@@ -321,5 +375,7 @@ fn instant(time: f64, now: Instant, epoch: f64) -> Option<Instant> {
     now.checked_sub(age)
 }
 
+#[cfg(test)]
+mod dwell_tests;
 #[cfg(test)]
 mod tests;

@@ -3,9 +3,9 @@
 //! The fan-out encodes for clients that keep up, once for all that see the same; a client that catches up encodes for
 //! itself, on its own thread.
 
-use crate::stream::batch::{Batch, Item};
+use crate::stream::batch::{Batch, Item, Numbered};
 use crate::stream::chunk::{Chunk, ChunkBuilder};
-use crate::stream::event::Seq;
+use crate::stream::event::{Seq, is_own};
 use crate::stream::filter::Filter;
 use crate::stream::initial::Initial;
 use crate::stream::machines::Snapshot;
@@ -23,12 +23,25 @@ pub struct View {
     pub filter: Filter,
     /// It gets at most one state per machine in this time; what it gets it gets once in this time.
     pub conflate: Option<Duration>,
+    /// A plain client sees the server's own events too (`--plain-notices`). One of `threadcast.v1` does anyway.
+    pub plain_notices: bool,
 }
 
 impl View {
     /// Returns whether it sees every event byte for byte, and nothing else.
     pub fn is_plain_whole(&self) -> bool {
         self.protocol == Protocol::Plain && self.filter.is_everything()
+    }
+
+    /// Returns whether it sees this event of `batch`.
+    pub fn wants(&self, batch: &Batch, event: &Numbered<'_>) -> bool {
+        let is_hidden = || !self.sees_own(batch) && is_own(event.kind, event.payload);
+        self.filter.wants(event.machine, event.kind) && !is_hidden()
+    }
+
+    /// Returns whether it sees the server's own events in `batch`, if there are any.
+    fn sees_own(&self, batch: &Batch) -> bool {
+        !batch.has_own() || self.plain_notices || self.protocol == Protocol::V1
     }
 
     /// What of `batch` after number `after` it sees, ready for the socket; `None` for nothing.
@@ -38,7 +51,7 @@ impl View {
 
     /// The same without the events of these numbers, which are in their order.
     pub fn encode_without(&self, batch: &Batch, after: Seq, left_out: &[Seq]) -> Option<Arc<Chunk>> {
-        if self.is_plain_whole() && left_out.is_empty() && after < batch.seqs().start {
+        if self.is_plain_whole() && left_out.is_empty() && after < batch.seqs().start && self.sees_own(batch) {
             return (batch.events() > 0).then(|| Arc::clone(batch.chunk()));
         }
         let mut builder: Option<ChunkBuilder> = None;
@@ -46,7 +59,7 @@ impl View {
         let mut scratch = Vec::new();
         for item in batch.items_after(after) {
             match item {
-                Item::Event(event) if !self.filter.wants(event.machine, event.kind) => {}
+                Item::Event(event) if !self.wants(batch, &event) => {}
                 Item::Event(event) if left_out.binary_search(&event.seq).is_ok() => {}
                 Item::Event(event) => {
                     let builder = builder.get_or_insert_with(|| self.builder(whole));
@@ -165,6 +178,7 @@ mod tests {
             protocol,
             filter: Filter::from_lists(machines, None).unwrap(),
             conflate: None,
+            plain_notices: false,
         }
     }
 
@@ -240,6 +254,32 @@ mod tests {
                 row("a")
             )
         );
+    }
+
+    #[test]
+    fn plain_clients_see_the_servers_own_events_only_where_that_is_set() {
+        let own = br#"{"machine_name":"m","type":"machine_stuck","server":true}"#;
+        let mut builder = BatchBuilder::new(5, 2, 100);
+        builder.push(own, Some("m"), Some("machine_stuck"));
+        builder.push(b"{}", Some("m"), None);
+        let batch = builder.finish(3, 1.5).unwrap();
+        let count = |view: View| frames(view.encode(&batch, 0)).len();
+        for (protocol, plain_notices, events) in [
+            (Protocol::Plain, false, 1),
+            (Protocol::Plain, true, 2),
+            (Protocol::V1, false, 2),
+        ] {
+            for machines in [None, Some("m")] {
+                let filter = Filter::from_lists(machines, None).unwrap();
+                let view = View {
+                    protocol,
+                    filter,
+                    conflate: None,
+                    plain_notices,
+                };
+                assert_eq!(count(view), events);
+            }
+        }
     }
 
     #[test]

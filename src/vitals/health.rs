@@ -3,6 +3,7 @@
 //! The answer asks nobody: it reads what each thread shows. So it is given while every other thread stands still, and
 //! it cannot say `ok` then.
 
+use crate::detector::findings::Findings;
 use crate::engine_db::EngineDbGauges;
 use crate::fanout::requests::FanoutGauges;
 use crate::intake::event_socket::PathState;
@@ -16,6 +17,7 @@ use crate::process::clock::{monotonic_ms, pause};
 use crate::process::logging::LogControl;
 use crate::process::procfs::other_unix_socket_owner;
 use crate::process::waits;
+use crate::stream::machines::dwell;
 use crate::stream::position::Epoch;
 use crate::vitals::alert_gauges::AlertGauges;
 use crate::vitals::reason::{Kind, Reason};
@@ -46,6 +48,8 @@ pub struct Vitals {
     /// `None`: no command is run for alerts.
     pub alerts: Option<Arc<AlertGauges>>,
     pub log: Option<LogControl>,
+    /// Which machines stay too long.
+    pub findings: Arc<Findings>,
     pub event_socket_path: PathBuf,
     /// Seconds since the epoch.
     pub started: f64,
@@ -194,6 +198,7 @@ impl Vitals {
             .chain(self.path_finding(owner))
             .chain(self.journal_finding())
             .chain(waits)
+            .chain(self.machine_findings())
         {
             status = status.max(how);
             reasons.push(reason);
@@ -245,6 +250,9 @@ impl Vitals {
             ),
             ("clients_behind", self.fanout.behind.load(Ordering::Relaxed).into()),
             ("machines", self.fanout.machines.load(Ordering::Relaxed).into()),
+            ("machines_stuck", self.findings.counts().0.into()),
+            ("machines_silent", self.findings.counts().1.into()),
+            ("machines_judged", (!self.findings.is_starved()).into()),
             (
                 "machines_evicted",
                 self.fanout.machines_evicted.load(Ordering::Relaxed).into(),
@@ -284,6 +292,22 @@ impl Vitals {
                 self.log.as_ref().map_or(0, LogControl::lines_lost).into(),
             ),
         ]
+    }
+
+    /// Machines that stay too long. The server is well all the same.
+    fn machine_findings(&self) -> impl Iterator<Item = (Status, Reason)> {
+        let shown = self.findings.shown().into_iter();
+        shown.map(|shown| {
+            let reason = Reason {
+                kind: match shown.verdict {
+                    dwell::Verdict::Stuck => Kind::Stuck,
+                    dwell::Verdict::Silent => Kind::Silent,
+                },
+                subject: shown.subject,
+                text: shown.text,
+            };
+            (Status::Ok, reason)
+        })
     }
 
     fn slow_operations(&self) -> Value {

@@ -236,6 +236,53 @@ fn the_machines_of_the_page_are_told_as_it_says() {
 }
 
 #[test]
+fn the_graph_of_the_page_is_told_as_it_says() {
+    let page = page();
+    let events = block(&page, "```json graph events");
+    let wanted = block(&page, "```json graph").concat();
+    let server = TestServer::start(&[]);
+    for event in &events {
+        server.send(event);
+    }
+    let seen = eventually("the last event is in the list", || {
+        let answer = server.http("GET", "/api/graph", &[]);
+        (answer.json()["seq"] == events.len()).then_some(answer.body)
+    });
+    assert_eq!(
+        examples::parts(&seen),
+        examples::parts(&wanted),
+        "the same keys in the same order"
+    );
+    let [mut seen, mut wanted] = [&seen, &wanted].map(|text| serde_json::from_str::<Value>(text).unwrap());
+    for document in [&mut seen, &mut wanted] {
+        for kind in document["types"].as_array_mut().unwrap() {
+            for state in kind["states"].as_array_mut().unwrap() {
+                for time in ["median", "p95", "p99", "largest"] {
+                    assert!(state["usual"][time].as_f64() < Some(10.0));
+                    state["usual"][time] = "a number".into();
+                }
+            }
+        }
+    }
+    assert_eq!((&seen["totals"], &seen["types"]), (&wanted["totals"], &wanted["types"]));
+    let (_, meanings) = page.split_once("## What machines usually do").unwrap();
+    for key in [
+        "entered",
+        "now",
+        "limit_seconds",
+        "usual",
+        "from",
+        "n",
+        "second_largest",
+        "states_forgotten",
+    ] {
+        assert!(meanings.contains(&format!("`{key}`")), "{key}");
+    }
+    let some = server.http("GET", "/api/graph?type=work*", &[]).json();
+    assert_eq!(some["types"].as_array().unwrap().len(), 1);
+}
+
+#[test]
 fn the_flag_takes_what_an_origin_header_can_hold_and_refuses_the_rest_with_the_reason() {
     let page = page();
     let rows = table(&page, "## Origins", "| `--allow-origin` | lets in a page of |");

@@ -63,6 +63,7 @@ mod status;
 mod stopped_thread;
 mod stopping;
 mod stream_property;
+mod stuck;
 mod systemd;
 mod table;
 mod tail;

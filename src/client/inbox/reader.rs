@@ -157,6 +157,8 @@ impl Reader {
                         protocol: self.link.protocol(),
                         filter,
                         conflate,
+                        // Only clients of `threadcast.v1` come here, and see them anyway.
+                        plain_notices: false,
                     };
                     if self.link.want_view(view) == Wish::New {
                         fanout.nudge();

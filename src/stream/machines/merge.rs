@@ -79,6 +79,7 @@ impl Machines {
             if is_other_state {
                 // The row says when it was written last, which may be long after it entered this state.
                 row.entered = None;
+                row.dwell = self.dwells.begin_unknown(instant(time, now, epoch).unwrap_or(now));
             }
             changed |= is_other_state;
             row.event = row.event.max(instant(time, now, epoch));
@@ -183,6 +184,10 @@ impl Machines {
         let Some(machine) = event.machine.as_deref() else {
             return nothing(false);
         };
+        if let Some(row) = self.rows.get_mut(machine) {
+            // Its engine could not send some events, so nobody knows how long it was in this state.
+            row.dwell.losses = None;
+        }
         let ends = event.kind.as_deref() == Some("machine_terminated");
         if !ends && event.state.is_none() {
             return nothing(false);

@@ -1,5 +1,6 @@
 //! One row of the table: what is known of a machine, and where it comes from.
 
+use super::dwell::Dwell;
 use super::rate::Rate;
 use crate::process::clock::json_seconds;
 use crate::stream::event::Event;
@@ -23,6 +24,8 @@ pub(super) struct Row {
     pub(super) heard: Instant,
     /// When it entered its state, if that is known.
     pub(super) entered: Option<Instant>,
+    /// Its stay in that state, as it teaches and is judged.
+    pub(super) dwell: Dwell,
     /// When its last event happened, if that is known: not the start of the server, as in `heard`.
     pub(super) event: Option<Instant>,
     /// `event_trigger` of its last event that had one.
@@ -47,6 +50,13 @@ pub(super) struct Arrival {
     pub(super) happened: Option<Instant>,
     /// The slot in which it counts in the rate of its machine; `None`: it came too late for that.
     pub(super) slot: Option<u32>,
+}
+
+impl Arrival {
+    /// Returns whether it came by the socket, just now.
+    pub(super) fn is_live(&self) -> bool {
+        self.slot.is_some()
+    }
 }
 
 /// Where a state comes from.
@@ -81,6 +91,7 @@ impl Row {
             json: Vec::new(),
             heard,
             entered: None,
+            dwell: Dwell::seen(heard),
             event: None,
             trigger: None,
             rate: Rate::default(),
@@ -196,7 +207,7 @@ pub(super) fn seconds(number: Option<&str>) -> f64 {
 }
 
 /// Writes a JSON string, or `null`.
-pub(super) fn put_string(out: &mut Vec<u8>, text: Option<&str>) {
+pub(in crate::stream) fn put_string(out: &mut Vec<u8>, text: Option<&str>) {
     match text {
         Some(text) => serde_json::to_writer(out, text).expect("writing a string to a Vec cannot fail"),
         None => out.extend_from_slice(b"null"),

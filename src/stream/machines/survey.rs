@@ -1,24 +1,32 @@
-//! The table at one moment, as `/api/machines` tells of it. docs/http.md has every key.
+//! The table at one moment, with what was learned, for those who judge it and tell of it.
 //!
-//! Thread `fanout` only copies what it has of each machine; the thread that asks makes the document.
+//! Thread `fanout` only copies what it has of each machine, a slice at a time; the thread that asks makes its document
+//! of it (`documents.rs`).
 
-use super::rate::RATE_SECONDS;
-use super::row::{Row, put_string};
-use crate::process::clock::json_seconds;
-use crate::stream::filter::Filter;
+use super::dwell::{Dwell, Verdict};
+use super::row::{Process, Row};
+use crate::stream::learned::state::State;
+use crate::stream::learned::{Forgotten, Learned, Who};
 use crate::stream::position::Position;
 use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The table at one moment. Two allocations, whatever the number of machines.
+/// The table at one moment, or within the milliseconds that it took to make. Three allocations, whatever the number of
+/// machines.
 #[derive(Debug)]
 pub struct Survey {
-    as_of: Position,
+    pub(super) as_of: Position,
     made: Instant,
-    evicted: u64,
+    pub(super) evicted: u64,
+    judged_from: Option<Instant>,
     machines: Vec<Machine>,
     /// The texts of all machines, one after the other.
     texts: String,
+    learned: Vec<Arc<State>>,
+    learned_version: u64,
+    pub(super) forgotten: Forgotten,
 }
 
 /// What is known of one machine besides its texts.
@@ -28,35 +36,134 @@ struct Machine {
     lens: [Option<u32>; 4],
     entered: Option<Instant>,
     event: Option<Instant>,
+    dwell: Dwell,
     events_per_second: f64,
-    is_stale: bool,
+    process: Process,
+}
+
+/// One machine of a survey.
+#[derive(Clone, Copy, Debug)]
+pub struct Surveyed<'a> {
+    pub name: &'a str,
+    pub config_type: Option<&'a str>,
+    pub state: Option<&'a str>,
+    pub(super) trigger: Option<&'a str>,
+    machine: &'a Machine,
+    /// When its stay in this state began, as far as it may be judged.
+    pub since: Instant,
+}
+
+impl Surveyed<'_> {
+    /// The number of its stay: another one, once it has moved.
+    pub fn dwell(&self) -> u64 {
+        self.machine.dwell.number
+    }
+
+    /// What was found of this stay.
+    pub fn verdict(&self) -> Option<Verdict> {
+        self.machine.dwell.verdict
+    }
+
+    /// When it entered its state, if that is known.
+    pub(super) fn entered(&self) -> Option<Instant> {
+        self.machine.entered
+    }
+
+    /// When its last event came, if that is known.
+    pub fn event(&self) -> Option<Instant> {
+        self.machine.event
+    }
+
+    /// Returns whether the process lives that wrote its row in the engine's database.
+    pub fn lives(&self) -> bool {
+        self.machine.process == Process::Lives
+    }
+
+    /// Returns whether that process is gone, and nothing was heard of the machine since.
+    pub fn is_stale(&self) -> bool {
+        self.machine.process == Process::Gone
+    }
+
+    /// Events that come from it.
+    pub fn events_per_second(&self) -> f64 {
+        self.machine.events_per_second
+    }
+
+    /// As what it learns.
+    pub fn who(&self) -> Who<'_> {
+        Who {
+            machine: self.name,
+            config_type: self.config_type,
+        }
+    }
 }
 
 /// A slot of rates, and the part of it that is over.
 pub(super) type Moment = (u32, Duration);
 
-impl Survey {
-    /// Of these rows as of the event at `as_of`, at `now`, which is that moment of rates.
-    pub(super) fn of(
-        rows: &BTreeMap<Box<str>, Row>,
-        as_of: Position,
-        evicted: u64,
-        now: Instant,
-        moment: Moment,
-    ) -> Survey {
-        let texts = rows.iter().flat_map(|(name, row)| texts(name, row)).flatten();
-        let bytes = texts.map(str::len).sum();
-        let mut survey = Survey {
+/// Rows after which the clock is read: they take some 10 µs.
+const ROWS_PER_LOOK: usize = 64;
+
+/// A survey in work.
+#[derive(Debug)]
+pub(super) struct Surveying {
+    as_of: Position,
+    judged_from: Option<Instant>,
+    machines: Vec<Machine>,
+    texts: String,
+    /// The last machine that is in it.
+    reached: Option<Box<str>>,
+    is_whole: bool,
+}
+
+impl Surveying {
+    /// Begins one as of the event at `as_of`.
+    pub(super) fn begin(as_of: Position, judged_from: Option<Instant>) -> Surveying {
+        Surveying {
             as_of,
+            judged_from,
+            machines: Vec::new(),
+            texts: String::new(),
+            reached: None,
+            is_whole: false,
+        }
+    }
+
+    /// Goes on with the rows behind those that are in it, for `slice` at most. `moment` is that of rates.
+    pub(super) fn go_on(&mut self, rows: &BTreeMap<Box<str>, Row>, moment: Moment, slice: Duration) {
+        let begun = Instant::now();
+        let behind = match self.reached.take() {
+            Some(name) => (Bound::Excluded(name), Bound::Unbounded),
+            None => (Bound::Unbounded, Bound::Unbounded),
+        };
+        for (index, (name, row)) in rows.range::<Box<str>, _>(behind).enumerate() {
+            self.push(name, row, moment);
+            if (index + 1) % ROWS_PER_LOOK == 0 && begun.elapsed() >= slice {
+                self.reached = Some(name.clone());
+                return;
+            }
+        }
+        self.is_whole = true;
+    }
+
+    /// Returns whether every machine is in it.
+    pub(super) fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
+    /// The survey, finished at `now`.
+    pub(super) fn finish(self, now: Instant, evicted: u64, learned: &Learned) -> Survey {
+        Survey {
+            as_of: self.as_of,
             made: now,
             evicted,
-            machines: Vec::with_capacity(rows.len()),
-            texts: String::with_capacity(bytes),
-        };
-        for (name, row) in rows {
-            survey.push(name, row, moment);
+            judged_from: self.judged_from,
+            machines: self.machines,
+            texts: self.texts,
+            learned: learned.copy(),
+            learned_version: learned.version(),
+            forgotten: learned.forgotten(),
         }
-        survey
     }
 
     fn push(&mut self, name: &str, row: &Row, moment: Moment) {
@@ -69,81 +176,59 @@ impl Survey {
             lens,
             entered: row.entered,
             event: row.event,
+            dwell: row.dwell,
             events_per_second: row.rate.per_second(moment),
-            is_stale: row.is_stale(),
+            process: row.process,
         });
+    }
+}
+
+impl Survey {
+    /// Number of its machines.
+    pub fn len(&self) -> usize {
+        self.machines.len()
+    }
+
+    /// Returns whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.machines.is_empty()
+    }
+
+    /// Its machines, by name.
+    pub fn machines(&self) -> impl Iterator<Item = Surveyed<'_>> {
+        let mut rest = &self.texts[..];
+        self.machines.iter().map(move |machine| {
+            let [name, config_type, state, trigger] = machine.lens.map(|len| {
+                let (text, behind) = rest.split_at(len? as usize);
+                rest = behind;
+                Some(text)
+            });
+            let since = machine.dwell.since;
+            Surveyed {
+                name: name.unwrap_or_default(),
+                config_type,
+                state,
+                trigger,
+                machine,
+                since: self.judged_from.map_or(since, |from| from.max(since)),
+            }
+        })
+    }
+
+    /// What was learned, in the order of [`learned::find`](crate::stream::learned::find).
+    pub fn learned(&self) -> &[Arc<State>] {
+        &self.learned
+    }
+
+    /// Grows with every change of what was learned.
+    pub fn learned_version(&self) -> u64 {
+        self.learned_version
     }
 
     /// When it was made.
     pub fn made(&self) -> Instant {
         self.made
     }
-
-    /// The document, at `now` (`epoch` seconds on the wall), with the machines that `wanted` wants. Takes about a
-    /// microsecond a machine.
-    pub fn json(&self, wanted: &Filter, now: Instant, epoch: f64) -> Vec<u8> {
-        let stale = self.machines.iter().filter(|machine| machine.is_stale).count();
-        let mut json = format!(
-            "{{\"epoch\":\"{}\",\"seq\":{},\"time\":{},\"rate_seconds\":{RATE_SECONDS},\
-             \"totals\":{{\"machines\":{},\"stale\":{stale},\"evicted\":{}}},\"machines\":[",
-            self.as_of.epoch,
-            self.as_of.seq,
-            json_seconds(epoch),
-            self.machines.len(),
-            self.evicted
-        )
-        .into_bytes();
-        let (mut rest, mut is_first) = (&self.texts[..], true);
-        for machine in &self.machines {
-            let texts = machine.lens.map(|len| {
-                let (text, behind) = rest.split_at(len? as usize);
-                rest = behind;
-                Some(text)
-            });
-            if !wanted.wants_machine(texts[0].unwrap_or_default()) {
-                continue;
-            }
-            if !std::mem::take(&mut is_first) {
-                json.push(b',');
-            }
-            machine.put(&mut json, texts, now);
-        }
-        json.extend_from_slice(b"]}");
-        json
-    }
-}
-
-impl Machine {
-    /// Writes it with its texts.
-    fn put(&self, json: &mut Vec<u8>, [name, kind, state, trigger]: [Option<&str>; 4], now: Instant) {
-        let since = |then: Option<Instant>| match then {
-            Some(then) => rounded(now.saturating_duration_since(then).as_secs_f64()),
-            None => "null".to_owned(),
-        };
-        let keys = [
-            ("{\"machine_name\":", name),
-            (",\"config_type\":", kind),
-            (",\"current_state\":", state),
-            (",\"last_trigger\":", trigger),
-        ];
-        for (key, text) in keys {
-            json.extend_from_slice(key.as_bytes());
-            put_string(json, text);
-        }
-        let rest = format!(
-            ",\"state_seconds\":{},\"events_per_second\":{},\"last_event_seconds\":{},\"stale\":{}}}",
-            since(self.entered),
-            rounded(self.events_per_second),
-            since(self.event),
-            self.is_stale
-        );
-        json.extend_from_slice(rest.as_bytes());
-    }
-}
-
-/// A JSON number, to the thousandth part.
-fn rounded(number: f64) -> String {
-    json_seconds((number * 1000.0).round() / 1000.0)
 }
 
 /// Its name, type, state and trigger.

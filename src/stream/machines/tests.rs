@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::stream::batch::BatchBuilder;
+use crate::stream::declared::Declared;
 use crate::stream::filter::Filter;
 use crate::stream::position::Epoch;
 
@@ -258,7 +259,8 @@ fn surveyed(machines: &mut Machines, begun: Instant, seconds: u64) -> Vec<serde_
         epoch: Epoch::new(),
         seq: 7,
     };
-    let json = machines.survey(as_of, now).json(&Filter::default(), now, 9.5);
+    let survey = machines.survey(as_of, now).expect("a small table takes one slice");
+    let json = survey.machines_json(&Filter::default(), &Declared::default(), now, 9.5);
     let mut document: serde_json::Value = serde_json::from_slice(&json).unwrap();
     assert_eq!((&document["seq"], &document["time"]), (&7.into(), &9.5.into()));
     match document["machines"].take() {
@@ -320,10 +322,11 @@ fn a_survey_is_made_once_a_second_whatever_changes() {
         epoch: Epoch::new(),
         seq: 7,
     };
-    let first = machines.survey(as_of, now);
+    let survey = |machines: &mut Machines, at| machines.survey(as_of, at).expect("a small table takes one slice");
+    let first = survey(&mut machines, now);
     apply(&mut machines, &change("m", "s"));
-    assert!(Arc::ptr_eq(&first, &machines.survey(as_of, now + SURVEY_FRESH / 2)));
-    assert!(!Arc::ptr_eq(&first, &machines.survey(as_of, now + SURVEY_FRESH)));
+    assert!(Arc::ptr_eq(&first, &survey(&mut machines, now + SURVEY_FRESH / 2)));
+    assert!(!Arc::ptr_eq(&first, &survey(&mut machines, now + SURVEY_FRESH)));
     machines.end_survey(now + SURVEY_FRESH * 2);
     assert!(machines.surveyed.is_none(), "nobody keeps it");
 }
@@ -393,4 +396,44 @@ fn silence_expires() {
     machines.apply(&check(change("new", "s").as_bytes()).unwrap(), later, 1.0);
     assert_eq!(machines.expire(Duration::from_secs(30), later), 1);
     assert!(machines.rows.contains_key("new"));
+}
+
+#[test]
+fn a_survey_of_many_machines_is_made_in_slices() {
+    let mut machines = Machines::default();
+    for number in 0..5000 {
+        apply(&mut machines, &change(&format!("m{number:05}"), "s"));
+    }
+    let as_of = Position {
+        epoch: Epoch::new(),
+        seq: 7,
+    };
+    let now = Instant::now();
+    let mut surveying = Surveying::begin(as_of, None);
+    let mut slices = 0;
+    while !surveying.is_whole() {
+        surveying.go_on(&machines.rows, (0, Duration::ZERO), Duration::ZERO);
+        slices += 1;
+    }
+    assert!(slices > 50, "{slices}");
+    let survey = surveying.finish(now, 0, &machines.learned);
+    let names: Vec<&str> = survey.machines().map(|machine| machine.name).collect();
+    let all: Vec<&str> = machines.rows.keys().map(|name| &**name).collect();
+    assert_eq!(names, all);
+}
+
+#[test]
+fn what_was_found_of_a_dwell_is_over_with_it() {
+    let (mut machines, begun) = (Machines::default(), Instant::now());
+    let take = |machines: &mut Machines, state: &str| {
+        machines.apply(&check(triggered(state, "go").as_bytes()).unwrap(), begun, 1.0);
+    };
+    take(&mut machines, "a");
+    let dwell = machines.rows["m"].dwell.number;
+    assert!(machines.judge("m", dwell, Verdict::Stuck));
+    assert_eq!(surveyed(&mut machines, begun, 0)[0]["verdict"], "stuck");
+    take(&mut machines, "b");
+    assert_eq!(surveyed(&mut machines, begun, 1)[0]["verdict"], "ok");
+    assert!(!machines.judge("m", dwell, Verdict::Stuck), "that dwell is over");
+    assert!(!machines.judge("other", dwell, Verdict::Stuck));
 }

@@ -47,6 +47,8 @@ impl Page {
                     messages: content.into_iter().map(str::to_owned).collect(),
                 }),
                 ["python" | "js"] => {}
+                // stuck.rs has a server send them.
+                ["json", "notice"] => {}
                 _ => panic!("what is an example of {about:?}?"),
             }
         }
