@@ -58,7 +58,7 @@ fn apply(bencher: Bencher<'_, '_>) {
     assert_eq!(machines.version(), before + applied, "each changes its row");
 }
 
-/// What the fan-out copies for all who join or refresh; a second later it is made anew.
+/// What the fan-out copies for the first who joins after a minute: all rows.
 #[divan::bench]
 fn snapshot(bencher: Bencher<'_, '_>) {
     let mut machines = table();
@@ -66,13 +66,26 @@ fn snapshot(bencher: Bencher<'_, '_>) {
     let snapshot = machines.snapshot(now, 1.5);
     assert_eq!(snapshot.machines(), MACHINES);
     bencher.counter(ItemsCount::new(MACHINES)).bench_local(|| {
-        now += Duration::from_secs(2);
+        now += Duration::from_secs(100);
         machines.snapshot(now, 2.5)
     });
     assert!(
         !Arc::ptr_eq(&snapshot, &machines.snapshot(now, 2.5)),
         "it was made anew"
     );
+}
+
+/// The same, where one machine has changed its state since.
+#[divan::bench]
+fn snapshot_of_a_change(bencher: Bencher<'_, '_>) {
+    let (mut machines, now) = (table(), Instant::now());
+    machines.snapshot(now, 1.5);
+    let text = change(MACHINES / 2, 200);
+    let event = check(text.as_bytes()).expect("this event is good");
+    bencher.counter(ItemsCount::new(MACHINES)).bench_local(|| {
+        machines.apply(&event, now, 1.5);
+        machines.snapshot(now, black_box(2.5))
+    });
 }
 
 /// In parts, with the number of the last event; every pass is another number, so that none is shared.

@@ -213,7 +213,12 @@ fn clients_that_read_nothing_hold_a_part_each_of_a_large_table() {
     let before = server.resident_bytes();
     let query = |number: usize| if number.is_multiple_of(2) { "" } else { "machine=m*" };
     let mut clients: Vec<TestClient> = (0..CLIENTS)
-        .map(|number| v1_client(&server, query(number), true))
+        .map(|number| {
+            // So that each begins with another copy of the table.
+            server.send(state_change("machine-00007", "a", &number.to_string(), 2.0));
+            taken_in(&server, 20_001 + number);
+            v1_client(&server, query(number), true)
+        })
         .collect();
     eventually("all are joined", || {
         (server.health()["connections"] == CLIENTS).then_some(())

@@ -107,7 +107,7 @@ impl Machines {
         row.encode(&seen.machine);
         self.used -= before;
         self.used += Size::of(&seen.machine, row);
-        self.changed();
+        self.changed(&seen.machine);
         self.evict(None)
     }
 
@@ -136,7 +136,7 @@ impl Machines {
         row.encode(&seen.machine);
         self.used += Size::of(&seen.machine, &row);
         self.rows.insert(seen.machine.clone(), row);
-        self.changed();
+        self.changed(&seen.machine);
         self.evict(None)
     }
 

@@ -1,15 +1,16 @@
 //! The table at one moment, and the documents that clients get of it.
 //!
-//! Thread `fanout` only copies the rows. Clients' threads make documents of them, shared by all that see the same.
+//! Thread `fanout` only copies the rows that have changed. Clients' threads make documents of them, shared by all that
+//! see the same.
 
-use super::row::Row;
+use super::blocks::Block;
 use crate::process::clock::json_seconds;
 use crate::process::locks::lock;
 use crate::stream::chunk::Chunk;
 use crate::stream::event::Seq;
 use crate::stream::filter::Filter;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Instant;
@@ -21,12 +22,14 @@ const END_BYTES: usize = 128;
 /// How each row begins, before the name as a JSON string.
 const ROW_START: &[u8] = b"{\"machine_name\":";
 
-/// The table at one moment. Two large allocations, whatever the number of machines.
+/// The table at one moment.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// The JSON of all rows, one after the other, in the order of the names' bytes.
-    rows: Vec<u8>,
-    places: Vec<Place>,
+    /// All rows, in the order of the names' bytes.
+    blocks: Vec<Arc<Block>>,
+    /// The place of the first row of each block.
+    firsts: Vec<usize>,
+    machines: usize,
     /// When it was made, a JSON number of seconds since the epoch.
     timestamp: String,
     /// `initial` as plain clients without a filter get it, once one has asked.
@@ -34,15 +37,6 @@ pub struct Snapshot {
     /// Parts of the last one that was made with a number, as long as a client has them: 1,000 clients that join at once
     /// share them.
     parts: Mutex<(Seq, Vec<Weak<Chunk>>)>,
-}
-
-/// One row of a snapshot.
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    /// Where it ends. `--machine-bytes` is far below 4 GiB.
-    end: u32,
-    /// How long ago its machine was heard of, in microseconds.
-    silent_us: u64,
 }
 
 /// A plain `initial`.
@@ -55,35 +49,28 @@ pub struct Plain {
 }
 
 impl Snapshot {
-    /// Of these rows, whose JSON with a comma each has `json_bytes`, at `now`, which is `epoch` on the wall.
-    pub(super) fn of(rows: &BTreeMap<Box<str>, Row>, json_bytes: usize, now: Instant, epoch: f64) -> Snapshot {
-        let mut snapshot = Snapshot {
-            rows: Vec::with_capacity(json_bytes),
-            places: Vec::with_capacity(rows.len()),
+    /// Of these blocks, at `epoch` on the wall.
+    pub(super) fn of(blocks: Vec<Arc<Block>>, epoch: f64) -> Snapshot {
+        let mut machines = 0;
+        let first = |block: &Arc<Block>| {
+            let first = machines;
+            machines += block.len();
+            first
+        };
+        let firsts = blocks.iter().map(first).collect();
+        Snapshot {
+            blocks,
+            firsts,
+            machines,
             timestamp: json_seconds(epoch),
             plain: OnceLock::new(),
             parts: Mutex::default(),
-        };
-        for row in rows.values() {
-            snapshot.rows.extend_from_slice(&row.json);
-            // After a restart only the last event tells when a machine was heard of.
-            let heard = row.event.unwrap_or(row.heard);
-            snapshot.places.push(Place {
-                end: snapshot.rows.len() as u32,
-                silent_us: now.saturating_duration_since(heard).as_micros() as u64,
-            });
         }
-        snapshot
     }
 
     /// Number of rows.
     pub fn machines(&self) -> usize {
-        self.places.len()
-    }
-
-    /// Memory that it holds, in bytes, without the documents made of it.
-    pub fn bytes(&self) -> usize {
-        self.rows.capacity() + self.places.capacity() * size_of::<Place>()
+        self.machines
     }
 
     /// `initial` for plain clients without a filter, made by the first thread that asks. The others wait for it, some
@@ -105,7 +92,7 @@ impl Snapshot {
         let mut rows: Vec<usize> = (0..wanted.len()).map(|index| wanted.at(index)).collect();
         if rows.iter().map(|row| self.row(*row).len() + 1).sum::<usize>() > PLAIN_BYTES_MAX {
             // Stable: those that were heard of in one turn stay in the order of their names.
-            rows.sort_by_key(|row| self.places[*row].silent_us);
+            rows.sort_by_cached_key(|row| Reverse(self.heard(*row)));
             let mut room = PLAIN_BYTES_MAX;
             let fits = |row: &&usize| {
                 let bytes = self.row(**row).len() + 1;
@@ -144,7 +131,7 @@ impl Snapshot {
 
     /// The rows of the machines that `wanted` wants, by their places.
     pub fn wanted(&self, wanted: &Filter) -> Rows {
-        let all = 0..self.places.len();
+        let all = 0..self.machines;
         if wanted.is_everything() {
             return Rows::All(all);
         }
@@ -155,8 +142,20 @@ impl Snapshot {
 
     /// The JSON of the row at a place.
     pub fn row(&self, row: usize) -> &[u8] {
-        let start = if row == 0 { 0 } else { self.places[row - 1].end };
-        &self.rows[start as usize..self.places[row].end as usize]
+        let (block, row) = self.find(row);
+        block.row(row)
+    }
+
+    /// When the machine of the row at a place was heard of.
+    fn heard(&self, row: usize) -> Instant {
+        let (block, row) = self.find(row);
+        block.heard(row)
+    }
+
+    /// The block of the row at a place, and its number there.
+    fn find(&self, row: usize) -> (&Block, usize) {
+        let block = self.firsts.partition_point(|first| *first <= row) - 1;
+        (&self.blocks[block], row - self.firsts[block])
     }
 
     /// Appends the rows at these places, with commas between, and the end of the document behind them.
@@ -227,7 +226,10 @@ fn name(row: &[u8]) -> Option<Cow<'_, str>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::blocks::Blocks;
+    use super::super::row::Row;
     use super::*;
+    use std::collections::BTreeMap;
     use std::time::Duration;
 
     /// The names of an `initial`, and how many it leaves out.
@@ -249,7 +251,7 @@ mod tests {
             row.encode(name);
             rows.insert((*name).into(), row);
         }
-        Snapshot::of(&rows, 0, now, 2.5)
+        Snapshot::of(Blocks::default().copy(&rows), 2.5)
     }
 
     #[test]
