@@ -12,7 +12,7 @@ use crate::process::exit::ExitStatus;
 use crate::process::signals::EndSignals;
 use crate::process::visible::visible;
 use crate::process::words::{count, pick};
-use crate::stream::event::Seq;
+use crate::stream::event::{Seq, is_own};
 use std::io;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -79,6 +79,8 @@ struct Tally {
     refused: u64,
     /// The first of them, and why.
     refused_first: Option<(Seq, Refusal)>,
+    /// Events of the recording server's own, which are not sent.
+    own: u64,
     damaged: u64,
     losses: u64,
     /// Segments that their server removed before we came to them.
@@ -180,8 +182,20 @@ impl Player<'_> {
         };
         while let Some(line) = reader.next_line().map_err(unreadable)? {
             match line::parse(line.bytes) {
-                Some(Line::Event { seq, time, payload, .. }) => {
-                    if self.is_wanted(seq, time) {
+                Some(Line::Event {
+                    seq,
+                    time,
+                    payload,
+                    event,
+                    ..
+                }) => {
+                    if !self.is_wanted(seq, time) {
+                        continue;
+                    }
+                    // No server takes these from a sender; it tells what it finds itself.
+                    if is_own(event.kind.as_deref(), payload) {
+                        self.tally.own += 1;
+                    } else {
                         self.wait_until_due(seq, time)?;
                         self.send(seq, payload)?;
                     }
@@ -298,6 +312,11 @@ impl Tally {
             took.as_secs_f64()
         );
         for (number, one, more) in [
+            (
+                self.own,
+                "event of the recording server's own was left out",
+                "events of the recording server's own were left out",
+            ),
             (
                 self.damaged,
                 "line cannot be read and was left out",

@@ -8,6 +8,7 @@ mod lookup;
 pub mod notices;
 pub mod place;
 mod states;
+mod told;
 
 use crate::commands::complain;
 use crate::commands::end_signals::{end_after_grace, end_signals};
@@ -241,7 +242,7 @@ impl Session<'_> {
     fn take(&mut self, protocol: Protocol, text: &str) -> io::Result<()> {
         if protocol == Protocol::Plain {
             // `initial` and `ping` are what no event can be.
-            return match event::check(text.as_bytes()) {
+            return match event::check_published(text.as_bytes()) {
                 Ok(event) => self.show_event(&event, text),
                 Err(_) => {
                     self.show_state(text, Part::WHOLE);
@@ -251,7 +252,7 @@ impl Session<'_> {
         }
         match self.place.hear(text) {
             Heard::Event { seq, text } => {
-                if let Ok(event) = event::check(text.as_bytes()) {
+                if let Ok(event) = event::check_published(text.as_bytes()) {
                     self.show_event(&event, text)?;
                 }
                 self.place.seen(seq);

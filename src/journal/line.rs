@@ -109,7 +109,7 @@ fn put(out: &mut Vec<u8>, line: std::fmt::Arguments<'_>) {
 /// written (which `jq -c` keeps), because its bytes are the promise.
 pub fn parse(line: &[u8]) -> Option<Line<'_>> {
     if let Some((seq, time, recovered, payload)) = event_parts(line) {
-        let event = event::check(payload).ok()?;
+        let event = event::check_published(payload).ok()?;
         return Some(Line::Event {
             seq,
             time,
@@ -236,6 +236,10 @@ mod tests {
             ("{\"é\":\"\\ud83d}\"}", "{\"é\":\"\\ud83d}\"}"),
             ("{\r\n\t\"a\":\n1}\n", "{  \t\"a\": 1} "),
             ("{}", "{}"),
+            (
+                r#"{"type":"machine_stuck","server":true}"#,
+                r#"{"type":"machine_stuck","server":true}"#,
+            ),
         ] {
             for mark in [None, NonZeroU64::new(7)] {
                 let line = written(|out| put_event(out, 5, "1.5", mark, payload.as_bytes()));

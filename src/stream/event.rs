@@ -108,6 +108,22 @@ pub struct Event<'a> {
 /// # Errors
 /// The cause for which the datagram must not be forwarded.
 pub fn check(bytes: &[u8]) -> Result<Event<'_>, DropCause> {
+    match read(bytes)? {
+        (_, true) => Err(DropCause::ReservedType),
+        (event, false) => Ok(event),
+    }
+}
+
+/// Reads an event that a server has published, as [`check`] does; one of the server's own passes too.
+///
+/// # Errors
+/// No server publishes such bytes, for this cause.
+pub fn check_published(bytes: &[u8]) -> Result<Event<'_>, DropCause> {
+    read(bytes).map(|(event, _)| event)
+}
+
+/// The event, and whether it is one that only the server may tell.
+fn read(bytes: &[u8]) -> Result<(Event<'_>, bool), DropCause> {
     if bytes.is_empty() {
         return Err(DropCause::Empty);
     }
@@ -137,10 +153,10 @@ pub fn check(bytes: &[u8]) -> Result<Event<'_>, DropCause> {
     };
     match event.kind.as_deref() {
         Some("ping" | "pong" | "initial") => Err(DropCause::ReservedType),
-        Some(kind) if is_notice(kind) && server.is_some_and(|mark| mark.get() == "true") => {
-            Err(DropCause::ReservedType)
+        kind => {
+            let is_own = kind.is_some_and(is_notice) && server.is_some_and(|mark| mark.get() == "true");
+            Ok((event, is_own))
         }
-        _ => Ok(event),
     }
 }
 
@@ -589,6 +605,7 @@ mod tests {
             let own = format!(r#"{{"machine_name":"m","type":"{kind}","server":true}}"#);
             assert_eq!(cause(&own), DropCause::ReservedType);
             assert!(is_own(Some(kind), own.as_bytes()));
+            assert_eq!(check_published(own.as_bytes()).unwrap().kind.as_deref(), Some(kind));
             let spelled = own
                 .replace("machine_s", "machine\\u005fs")
                 .replace("server", "s\\u0065rver");

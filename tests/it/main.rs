@@ -50,6 +50,7 @@ mod messages;
 mod names;
 mod network_cut;
 mod notices;
+mod own_events;
 mod pausing;
 mod protocol_doc;
 mod refused_calls;

@@ -1,6 +1,7 @@
 //! How `tail` writes an event: for people, for grep, for programs.
 
 use crate::commands::painter::{BOLD, DIM, GREEN, NONE, Painter, RED, YELLOW};
+use crate::commands::tail::told::{self, Told};
 use crate::process::tty;
 use crate::process::visible::{visible, visible_json};
 use crate::stream::event::Event;
@@ -64,9 +65,17 @@ impl Lines {
         let value = serde_json::from_str(text).or_else(|_| serde_json::from_str(&without_lone_surrogates(text)));
         let value: Value = value.unwrap_or_default();
         let kind = event.kind.as_deref().unwrap_or("(no type)");
-        let machine = event.machine.as_deref().unwrap_or("(no machine)");
-        let (color, what) = happening(kind, event.state.as_deref(), &value);
-        let (machine, what) = (visible(machine), visible(&what));
+        let machine = event.machine.as_deref().unwrap_or("(no machine)").to_owned();
+        let told = told::told(kind, &value, |began| self.since(began));
+        let Told { who, color, what } = told.unwrap_or_else(|| {
+            let (color, what) = happening(kind, event.state.as_deref(), &value);
+            Told {
+                who: machine,
+                color,
+                what,
+            }
+        });
+        let (machine, what) = (visible(&who), visible(&what));
         match self.format {
             Format::Compact => format!("{machine} {what}\n"),
             _ => format!(
@@ -79,14 +88,31 @@ impl Lines {
     }
 
     fn time(&self, seconds: Option<&str>) -> String {
-        let stamp = seconds.and_then(|seconds| seconds.parse::<f64>().ok());
-        let stamp = stamp.and_then(|seconds| OffsetDateTime::from_unix_timestamp_nanos((seconds * 1e9) as i128).ok());
-        let time = stamp
-            .unwrap_or_else(OffsetDateTime::now_utc)
-            .to_offset(self.offset)
-            .time();
-        let (hour, minute, second, milli) = time.as_hms_milli();
+        let moment = seconds.and_then(|seconds| self.moment(seconds.parse().ok()?));
+        let moment = moment.unwrap_or_else(|| OffsetDateTime::now_utc().to_offset(self.offset));
+        let (hour, minute, second, milli) = moment.time().as_hms_milli();
         format!("{hour:02}:{minute:02}:{second:02}.{milli:03}")
+    }
+
+    /// The moment `seconds` after the epoch, in the zone of the lines; `None` if no calendar has it.
+    fn moment(&self, seconds: f64) -> Option<OffsetDateTime> {
+        let moment = OffsetDateTime::from_unix_timestamp_nanos((seconds * 1e9) as i128).ok()?;
+        moment.checked_to_offset(self.offset)
+    }
+
+    /// `, since 10:31:22`, with the date if that was another day. Lines for grep have no times.
+    fn since(&self, began: f64) -> String {
+        let Some(moment) = self.moment(began).filter(|_| self.format == Format::Human) else {
+            return String::new();
+        };
+        let (hour, minute, second) = moment.time().as_hms();
+        let today = OffsetDateTime::now_utc().to_offset(self.offset).date();
+        let day = if moment.date() == today {
+            String::new()
+        } else {
+            format!("{} ", moment.date())
+        };
+        format!(", since {day}{hour:02}:{minute:02}:{second:02}")
     }
 }
 
@@ -153,7 +179,7 @@ fn without_lone_surrogates(json: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stream::event::check;
+    use crate::stream::event::{check, check_published};
 
     fn line(format: Format, text: &str) -> String {
         let lines = Lines {
@@ -217,6 +243,33 @@ mod tests {
         ] {
             assert_eq!(line(Format::Compact, text), format!("{expected}\n"));
         }
+    }
+
+    /// As docs/protocol.md has them.
+    const STUCK: &str = r#"{"machine_name":"encoder-3","type":"machine_stuck","server":true,"payload":{"machine_name":"encoder-3","config_type":"worker","state":"encoding","seconds":31.204,"usual_median":1.146,"usual_p99":2.097,"n":312,"limit":30.0,"why":"usually 1.1 s there; it is alive","timestamp":1795393512.875}}"#;
+
+    #[test]
+    fn what_the_server_tells_of_machines_has_words() {
+        let shown = |text: &str| {
+            let lines = Lines {
+                format: Format::Human,
+                terminal: false,
+                painter: Painter::default(),
+                offset: UtcOffset::UTC,
+            };
+            lines.line(&check_published(text.as_bytes()).unwrap(), text)
+        };
+        assert_eq!(
+            shown(STUCK),
+            "00:25:12.875 encoder-3            stuck in encoding for 31.2s, since 2026-11-23 00:24:41: usually 1.1 s \
+             there; it is alive\n"
+        );
+        let spoof = STUCK.replace("\"server\":true", "\"server\":false");
+        assert!(
+            shown(&spoof).contains(" machine_stuck {"),
+            "a sender's has no such words"
+        );
+        assert_eq!(line(Format::Json, &spoof), format!("{spoof}\n"));
     }
 
     #[test]
