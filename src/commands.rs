@@ -11,6 +11,9 @@ pub mod drill;
 pub mod emit;
 pub mod end_signals;
 pub mod forget;
+pub mod graph;
+pub mod graph_dot;
+pub mod graph_table;
 pub mod machines;
 pub mod machines_table;
 pub mod painter;
@@ -19,6 +22,7 @@ pub mod request;
 pub mod sender;
 pub mod table;
 pub mod tail;
+pub mod trouble;
 pub mod watch;
 
 use crate::config::Config;

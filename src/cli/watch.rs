@@ -9,6 +9,7 @@ use crate::cli::reading::{
 use crate::cli::spec::Spec;
 use crate::cli::usage::UsageError;
 use crate::commands::clients::Clients;
+use crate::commands::graph::{Form, Graph};
 use crate::commands::machines::Machines;
 use crate::commands::request::ServerUrl;
 use crate::commands::tail::Tail;
@@ -131,27 +132,40 @@ fn filter(machines: Vec<String>, kinds: Vec<String>) -> Result<Filter, UsageErro
 pub(super) static MACHINES: Spec = Spec {
     name: "machines",
     group: "Watch",
-    about: "Show every machine and how long it stands",
-    more: "The one comes first that was silent longest. On a narrow terminal columns are left out; the last line names \
-           them. Colors on a terminal only, and not with NO_COLOR.\n\n\
+    about: "Show every machine, and which one is stuck",
+    more: "Those in trouble come first: stuck, silent, slow. On a narrow terminal columns are left out; the last line \
+           names them. Colors on a terminal only, and not with NO_COLOR.\n\n\
+           VERDICT: stuck when it is in its state for far longer than usual, or than declared, and alive; silent when \
+           the same goes without a sign of life; slow when it takes longer than usual, which nobody is told of.\n\
            TIME: how long it has been in its state, also across restarts of the server; ? when nobody knows.\n\
+           USUAL: how long machines of its type stay in that state, the median; blank when nothing is known.\n\
            TRIGGER: that of its last change of state that had one.\n\
            RATE: events in the last 10 s, per second.\n\
            SEEN: time since its last event; ? when nobody knows.\n\
-           NOTE: stale when its process is gone, as the engine's database says.\n\n\
+           NOTE: stale when its process is gone, as the engine's database says; noisy when it sends over 100 events/s.\
+           \n\n\
+           --check is for scripts: it shows only machines that are stuck or silent, and ends with status 1 if there are \
+           any, 0 if there are none. With --json the list of the document has only these.\n\n\
+           --graph shows what the server has learned: for each type and state how often it was entered, how many \
+           machines are in it now, how many stays count (STAYS) and how long they take, and from when on a machine is \
+           stuck in it (LIMIT; blank: never); then the ways into it, by state and trigger. `threadcast machines --graph \
+           worker --dot | dot -Tsvg > worker.svg` draws it.\n\n\
            --forget is for a machine that was killed and never said so. It goes through the server's admin socket; \
            `threadcast forget NAME` is the same, and its help says where commands look for it.",
     usage: &[
         "threadcast machines [GLOBS...] [FLAGS]",
+        "threadcast machines --graph [TYPES] [FLAGS]",
         "threadcast machines --forget NAME [FLAGS]",
     ],
     examples: &[
         "threadcast machines",
         "threadcast machines 'encoder-*' --watch",
+        "threadcast machines --check || echo 'have a look'",
+        "threadcast machines --graph worker",
         "threadcast machines --forget worker-7",
     ],
     needs: "",
-    exits: "0 fine, also if no machine matches, 1 no list, or nothing to forget",
+    exits: "0 fine, also if no machine matches, 1 no list, nothing to forget, or --check found a machine",
     arguments: || {
         vec![
             word(
@@ -166,6 +180,20 @@ pub(super) static MACHINES: Spec = Spec {
                 "json",
                 "the server's document as it is (GET /api/machines) instead of a table",
             ),
+            switch(
+                "check",
+                "only machines that are stuck or silent, and status 1 if there are any",
+            ),
+            flag(
+                "graph",
+                "TYPES",
+                "what machines of these types (globs; else of all types) usually do, instead of the machines; with --json \
+                 the server's document (GET /api/graph)",
+            )
+            .num_args(0..=1)
+            .default_missing_value("")
+            .allow_hyphen_values(false),
+            switch("dot", "with --graph: in the language of graphviz"),
             flag(
                 "forget",
                 "NAME",
@@ -186,6 +214,22 @@ fn wanted(globs: &[String]) -> Result<Filter, UsageError> {
     Filter::from_lists(machines, None).map_err(|error| wrong_word("globs", &list, &error.to_string()))
 }
 
+/// What `--graph` asks for: all types without a value.
+fn graph(arguments: &Arguments<'_>) -> Result<Option<Graph>, UsageError> {
+    let types = arguments.read("graph", |list| {
+        let list = (!list.is_empty()).then_some(list);
+        Filter::from_lists(None, list).map_err(|error| error.to_string())
+    })?;
+    let form = if arguments.has("dot") {
+        Form::Dot
+    } else if arguments.has("json") {
+        Form::Json
+    } else {
+        Form::Table
+    };
+    Ok(types.map(|types| Graph { types, form }))
+}
+
 fn machines(arguments: &Arguments<'_>) -> Result<Command, UsageError> {
     let machines = Machines {
         server: server_url(arguments)?,
@@ -193,16 +237,30 @@ fn machines(arguments: &Arguments<'_>) -> Result<Command, UsageError> {
         wanted: wanted(&arguments.texts("globs")?)?,
         json: arguments.has("json"),
         watch: watch(arguments)?,
+        check: arguments.has("check"),
+        graph: graph(arguments)?,
         forget: arguments.text("forget")?,
     };
-    let shows = machines.json || machines.watch.is_some() || !machines.wanted.is_everything();
-    if machines.forget.is_some() && shows {
-        return Err(UsageError::Missing {
-            command: "machines",
-            what: "either --forget, or what to show",
-        });
-    }
-    Ok(Command::Machines(machines))
+    let dot = arguments.has("dot");
+    let some = machines.check || !machines.wanted.is_everything();
+    let shows = machines.json || machines.watch.is_some() || some || machines.graph.is_some() || dot;
+    let what = if machines.forget.is_some() && shows {
+        "either --forget, or what to show"
+    } else if machines.graph.is_some() && some {
+        "either --graph, or the machines to show"
+    } else if dot && machines.graph.is_none() {
+        "--graph with --dot"
+    } else if dot && (machines.json || machines.watch.is_some()) {
+        "--dot without --json and --watch"
+    } else if machines.check && machines.watch.is_some() {
+        "either --check, which looks once, or --watch"
+    } else {
+        return Ok(Command::Machines(machines));
+    };
+    Err(UsageError::Missing {
+        command: "machines",
+        what,
+    })
 }
 
 pub(super) static CLIENTS: Spec = Spec {

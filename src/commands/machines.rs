@@ -1,12 +1,15 @@
-//! `threadcast machines`: what is known of the machines of a running server; `--forget NAME` removes one.
+//! `threadcast machines`: what is known of the machines of a running server; `--check` tells a script whether one is
+//! stuck or silent; `--graph` shows what machines usually do; `--forget NAME` removes one.
 
 use crate::commands::act::Target;
+use crate::commands::graph::{self, Graph};
 use crate::commands::machines_table::table;
 use crate::commands::painter::Painter;
 use crate::commands::request::{self, Page, ServerUrl};
 use crate::commands::table::width;
+use crate::commands::trouble::in_trouble;
 use crate::commands::watch::{self, Showing};
-use crate::commands::{complain, forget};
+use crate::commands::{complain, forget, printed};
 use crate::process::exit::ExitStatus;
 use crate::process::visible::visible;
 use crate::process::words::count;
@@ -31,6 +34,10 @@ pub struct Machines {
     pub json: bool,
     /// Again after each of these times, until a signal.
     pub watch: Option<Duration>,
+    /// Show those that are stuck or silent only, once, and say by the status whether there are any.
+    pub check: bool,
+    /// Show what machines usually do, instead of which there are.
+    pub graph: Option<Graph>,
     /// Remove this machine, and show nothing.
     pub forget: Option<String>,
 }
@@ -44,16 +51,14 @@ pub fn run(machines: &Machines) -> ExitStatus {
         };
         return forget::run(name, &server);
     }
+    if let Some(graph) = &machines.graph {
+        return graph::run(&machines.server, graph, machines.watch);
+    }
     let globs = machines.wanted.machines().map(|globs| globs.join(","));
     let query = globs.as_ref().map(|globs| format!("?machine={}", query::encode(globs)));
     let target = format!("{MACHINES_PATH}{}", query.unwrap_or_default());
-    let painter = Painter::of_stdout();
-    let showing = Showing {
-        every: machines.watch,
-        json: machines.json,
-    };
-    watch::show(showing, || {
-        let page = page(&target);
+    let page = page(&target);
+    let look = || {
         let document = request::document(&machines.server, &page)?;
         if machines.watch.is_none()
             && let Some(globs) = &globs
@@ -61,11 +66,43 @@ pub fn run(machines: &Machines) -> ExitStatus {
         {
             complain(&format!("threadcast: {}\n", nothing_matches(&machines.server, globs)?));
         }
+        Ok(document)
+    };
+    if machines.check {
+        return look().map_or_else(|status| status, |document| check(&document, &page, machines.json));
+    }
+    let painter = Painter::of_stdout();
+    let showing = Showing {
+        every: machines.watch,
+        json: machines.json,
+    };
+    watch::show(showing, || {
+        let document = look()?;
         if machines.json {
             return Ok(request::one_line(&document));
         }
-        table(&document, width(), painter).ok_or_else(|| page.is_strange())
+        table(&document, "no machines", width(), painter).ok_or_else(|| page.is_strange())
     })
+}
+
+/// Shows the machines of a document that are stuck or silent. Fails if there are any.
+fn check(document: &str, page: &Page<'_>, json: bool) -> ExitStatus {
+    let Some((document, machines)) = in_trouble(document) else {
+        return page.is_strange();
+    };
+    let text = if json {
+        request::one_line(&document)
+    } else {
+        let none = "no machine is stuck or silent";
+        match table(&document, none, width(), Painter::of_stdout()) {
+            Some(text) => text,
+            None => return page.is_strange(),
+        }
+    };
+    match (printed(&text), machines) {
+        (Some(ExitStatus::Failed), _) | (_, 1..) => ExitStatus::Failed,
+        (status, 0) => status.unwrap_or(ExitStatus::Fine),
+    }
 }
 
 fn page(target: &str) -> Page<'_> {

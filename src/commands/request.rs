@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::process::address::{Authority, ServerAddress};
 use crate::process::exit::ExitStatus;
 use crate::process::visible::{visible, visible_json};
-use crate::web::{MACHINES_PATH, STREAM_PATH};
+use crate::web::{GRAPH_PATH, MACHINES_PATH, STREAM_PATH};
 use httparse::{EMPTY_HEADER, Response, Status};
 use serde_json::Value;
 use std::fmt;
@@ -72,7 +72,7 @@ impl FromStr for ServerUrl {
     fn from_str(text: &str) -> Result<ServerUrl, String> {
         let address = ServerAddress::parse(text, Config::default().port)?;
         match address.path.as_str() {
-            "" | "/" | STREAM_PATH | MACHINES_PATH | "/health" | "/status" | "/initial" => {
+            "" | "/" | STREAM_PATH | MACHINES_PATH | GRAPH_PATH | "/health" | "/status" | "/initial" => {
                 Ok(ServerUrl(address.authority))
             }
             path => Err(format!(

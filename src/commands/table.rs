@@ -194,7 +194,8 @@ fn beginning(text: &str, most: usize) -> String {
     begun
 }
 
-fn ends(text: &str, most: usize) -> String {
+/// Both ends of `text`, in at most `most` columns, with the mark of a cut between them if it is not all.
+pub fn ends(text: &str, most: usize) -> String {
     if columns(text) <= most || most < 3 {
         return beginning(text, most);
     }

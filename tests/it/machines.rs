@@ -312,6 +312,10 @@ fn what_answers_and_is_no_threadcast_is_named_as_such() {
             &["machines"],
             &["machines", "--json"],
             &["machines", "x"],
+            &["machines", "--check"],
+            &["machines", "--graph"],
+            &["machines", "--graph", "x", "--json"],
+            &["machines", "--graph", "--dot"],
         ] {
             let (code, out, err) = run(folder.path(), &[arguments, &["--url", &url]].concat());
             assert_eq!((code, out.as_str()), (1, ""), "{arguments:?}: {err}");

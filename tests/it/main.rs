@@ -45,6 +45,8 @@ mod layers;
 mod log_format;
 mod logging;
 mod machines;
+mod machines_graph;
+mod machines_trouble;
 mod memory;
 mod messages;
 mod names;
