@@ -23,6 +23,11 @@ const CORE_BYTES: u64 = 31 * MIB;
 const RESERVE_BYTES: u64 = 16 * MIB;
 /// The least that the machine table must have: 2,000 machines at least.
 const TABLE_BYTES_LEAST: u64 = 3 * MIB;
+/// The least for what is learned of machines: 400 states or so.
+const LEARNED_BYTES_LEAST: u64 = MIB / 2;
+/// What is learned is there, once more while a copy of it is read and all of it changes, and as a document on its way to
+/// its file.
+const LEARNED_COPIES: u64 = 3;
 /// Of a connection besides the stack that we ask for: a guard page, the standard library's stack for handlers of
 /// signals with its own guard, and what its thread and the others keep of it. 283 KiB were measured in all; some
 /// processors need larger stacks for handlers.
@@ -130,6 +135,7 @@ struct Division {
     connections: u64,
     intake_bytes: u64,
     table_bytes: u64,
+    learned_bytes: u64,
     history_bytes: u64,
     queue_bytes: u64,
 }
@@ -142,6 +148,7 @@ impl Division {
             + CORE_BYTES
             + RESERVE_BYTES
             + with_loss(TABLE_BYTES_LEAST)
+            + with_loss(LEARNED_COPIES * LEARNED_BYTES_LEAST)
             + with_loss(journal)
             + arena::size_under(limit)
             + (heaps(limit) - 1) * HEAP_BYTES;
@@ -152,7 +159,10 @@ impl Division {
         }
         let table_bytes = TABLE_BYTES_LEAST + without_loss((left - USEFUL_BYTES) / 8);
         let table_bytes = (config.machine_bytes as u64).min(table_bytes);
+        let learned_bytes = LEARNED_BYTES_LEAST + without_loss((left - USEFUL_BYTES) / 16 / LEARNED_COPIES);
+        let learned_bytes = (config.learned_bytes as u64).min(learned_bytes);
         let left = left - with_loss(table_bytes.saturating_sub(TABLE_BYTES_LEAST));
+        let left = left - with_loss(LEARNED_COPIES * learned_bytes.saturating_sub(LEARNED_BYTES_LEAST));
         let intake_bytes = (INTAKE_BYTES_MAX as u64).min(without_loss(left / 4));
         let left = left - with_loss(intake_bytes);
         // Half at most: without room for clients a history is of no use to anybody.
@@ -169,6 +179,7 @@ impl Division {
             connections: left / (CONNECTION_BYTES + with_loss(queue_bytes)),
             intake_bytes,
             table_bytes,
+            learned_bytes,
             history_bytes,
             queue_bytes,
         })
@@ -179,6 +190,7 @@ impl Division {
         let mut said = Vec::new();
         for (name, setting, bytes) in [
             ("--machine-bytes", &mut config.machine_bytes, self.table_bytes),
+            ("--learned-bytes", &mut config.learned_bytes, self.learned_bytes),
             ("--history-bytes", &mut config.history_bytes, self.history_bytes),
             ("--client-queue-bytes", &mut config.client_queue_bytes, self.queue_bytes),
         ] {
@@ -237,6 +249,7 @@ mod tests {
                 + with_loss(division.intake_bytes)
                 + with_loss(division.history_bytes)
                 + with_loss(division.table_bytes)
+                + with_loss(LEARNED_COPIES * division.learned_bytes)
                 + arena::size_under(limit)
                 + clients;
             assert!(most <= limit, "{mib} MiB: {most} {division:?}");
@@ -269,7 +282,8 @@ mod tests {
         assert_eq!(config.history_bytes, before.history_bytes);
         let said = divide(200 * MIB, &config).unwrap().clip(&mut config).unwrap();
         assert!(said.starts_with("--machine-bytes is "), "{said}");
-        assert!(said.contains("KiB instead of 32MiB, --history-bytes is "), "{said}");
+        assert!(said.contains("KiB instead of 32MiB, --learned-bytes is "), "{said}");
+        assert!(said.contains("KiB instead of 8MiB, --history-bytes is "), "{said}");
         assert!(
             said.contains("KiB instead of 64MiB, --client-queue-bytes is "),
             "{said}"
