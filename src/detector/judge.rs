@@ -45,6 +45,10 @@ pub struct Finding {
     machines: BTreeMap<Box<str>, u64>,
     /// How many it has had.
     had: usize,
+    /// The first of them.
+    first: Box<str>,
+    /// When the last of them was seen to have moved.
+    emptied: Option<Instant>,
     /// The machine; of several, what they have in common.
     pub subject: String,
     /// When the stay of its first machine began.
@@ -185,6 +189,7 @@ impl Judge {
         if let Some(finding) = common {
             finding.machines.insert(late.machine.name.into(), late.machine.dwell());
             finding.had += 1;
+            finding.emptied = None;
             news.push(News::Joined {
                 machines: vec![late.found()],
             });
@@ -245,6 +250,8 @@ impl Judge {
                 .map(|late| (late.machine.name.into(), late.machine.dwell()))
                 .collect(),
             had: lates.len(),
+            first: first.machine.name.into(),
+            emptied: None,
             subject,
             since: first.machine.since,
             usual: first.usual,
@@ -262,14 +269,15 @@ impl Judge {
         let now: BTreeMap<&str, Surveyed<'_>> = survey.machines().map(|machine| (machine.name, machine)).collect();
         let (mut news, mut standing) = (Vec::new(), Vec::new());
         for mut finding in self.findings.drain(..) {
-            let last = finding.machines.keys().next().cloned();
             finding
                 .machines
                 .retain(|name, dwell| now.get(&**name).is_some_and(|machine| machine.dwell() == *dwell));
             let is_slow = finding.cause == Cause::Slow && is_slow_still(&finding, survey);
+            if finding.machines.is_empty() {
+                finding.emptied.get_or_insert(moment.now);
+            }
             if finding.machines.is_empty() && !is_slow {
-                let last = last.as_deref().unwrap_or_default();
-                news.push(over(&finding, last, now.get(last), moment));
+                news.push(over(&finding, now.get(&*finding.first), moment));
             } else {
                 standing.push(finding);
             }
@@ -342,21 +350,19 @@ fn is_slow_still(finding: &Finding, survey: &Survey) -> bool {
     state.is_some_and(|state| figures(state).1.is_some_and(|times| times >= SLOWER_NO_MORE))
 }
 
-fn over(finding: &Finding, last: &str, machine: Option<&Surveyed<'_>>, moment: Moment) -> News {
-    let stay = moment.now.saturating_duration_since(finding.since);
+fn over(finding: &Finding, machine: Option<&Surveyed<'_>>, moment: Moment) -> News {
+    let moved = finding.emptied.unwrap_or(moment.now);
+    let stay = moved.saturating_duration_since(finding.since);
     let why = match (finding.had, machine.and_then(|machine| machine.state)) {
         (1, Some(state)) => format!("it is in {state:?} now"),
         (1, None) => "it ended or was forgotten".to_owned(),
         (_, _) => "all of them have moved".to_owned(),
     };
-    let names: Vec<Box<str>> = if finding.had == 1 {
-        vec![last.into()]
-    } else {
-        Vec::new()
-    };
+    let names = std::slice::from_ref(&finding.first);
+    let names = if finding.had == 1 { names } else { &[] };
     let told = Told {
         kind: NoticeKind::MovesAgain,
-        machines: &names,
+        machines: names,
         config_type: finding.config_type.as_deref(),
         state: &finding.state,
         stay,
@@ -365,7 +371,7 @@ fn over(finding: &Finding, last: &str, machine: Option<&Surveyed<'_>>, moment: M
         why: &why,
     };
     let subject = if finding.had == 1 {
-        format!("machine {last} moves")
+        format!("machine {} moves", finding.first)
     } else {
         let of = type_text(finding.config_type.as_deref());
         format!("{} of {of} move", count(finding.had, "machine"))

@@ -408,6 +408,28 @@ fn a_type_that_is_slow_as_a_whole_is_one_finding_while_it_lasts() {
 }
 
 #[test]
+fn a_finding_of_one_machine_names_it_at_its_end_too() {
+    let mut world = World::new();
+    for rule in ["worker/busy=100s", "*/idle=never"] {
+        world.declared.add(rule).unwrap();
+    }
+    for name in ["a", "b", "c"] {
+        world.register(0.0, name, "worker");
+    }
+    let at = world.learn(1.0, "a", std::iter::repeat_n(20.0, 300));
+    let at = world.learn(at, "a", std::iter::repeat_n(60.0, 16));
+    world.change(at, "a", "busy", "idle");
+    world.change(at, "b", "idle", "busy");
+    assert_eq!(world.look(at + 101.0), 1);
+    world.change(at + 110.0, "b", "busy", "idle");
+    assert_eq!(world.look(at + 111.0), 0, "the type is slow still");
+    let at = world.learn(at + 120.0, "c", std::iter::repeat_n(20.0, 16));
+    world.change(at, "c", "busy", "idle");
+    assert_eq!(world.look(at + 1.0), 1);
+    assert!(world.last().starts_with("machine b moves again"), "{}", world.last());
+}
+
+#[test]
 fn what_is_told_is_what_pages_show() {
     let mut world = World::new();
     let at = world.learn(1.0, "m", std::iter::repeat_n(2.0, 150));
