@@ -15,7 +15,7 @@ pub mod judge;
 mod pressure;
 
 use crate::detector::findings::{Findings, Shown};
-use crate::detector::judge::{Judge, Moment, News};
+use crate::detector::judge::{Found, Judge, Moment, News};
 use crate::detector::pressure::{Change, Pressure};
 use crate::fanout::requests::{self, ANSWER_TIMEOUT, FanoutGauges, FanoutHandle, Unanswered};
 use crate::liveness::beat::Beat;
@@ -30,6 +30,7 @@ use crate::stream::declared::Declared;
 use crate::stream::learned::saved;
 use crate::stream::learned::state::State;
 use crate::stream::machines::survey::Survey;
+use crate::stream::notice::Notice;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::io;
@@ -44,6 +45,8 @@ const TURN: Duration = Duration::from_millis(250);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// While the fan-out does not answer, the thread looks after this long whether it is to end.
 const LOOK_FOR_STOP: Duration = Duration::from_millis(100);
+/// Machines of a finding that the fan-out notes in one turn.
+const MACHINES_PER_TURN: usize = 256;
 /// What was learned is written at most this often; a server that is killed forgets as much.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
 
@@ -90,7 +93,7 @@ impl Detector {
             fanout,
             gauges,
             findings,
-            judge: Judge::default(),
+            judge: Judge::new(Instant::now()),
             slot,
             saved: (0, Instant::now()),
             beat,
@@ -143,9 +146,10 @@ impl Detector {
         let Some(survey) = self.survey() else {
             return;
         };
+        // The survey may be a second old: machines are judged as of then, or one that has moved since would be late.
         let moment = Moment {
-            now: Instant::now(),
-            epoch: epoch_seconds(),
+            now: survey.made(),
+            epoch: epoch_seconds() - survey.made().elapsed().as_secs_f64(),
         };
         let news = {
             let _doing = self.beat.begin_about(Operation::Judging, (survey.len() as u64, 0));
@@ -156,11 +160,11 @@ impl Detector {
             self.save(survey.learned_version(), survey.learned());
         }
         drop(survey);
-        // Shown before it is told: who was told looks.
-        if !news.is_empty() || !self.judge.findings().is_empty() {
+        let has_changed = !news.is_empty() || !self.judge.findings().is_empty();
+        news.into_iter().for_each(|news| self.tell(news));
+        if has_changed {
             self.show();
         }
-        news.into_iter().for_each(|news| self.tell(news));
     }
 
     /// The machines as of now. `None` of a fan-out that does not answer: others tell of that, and no machine is judged.
@@ -190,25 +194,55 @@ impl Detector {
                  --stuck-cpu-pressure {} for 60 s): no machine is judged until that is over",
                 self.settings.cpu_pressure
             ),
-            Change::Recovered => log::info!("✅ the host has enough CPU again: machines are judged"),
+            Change::Recovered => {
+                log::info!("✅ the host has enough CPU again: machines are judged by what happens from now on");
+                self.judge.judge_from(Instant::now());
+            }
         }
         self.findings.show_starved(self.pressure.is_starved());
     }
 
-    fn tell(&self, news: News) {
-        let (machines, notice, text) = match news {
-            News::Found { machines, notice, text } => (machines, Some(notice), text),
-            News::Joined { machines } => (machines, None, String::new()),
-            News::Over { notice, text } => (Vec::new(), Some(notice), text),
-        };
-        match (&notice, machines.is_empty()) {
-            (None, _) => {}
-            (Some(_), true) => log::info!("✅ {text}"),
-            (Some(_), false) => log::warn!("🧊 {text}"),
+    fn tell(&mut self, news: News) {
+        match news {
+            News::Found {
+                id,
+                machines,
+                notice,
+                text,
+            } => match self.leave(machines, Some(notice)) {
+                Some(true) => log::warn!("🧊 {text}"),
+                // All of them have moved since the survey.
+                Some(false) => self.judge.withdraw(id),
+                // The next look finds it again; a late fan-out may have told it by then.
+                None => self.judge.withdraw(id),
+            },
+            News::Noted { machines, texts } => {
+                texts.iter().for_each(|text| log::warn!("🧊 {text}"));
+                self.leave(machines, None);
+            }
+            News::Over { notice, text } => {
+                log::info!("✅ {text}");
+                self.leave(Vec::new(), Some(notice));
+            }
         }
-        let found = requests::Findings { machines, told: notice };
-        if self.answer(self.fanout.tell(found)).is_none() && !self.stop.requested() {
-            log::warn!("⚠️ viewers may not have been told of this: the fan-out does not answer");
+    }
+
+    /// Leaves what was found with the fan-out, as much at a time as a turn should take. Returns whether the notice was
+    /// told; `None` if the fan-out does not answer.
+    fn leave(&self, mut machines: Vec<Found>, mut told: Option<Notice>) -> Option<bool> {
+        let mut was_told = None;
+        loop {
+            let rest = machines.split_off(machines.len().min(MACHINES_PER_TURN));
+            let part = requests::Findings {
+                machines,
+                told: told.take(),
+            };
+            let answer = self.answer(self.fanout.tell(part))?;
+            was_told = was_told.or(Some(answer));
+            if rest.is_empty() {
+                return was_told;
+            }
+            machines = rest;
         }
     }
 
@@ -216,7 +250,7 @@ impl Detector {
         let shown = self.judge.findings().iter().map(|finding| Shown {
             verdict: finding.verdict,
             subject: finding.subject.clone(),
-            text: finding.text.clone(),
+            text: finding.shown(),
         });
         self.findings.show(shown, self.judge.counts());
     }

@@ -181,7 +181,7 @@ impl Fanout {
             state_slot,
         } = beginning;
         let version = machines.version();
-        let fanout = Fanout {
+        let mut fanout = Fanout {
             settings,
             intake,
             requests,
@@ -210,6 +210,8 @@ impl Fanout {
             ingest,
             beat,
         };
+        // Nobody knows what was while there was no server.
+        fanout.machines.note_standstill(now);
         // Nobody else sets it.
         let _ = fanout.gauges.epoch.set(epoch);
         fanout.gauges.offered.store(fanout.history.newest(), Ordering::Release);

@@ -12,7 +12,7 @@ use crate::stream::machines::dwell::Verdict;
 use crate::stream::machines::judgement::{Limit, limit};
 use crate::stream::machines::survey::{Survey, Surveyed};
 use crate::stream::notice::{Notice, NoticeKind, Told};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,10 +24,19 @@ const TOGETHER_MIN: usize = 3;
 const SLOWER: f64 = 2.0;
 /// It is no more when they took less than this many times the usual.
 const SLOWER_NO_MORE: f64 = 1.5;
+/// And three of four of them at least this many times: in a state with two modes, a run of the longer one is no news.
+const MOST_SLOWER: f64 = 1.5;
+/// A type counts as slow for this long after its last machine over the limit has moved.
+const SLOW_LASTS: Duration = Duration::from_secs(3600);
+/// Machines that are found at one look.
+const FOUND_PER_LOOK: usize = 256;
+/// What is said of signs of life.
+const LIFE: &str = "it is alive";
+const NO_LIFE: &str = "there is no sign of life";
 /// A machine is alive if an event came from it within this part of its limit.
 const ALIVE_WITHIN: u32 = 2;
 
-/// The clocks at one moment.
+/// The clocks at the moment that is judged.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
     pub now: Instant,
@@ -35,29 +44,46 @@ pub struct Moment {
     pub epoch: f64,
 }
 
+/// A machine that was found: its name, the number of its stay, and what is wrong.
+pub type Found = (Box<str>, u64, Verdict);
+
 /// A finding that stands.
 #[derive(Debug)]
 pub struct Finding {
+    id: u64,
     pub verdict: Verdict,
-    pub config_type: Option<Box<str>>,
-    pub state: Box<str>,
-    /// Its machines that have not moved since, each with its dwell. Empty only while a type is slow.
-    machines: BTreeMap<Box<str>, u64>,
+    config_type: Option<Box<str>>,
+    state: Box<str>,
+    /// Its machines that have not moved since, each with its stay. Empty only while a type is slow.
+    machines: BTreeMap<Box<str>, (u64, Verdict)>,
     /// How many it has had.
     had: usize,
     /// The first of them.
     first: Box<str>,
     /// When the last of them was seen to have moved.
     emptied: Option<Instant>,
-    /// The machine; of several, what they have in common.
-    pub subject: String,
+    /// When it was found.
+    found: Instant,
     /// When the stay of its first machine began.
     since: Instant,
     usual: Option<Usual>,
-    limit: Option<Limit>,
+    limit: Limit,
     cause: Cause,
+    /// The machine; of several, what they have in common.
+    pub subject: String,
     /// What was found, for people.
-    pub text: String,
+    text: String,
+}
+
+impl Finding {
+    /// What was found, for people who look now.
+    pub fn shown(&self) -> String {
+        if self.machines.is_empty() {
+            let (subject, state) = (&self.subject, &self.state);
+            return format!("{subject} is slow: its last dwells in {state:?} took far more than the usual");
+        }
+        self.text.clone()
+    }
 }
 
 /// Why a finding has its machines.
@@ -74,21 +100,24 @@ enum Cause {
 /// What a look has found.
 #[derive(Debug)]
 pub enum News {
-    /// Machines stay too long, each with its dwell. Not to be told again.
+    /// Machines stay too long. Not to be told again; [`Judge::withdraw`] takes it back.
     Found {
-        machines: Vec<(Box<str>, u64, Verdict)>,
+        id: u64,
+        machines: Vec<Found>,
         notice: Notice,
         text: String,
     },
-    /// These stay too long too, for a reason that was told already.
-    Joined { machines: Vec<(Box<str>, u64, Verdict)> },
+    /// These are to be noted too: they belong to a finding that was told already, or show another sign of life now.
+    Noted { machines: Vec<Found>, texts: Vec<String> },
     /// What was found is over.
     Over { notice: Notice, text: String },
 }
 
-/// A machine over its limit.
-struct Late<'a> {
+/// A machine that has a limit.
+struct Judged<'a> {
     machine: Surveyed<'a>,
+    /// When its stay began, as far as it may be judged.
+    since: Instant,
     stay: Duration,
     limit: Limit,
     usual: Option<Usual>,
@@ -96,13 +125,28 @@ struct Late<'a> {
     slowness: Option<f64>,
 }
 
-impl Late<'_> {
-    /// Returns whether it passed its limit within [`TOGETHER`], or will do if it does not move.
-    fn is_near_its_limit(&self) -> bool {
-        self.stay.saturating_add(TOGETHER) >= self.limit.after && self.stay <= self.limit.after.saturating_add(TOGETHER)
+impl Judged<'_> {
+    fn is_late(&self) -> bool {
+        self.stay >= self.limit.after
     }
 
-    fn found(&self) -> (Box<str>, u64, Verdict) {
+    /// What is soon for it: a quarter of a short limit, because everybody who works is always near that.
+    fn soon(&self) -> Duration {
+        TOGETHER.min(self.limit.after / 4)
+    }
+
+    /// Returns whether it passed its limit within [`TOGETHER`], or will do soon if it does not move.
+    fn is_near_its_limit(&self) -> bool {
+        let near = self.limit.after.saturating_sub(self.soon())..=self.limit.after.saturating_add(TOGETHER);
+        near.contains(&self.stay)
+    }
+
+    /// Returns whether others may still pass their limits with it.
+    fn may_get_company(&self) -> bool {
+        self.stay <= self.limit.after.saturating_add(self.soon())
+    }
+
+    fn found(&self) -> Found {
         (self.machine.name.into(), self.machine.dwell(), self.verdict)
     }
 }
@@ -111,9 +155,9 @@ impl Late<'_> {
 #[derive(Clone, Copy, Debug, Default)]
 struct Crowd {
     machines: usize,
-    /// Those over their limit, found earlier or now, whose limit passed within [`TOGETHER`].
+    /// Those that passed their limits just now.
     late: usize,
-    /// These, and those that will be within [`TOGETHER`] if they do not move.
+    /// These, and those that will soon.
     soon: usize,
 }
 
@@ -124,12 +168,27 @@ impl Crowd {
 }
 
 /// What was found so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Judge {
     findings: Vec<Finding>,
+    numbered: u64,
+    /// A machine of which nothing was heard since then is not judged: it may be long gone.
+    started: Instant,
+    /// No stay counts from before.
+    judged_from: Instant,
 }
 
 impl Judge {
+    /// Judges what happens from `started` on.
+    pub fn new(started: Instant) -> Judge {
+        Judge {
+            findings: Vec::new(),
+            numbered: 0,
+            started,
+            judged_from: started,
+        }
+    }
+
     /// The findings that stand.
     pub fn findings(&self) -> &[Finding] {
         &self.findings
@@ -137,11 +196,19 @@ impl Judge {
 
     /// Machines that are stuck now, and those that are silent.
     pub fn counts(&self) -> (usize, usize) {
-        let count = |verdict| -> usize {
-            let of_it = self.findings.iter().filter(|finding| finding.verdict == verdict);
-            of_it.map(|finding| finding.machines.len()).sum()
-        };
+        let verdicts = || self.findings.iter().flat_map(|finding| finding.machines.values());
+        let count = |verdict| verdicts().filter(|(_, found)| *found == verdict).count();
         (count(Verdict::Stuck), count(Verdict::Silent))
+    }
+
+    /// What was before counts for no stay: the host was starved until now.
+    pub fn judge_from(&mut self, now: Instant) {
+        self.judged_from = now;
+    }
+
+    /// Takes a finding back that could not be told, or whose machines have all moved meanwhile.
+    pub fn withdraw(&mut self, id: u64) {
+        self.findings.retain(|finding| finding.id != id);
     }
 
     /// Judges a survey. With `judges` false nothing new is found; what is over is over.
@@ -151,62 +218,106 @@ impl Judge {
             return news;
         }
         let usuals = Usuals::of(survey);
-        let (mut crowds, mut lates) = (BTreeMap::<Option<&str>, Crowd>::new(), Vec::new());
+        let (mut crowds, mut lates) = (BTreeMap::<&str, Crowd>::new(), Vec::new());
+        let mut revived = Vec::new();
         for machine in survey.machines() {
-            let crowd = crowds.entry(machine.config_type).or_default();
-            crowd.machines += 1;
-            let Some(late) = judged(machine, &usuals, declared, moment.now) else {
-                continue;
-            };
-            let is_late = late.stay >= late.limit.after;
-            if late.is_near_its_limit() {
-                crowd.soon += 1;
-                crowd.late += usize::from(is_late);
+            // Machines without a known type have nothing in common.
+            let crowd = machine.config_type.map(|name| crowds.entry(name).or_default());
+            let judged = self.judged(machine, &usuals, declared, moment.now);
+            if let Some(crowd) = crowd {
+                crowd.machines += 1;
+                if let Some(judged) = judged.as_ref().filter(|judged| judged.is_near_its_limit()) {
+                    crowd.soon += 1;
+                    crowd.late += usize::from(judged.is_late());
+                }
             }
-            if is_late && machine.verdict().is_none() {
-                lates.push(late);
+            match judged {
+                Some(judged) if judged.is_late() && machine.verdict().is_none() => lates.push(judged),
+                Some(judged) if machine.verdict() == Some(Verdict::Silent) && judged.verdict == Verdict::Stuck => {
+                    revived.push(judged.found());
+                }
+                _ => {}
             }
         }
+        self.revive(revived, &mut news);
+        // The longest stays first; what is too much for one look is found at the next.
+        lates.sort_unstable_by_key(|late| std::cmp::Reverse(late.stay));
+        lates.truncate(FOUND_PER_LOOK);
+        let standing: BTreeSet<(Box<str>, u64)> = self.standing().collect();
+        lates.retain(|late| !standing.contains(&(late.machine.name.into(), late.machine.dwell())));
+        let mut joined = (Vec::new(), Vec::new());
         for late in &lates {
-            let crowd = crowds.get(&late.machine.config_type).copied().unwrap_or_default();
-            self.take(late, &lates, crowd, moment, &mut news);
+            let crowd = late.machine.config_type.and_then(|name| crowds.get(name)).copied();
+            self.take(late, &lates, crowd.unwrap_or_default(), moment, &mut news, &mut joined);
+        }
+        if let (machines @ [_, ..], texts) = (&joined.0[..], joined.1) {
+            let machines = machines.to_vec();
+            news.push(News::Noted { machines, texts });
         }
         news
     }
 
+    /// Machines of findings, each with its stay.
+    fn standing(&self) -> impl Iterator<Item = (Box<str>, u64)> {
+        let machines = self.findings.iter().flat_map(|finding| &finding.machines);
+        machines.map(|(name, (dwell, _))| (name.clone(), *dwell))
+    }
+
     /// Takes in a machine that is over its limit.
-    fn take(&mut self, late: &Late<'_>, lates: &[Late<'_>], crowd: Crowd, moment: Moment, news: &mut Vec<News>) {
+    fn take(
+        &mut self,
+        late: &Judged<'_>,
+        lates: &[Judged<'_>],
+        crowd: Crowd,
+        moment: Moment,
+        news: &mut Vec<News>,
+        joined: &mut (Vec<Found>, Vec<String>),
+    ) {
         let config_type = late.machine.config_type;
-        let is_taken = |finding: &Finding| finding.machines.get(late.machine.name) == Some(&late.machine.dwell());
-        if self.findings.iter().any(is_taken) {
+        if self.has(late) {
+            // It has come with another one of this look.
             return;
         }
         let common = self.findings.iter_mut().find(|finding| {
-            finding.cause != Cause::Own
-                && finding.config_type.as_deref() == config_type
-                && (finding.cause == Cause::Together || Some(&*finding.state) == late.machine.state)
+            let is_type = config_type.is_some() && finding.config_type.as_deref() == config_type;
+            is_type
+                && match finding.cause {
+                    Cause::Own => false,
+                    Cause::Together => moment.now.saturating_duration_since(finding.found) <= TOGETHER,
+                    Cause::Slow => Some(&*finding.state) == late.machine.state,
+                }
         });
         if let Some(finding) = common {
-            finding.machines.insert(late.machine.name.into(), late.machine.dwell());
+            let (name, dwell, verdict) = late.found();
+            joined.1.push(format!("machine {name} too: {}", finding.text));
+            finding.machines.insert(name, (dwell, verdict));
             finding.had += 1;
             finding.emptied = None;
-            news.push(News::Joined {
-                machines: vec![late.found()],
-            });
+            joined.0.push(late.found());
         } else if crowd.machines >= TOGETHER_MIN && late.slowness.is_some_and(|times| times >= SLOWER) {
             self.find(&[late], Cause::Slow, moment, news);
         } else if crowd.has_common_cause(crowd.late) {
             let same = lates.iter().filter(|other| other.machine.config_type == config_type);
-            self.find(&same.collect::<Vec<_>>(), Cause::Together, moment, news);
-        } else if crowd.has_common_cause(crowd.soon) && late.is_near_its_limit() {
+            let same: Vec<_> = same.filter(|other| !self.has(other)).collect();
+            let cause = if same.len() < 2 { Cause::Own } else { Cause::Together };
+            self.find(&same, cause, moment, news);
+        } else if crowd.has_common_cause(crowd.soon) && late.may_get_company() {
             // In some seconds it shows: a finding of its own, or one with the others.
         } else {
             self.find(&[late], Cause::Own, moment, news);
         }
     }
 
+    fn has(&self, late: &Judged<'_>) -> bool {
+        let is_it = |finding: &Finding| {
+            let found = finding.machines.get(late.machine.name);
+            found.is_some_and(|(dwell, _)| *dwell == late.machine.dwell())
+        };
+        self.findings.iter().any(is_it)
+    }
+
     /// A new finding.
-    fn find(&mut self, lates: &[&Late<'_>], cause: Cause, moment: Moment, news: &mut Vec<News>) {
+    fn find(&mut self, lates: &[&Judged<'_>], cause: Cause, moment: Moment, news: &mut Vec<News>) {
         let Some(first) = lates.iter().max_by_key(|late| late.stay) else {
             return;
         };
@@ -227,37 +338,64 @@ impl Judge {
         };
         let since = rfc3339(moment.epoch - first.stay.as_secs_f64());
         let config_type = type_text(first.machine.config_type);
-        let (subject, who) = match &names[..] {
-            [name] if cause == Cause::Own => (name.to_string(), format!("machine {name} ({config_type}) is")),
-            [name] => (config_type.clone(), format!("machine {name} ({config_type}) is")),
-            names => {
-                let who = format!("{} ({config_type}) are", count(names.len(), "machine"));
-                (config_type, who)
-            }
+        let who = match &names[..] {
+            [name] => format!("machine {name} ({config_type}) is"),
+            names => format!("{} ({config_type}) are", count(names.len(), "machine")),
+        };
+        let subject = if cause == Cause::Own {
+            first.machine.name.to_owned()
+        } else {
+            config_type
         };
         let text = format!("{who} {}: in {state:?} since {since}; {why}", verdict.name());
+        self.numbered += 1;
         news.push(News::Found {
+            id: self.numbered,
             machines: lates.iter().map(|late| late.found()).collect(),
             notice: Notice::new(&told, moment.epoch),
             text: text.clone(),
         });
+        let with_stay = |late: &&Judged<'_>| (late.machine.name.into(), (late.machine.dwell(), late.verdict));
         self.findings.push(Finding {
+            id: self.numbered,
             verdict,
             config_type: first.machine.config_type.map(Into::into),
             state: state.into(),
-            machines: lates
-                .iter()
-                .map(|late| (late.machine.name.into(), late.machine.dwell()))
-                .collect(),
+            machines: lates.iter().map(with_stay).collect(),
             had: lates.len(),
             first: first.machine.name.into(),
             emptied: None,
-            subject,
-            since: first.machine.since,
+            found: moment.now,
+            since: first.since,
             usual: first.usual,
-            limit: Some(first.limit),
+            limit: first.limit,
             cause,
+            subject,
             text,
+        });
+    }
+
+    /// Machines that were silent show life: they are stuck.
+    fn revive(&mut self, revived: Vec<Found>, news: &mut Vec<News>) {
+        if revived.is_empty() {
+            return;
+        }
+        for (name, dwell, verdict) in &revived {
+            for finding in &mut self.findings {
+                if let Some(found) = finding.machines.get_mut(name)
+                    && found.0 == *dwell
+                {
+                    found.1 = *verdict;
+                    if finding.verdict == Verdict::Silent {
+                        finding.verdict = Verdict::Stuck;
+                        finding.text = finding.text.replacen(" silent: ", " stuck: ", 1).replace(NO_LIFE, LIFE);
+                    }
+                }
+            }
+        }
+        news.push(News::Noted {
+            machines: revived,
+            texts: Vec::new(),
         });
     }
 
@@ -271,19 +409,56 @@ impl Judge {
         for mut finding in self.findings.drain(..) {
             finding
                 .machines
-                .retain(|name, dwell| now.get(&**name).is_some_and(|machine| machine.dwell() == *dwell));
-            let is_slow = finding.cause == Cause::Slow && is_slow_still(&finding, survey);
-            if finding.machines.is_empty() {
-                finding.emptied.get_or_insert(moment.now);
-            }
-            if finding.machines.is_empty() && !is_slow {
-                news.push(over(&finding, now.get(&*finding.first), moment));
-            } else {
+                .retain(|name, (dwell, _)| now.get(&**name).is_some_and(|machine| machine.dwell() == *dwell));
+            if !finding.machines.is_empty() {
                 standing.push(finding);
+                continue;
+            }
+            let emptied = *finding.emptied.get_or_insert(moment.now);
+            let lasts = moment.now.saturating_duration_since(emptied) < SLOW_LASTS;
+            if finding.cause == Cause::Slow && lasts && is_slow_still(&finding, survey) {
+                standing.push(finding);
+            } else {
+                news.push(over(&finding, now.get(&*finding.first), moment));
             }
         }
         self.findings = standing;
         news
+    }
+
+    /// A machine with its limit, if it has one and may be judged.
+    fn judged<'a>(
+        &self,
+        machine: Surveyed<'a>,
+        usuals: &Usuals<'_>,
+        declared: &Declared,
+        now: Instant,
+    ) -> Option<Judged<'a>> {
+        let is_known = machine.event().is_some_and(|event| event >= self.started);
+        if !is_known && !machine.lives() {
+            return None;
+        }
+        let known = usuals.get(&machine);
+        let usual = known.map(|(usual, _)| *usual);
+        let limit = limit(declared, machine.config_type, machine.state?, usual.as_ref())?;
+        let since = machine.since.max(self.judged_from);
+        let is_heard = machine.event().is_some_and(|event| {
+            let ago = now.saturating_duration_since(event);
+            event > since && ago <= limit.after / ALIVE_WITHIN
+        });
+        Some(Judged {
+            since,
+            stay: now.saturating_duration_since(since),
+            limit,
+            usual: usual.filter(|usual| usual.n > 0),
+            verdict: if is_heard || machine.lives() {
+                Verdict::Stuck
+            } else {
+                Verdict::Silent
+            },
+            slowness: known.and_then(|(_, times)| *times),
+            machine,
+        })
     }
 }
 
@@ -314,73 +489,64 @@ impl<'a> Usuals<'a> {
 /// What is usual of a state, and how many times the usual its last dwells took, if that is known.
 fn figures(state: &State) -> (Usual, Option<f64>) {
     let usual = state.usual();
-    let slowness = state.recent_median().filter(|_| usual.n >= STUCK_DWELLS_MIN);
-    let times = slowness.map(|recent| recent.as_secs_f64() / usual.median.as_secs_f64().max(1e-6));
+    let of_usual = |dwell: Duration| dwell.as_secs_f64() / usual.median.as_secs_f64().max(1e-6);
+    let recent = state.recent().filter(|_| usual.n >= STUCK_DWELLS_MIN);
+    let times = recent.filter(|(quartile, _)| of_usual(*quartile) >= MOST_SLOWER);
+    let times = times.map(|(_, median)| of_usual(median));
     (usual, times)
-}
-
-/// A machine with its limit, if it has one: over it, or not.
-fn judged<'a>(machine: Surveyed<'a>, usuals: &Usuals<'_>, declared: &Declared, now: Instant) -> Option<Late<'a>> {
-    let known = usuals.get(&machine);
-    let usual = known.map(|(usual, _)| *usual);
-    let limit = limit(declared, machine.config_type, machine.state?, usual.as_ref())?;
-    let is_heard = machine.event().is_some_and(|event| {
-        let ago = now.saturating_duration_since(event);
-        event > machine.since && ago <= limit.after / ALIVE_WITHIN
-    });
-    Some(Late {
-        stay: now.saturating_duration_since(machine.since),
-        limit,
-        usual: usual.filter(|usual| usual.n > 0),
-        verdict: if is_heard || machine.lives() {
-            Verdict::Stuck
-        } else {
-            Verdict::Silent
-        },
-        slowness: known.and_then(|(_, times)| *times),
-        machine,
-    })
 }
 
 /// The state of a slow finding takes longer than usual still.
 fn is_slow_still(finding: &Finding, survey: &Survey) -> bool {
     let of_it =
         |state: &&Arc<State>| state.of.config_type() == finding.config_type.as_deref() && state.name == finding.state;
+    let has_machines = survey
+        .machines()
+        .any(|machine| machine.config_type == finding.config_type.as_deref());
     let state = survey.learned().iter().find(of_it);
-    state.is_some_and(|state| figures(state).1.is_some_and(|times| times >= SLOWER_NO_MORE))
+    has_machines && state.is_some_and(|state| figures(state).1.is_some_and(|times| times >= SLOWER_NO_MORE))
 }
 
 fn over(finding: &Finding, machine: Option<&Surveyed<'_>>, moment: Moment) -> News {
     let moved = finding.emptied.unwrap_or(moment.now);
+    // The next stay of a machine says when that one ended.
+    let moved = machine.map_or(moved, |machine| machine.since.clamp(finding.since, moved));
     let stay = moved.saturating_duration_since(finding.since);
-    let why = match (finding.had, machine.and_then(|machine| machine.state)) {
-        (1, Some(state)) => format!("it is in {state:?} now"),
-        (1, None) => "it ended or was forgotten".to_owned(),
-        (_, _) => "all of them have moved".to_owned(),
+    let (state, took) = (&finding.state, show_seconds(stay));
+    let config_type = type_text(finding.config_type.as_deref());
+    let (text, why) = match (finding.had, machine.and_then(|machine| machine.state)) {
+        (1, Some(now)) => {
+            let why = format!("it is in {now:?} now");
+            let first = &finding.first;
+            (
+                format!("machine {first} moves again after {took} in {state:?}; {why}"),
+                why,
+            )
+        }
+        (1, None) => {
+            let why = "it is gone: it ended, was forgotten, or left the table".to_owned();
+            (
+                format!("machine {} stayed {took} in {state:?}; {why}", finding.first),
+                why,
+            )
+        }
+        (had, _) => {
+            let who = format!("{} of {config_type}", count(had, "machine"));
+            let why = "all of them have moved or are gone".to_owned();
+            (format!("{who} move again after {took} in {state:?}; {why}"), why)
+        }
     };
     let names = std::slice::from_ref(&finding.first);
-    let names = if finding.had == 1 { names } else { &[] };
     let told = Told {
         kind: NoticeKind::MovesAgain,
-        machines: names,
+        machines: if finding.had == 1 { names } else { &[] },
         config_type: finding.config_type.as_deref(),
         state: &finding.state,
         stay,
         usual: finding.usual.as_ref(),
-        limit: finding.limit,
+        limit: Some(finding.limit),
         why: &why,
     };
-    let subject = if finding.had == 1 {
-        format!("machine {} moves", finding.first)
-    } else {
-        let of = type_text(finding.config_type.as_deref());
-        format!("{} of {of} move", count(finding.had, "machine"))
-    };
-    let text = format!(
-        "{subject} again after {} in {:?}; {why}",
-        show_seconds(stay),
-        finding.state
-    );
     News::Over {
         notice: Notice::new(&told, moment.epoch),
         text,
@@ -388,7 +554,7 @@ fn over(finding: &Finding, machine: Option<&Surveyed<'_>>, moment: Moment) -> Ne
 }
 
 /// Why a machine counts as stuck or silent, for people.
-fn why(late: &Late<'_>, machines: usize, cause: Cause) -> String {
+fn why(late: &Judged<'_>, machines: usize, cause: Cause) -> String {
     let usual = late
         .usual
         .map_or("nothing is known of its usual time".to_owned(), |usual| {
@@ -401,8 +567,8 @@ fn why(late: &Late<'_>, machines: usize, cause: Cause) -> String {
         });
     let limit = format!("limit {}: {}", show_seconds(late.limit.after), late.limit.source.text());
     let life = match late.verdict {
-        Verdict::Stuck => "it is alive",
-        Verdict::Silent => "there is no sign of life",
+        Verdict::Stuck => LIFE,
+        Verdict::Silent => NO_LIFE,
     };
     match cause {
         Cause::Own => format!("{usual}; {limit}; {life}"),

@@ -72,8 +72,10 @@ impl Fanout {
             Err(cause) => {
                 self.refuse(cause, datagram);
                 // Nothing at all was sent, so nothing is missing.
-                if cause != DropCause::Empty {
+                if may_be_a_change(cause) {
                     self.machines.note_loss();
+                }
+                if cause != DropCause::Empty {
                     builder.lose(1, cause.name());
                 }
             }
@@ -115,6 +117,15 @@ impl Fanout {
                 beginning(datagram)
             );
         }
+    }
+}
+
+/// Returns whether a datagram that was refused for this may have been a machine's change of state.
+fn may_be_a_change(cause: DropCause) -> bool {
+    match cause {
+        DropCause::Empty | DropCause::NotAnObject | DropCause::ReservedType => false,
+        DropCause::TooLarge | DropCause::NotUtf8 | DropCause::NotJson => true,
+        DropCause::NotUnicode | DropCause::QueueFull => true,
     }
 }
 

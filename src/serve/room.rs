@@ -25,8 +25,8 @@ const RESERVE_BYTES: u64 = 16 * MIB;
 const TABLE_BYTES_LEAST: u64 = 3 * MIB;
 /// The least for what is learned of machines: 400 states or so.
 const LEARNED_BYTES_LEAST: u64 = MIB / 2;
-/// What is learned is there, once more while a copy of it is read and all of it changes, and as a document on its way to
-/// its file.
+/// What is learned is there, once more while a copy of it is read and all of it changes, and as a document on its way
+/// to its file.
 const LEARNED_COPIES: u64 = 3;
 /// Of a connection besides the stack that we ask for: a guard page, the standard library's stack for handlers of
 /// signals with its own guard, and what its thread and the others keep of it. 283 KiB were measured in all; some

@@ -56,7 +56,8 @@ impl Who<'_> {
         usize::from(self.config_type.is_some())
     }
 
-    fn name(&self) -> &str {
+    /// Name of its type, else its own.
+    pub fn name(&self) -> &str {
         self.config_type.unwrap_or(self.machine)
     }
 
@@ -125,6 +126,11 @@ impl Learned {
             None => state.leave(dwell),
             Some(epoch) => state.leave_late(dwell, epoch),
         });
+    }
+
+    /// `who` left `state`, and nobody knows after how long, because something was lost meanwhile.
+    pub fn void(&mut self, who: Who<'_>, state: &str) {
+        self.change(who, state, State::void);
     }
 
     /// What is known of `state` of `who`.

@@ -256,6 +256,8 @@ impl Machines {
     pub fn note_standstill(&mut self, now: Instant) {
         self.note_loss();
         self.judged_from = Some(now);
+        // One that was begun before would tell otherwise.
+        self.renew_survey();
     }
 
     /// Notes what was found of dwell number `dwell` of `machine`. Returns whether that dwell lasts.

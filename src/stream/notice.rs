@@ -14,6 +14,9 @@ use std::time::Duration;
 /// Machines of one finding that are named; of more, their number tells.
 pub const NAMED_MAX: usize = 100;
 
+/// Their names together, in bytes.
+const NAMES_BYTES_MAX: usize = 8 * 1024;
+
 /// What a notice tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoticeKind {
@@ -73,8 +76,15 @@ impl Notice {
         json.extend_from_slice(format!(",\"type\":\"{kind}\",\"server\":true,\"payload\":").as_bytes());
         put(&mut json, "{\"machine_name\":", machine.as_deref());
         if machine.is_none() {
-            for (index, name) in told.machines.iter().take(NAMED_MAX).enumerate() {
-                put(&mut json, if index > 0 { "," } else { ",\"machines\":[" }, Some(name));
+            json.extend_from_slice(b",\"machines\":[");
+            let mut bytes = 0;
+            let fits = |name: &&str| {
+                bytes += name.len();
+                bytes <= NAMES_BYTES_MAX
+            };
+            let names = told.machines.iter().map(|name| &**name).take(NAMED_MAX);
+            for (index, name) in names.take_while(fits).enumerate() {
+                put(&mut json, if index > 0 { "," } else { "" }, Some(name));
             }
             json.extend_from_slice(format!("],\"count\":{}", told.machines.len()).as_bytes());
         }
@@ -152,5 +162,10 @@ mod tests {
             (&Value::Null, &json!(150))
         );
         assert_eq!(event["payload"]["machines"].as_array().unwrap().len(), NAMED_MAX);
+        // At its end it names none.
+        for machines in [&[][..], &[&*"x".repeat(NAMES_BYTES_MAX + 1), "y"]] {
+            let event: Value = serde_json::from_slice(&self::notice(machines, NoticeKind::MovesAgain).json).unwrap();
+            assert_eq!(event["payload"]["machines"], json!([]));
+        }
     }
 }

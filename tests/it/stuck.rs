@@ -75,7 +75,10 @@ fn a_stuck_machine_is_told_once_and_its_return_too_and_plain_clients_see_nothing
     let payload = &found["payload"];
     assert_eq!((&payload["state"], &payload["limit"]), (&"odd".into(), &0.3.into()));
     assert!(payload["seconds"].as_f64().unwrap() >= 0.3, "{payload}");
-    let health = server.health();
+    let health = eventually("it is shown", || {
+        let health = server.health();
+        (health["machines_stuck"] == 1).then_some(health)
+    });
     assert_eq!(
         (&health["status"], &health["machines_silent"]),
         (&"ok".into(), &0.into())
@@ -92,7 +95,9 @@ fn a_stuck_machine_is_told_once_and_its_return_too_and_plain_clients_see_nothing
     let over = next_own(&mut numbered);
     assert_eq!(over["type"], "machine_moves_again");
     assert_eq!(over["payload"]["why"], "it is in \"b\" now");
-    assert_eq!(server.health()["reasons"], serde_json::json!([]));
+    eventually("it is not shown any more", || {
+        (server.health()["reasons"] == serde_json::json!([])).then_some(())
+    });
     server.wait_for_line("✅ machine m moves again");
     assert_eq!(server.lines().with("is stuck:").len(), 1, "told once");
     let seen = all_of(&mut plain);
@@ -109,14 +114,16 @@ fn without_a_sign_of_life_it_is_silent() {
     let mut numbered = TestClient::with(server.address, &v1_options("/ws/events"));
     server.send(state_change("m", "a", "odd", now()));
     assert_eq!(next_own(&mut numbered)["type"], "machine_silent");
-    let health = server.health();
-    assert_eq!(
-        (&health["machines_stuck"], &health["machines_silent"]),
-        (&0.into(), &1.into())
-    );
+    eventually("it is shown", || {
+        let health = server.health();
+        (health["machines_stuck"] == 0 && health["machines_silent"] == 1).then_some(())
+    });
     server.send(r#"{"machine_name": "m", "type": "machine_terminated", "payload": {}}"#);
     let over = next_own(&mut numbered);
-    assert_eq!(over["payload"]["why"], "it ended or was forgotten");
+    assert_eq!(
+        over["payload"]["why"],
+        "it is gone: it ended, was forgotten, or left the table"
+    );
 }
 
 #[test]
@@ -183,9 +190,16 @@ fn they_are_kept_like_events_and_come_to_those_who_come_back() {
         assert_eq!(server.stop().code(), Some(0));
         server.folder()
     };
-    let server = TestServer::start_in(folder, &[&FLAGS[..], &["--journal", "journal"]].concat());
+    // This one finds nothing by itself.
+    let never = ["--stuck", "*/*=never", "--journal", "journal"];
+    let server = TestServer::start_in(folder, &never);
     let mut numbered = TestClient::with(server.address, &v1_options("/ws/events?last=2"));
-    assert_eq!(next_own(&mut numbered)["type"], "machine_silent");
+    let mut kinds = Vec::new();
+    while kinds.last() != Some(&"live".into()) {
+        kinds.push(numbered.json()["type"].take());
+    }
+    assert_eq!(kinds, ["hello", "behind", "state_change", "machine_silent", "live"]);
+    assert_eq!(server.lines().with("cannot be read"), [""; 0]);
     // A plain client asks for its last two events: what it does not see does not count.
     server.send(r#"{"machine_name": "m", "type": "note"}"#);
     let options = Options {

@@ -19,11 +19,12 @@ struct World {
 
 impl World {
     fn new() -> World {
+        let begun = Instant::now();
         World {
             machines: Machines::default(),
-            judge: Judge::default(),
+            judge: Judge::new(begun),
             declared: Declared::default(),
-            begun: Instant::now(),
+            begun,
             told: Vec::new(),
         }
     }
@@ -72,13 +73,22 @@ impl World {
         let news = self.judge.look(&survey, &self.declared, moment, judges);
         let before = self.told.len();
         for news in news {
-            let (machines, text) = match news {
-                News::Found { machines, text, .. } => (machines, Some(text)),
-                News::Joined { machines } => (machines, None),
-                News::Over { text, .. } => (Vec::new(), Some(text)),
+            let (machines, notice, text) = match news {
+                News::Found {
+                    machines, notice, text, ..
+                } => (machines, Some(notice), Some(text)),
+                News::Noted { machines, .. } => (machines, None, None),
+                News::Over { notice, text } => (Vec::new(), Some(notice), Some(text)),
             };
             for (machine, dwell, verdict) in machines {
                 assert!(self.machines.judge(&machine, dwell, verdict));
+            }
+            if let Some(notice) = notice {
+                let event: serde_json::Value = serde_json::from_slice(&notice.json).unwrap();
+                assert_eq!(
+                    (&event["type"], &event["server"]),
+                    (&notice.kind.name().into(), &true.into())
+                );
             }
             self.told.extend(text);
         }
@@ -153,7 +163,13 @@ fn without_a_sign_of_life_it_is_silent() {
     assert_eq!(world.judge.counts(), (0, 1));
     world.take(at + 60.0, r#"{"machine_name":"m","type":"machine_terminated"}"#);
     assert_eq!(world.look(at + 60.5), 1);
-    assert!(world.last().ends_with("it ended or was forgotten"), "{}", world.last());
+    assert!(
+        world
+            .last()
+            .ends_with("it is gone: it ended, was forgotten, or left the table"),
+        "{}",
+        world.last()
+    );
 }
 
 #[test]
@@ -240,6 +256,123 @@ fn most_of_a_type_together_are_one_finding() {
     );
 }
 
+/// What comes later, or in another type, is another finding.
+#[test]
+fn a_common_cause_hides_no_later_finding() {
+    let mut world = World::new();
+    world.declared.add("*/idle=never").unwrap();
+    let mut at = 0.0;
+    for name in ["a", "b", "c", "d", "e"] {
+        world.register(at, name, "worker");
+        at = world.learn(at + 1.0, name, std::iter::repeat_n(2.0, 60));
+        world.change(at + 1.0, name, "busy", "idle");
+    }
+    for name in ["a", "b", "c"] {
+        world.change(at + 100.0, name, "idle", "busy");
+    }
+    assert_eq!(world.look(at + 130.5), 1, "{:?}", world.told);
+    for name in ["b", "c"] {
+        world.change(at + 140.0, name, "busy", "idle");
+    }
+    world.change(at + 150.0, "e", "idle", "busy");
+    assert_eq!(world.look(at + 181.0), 1, "{:?}", world.told);
+    assert!(
+        world.last().starts_with("machine e (type worker) is"),
+        "{}",
+        world.last()
+    );
+    assert_eq!(world.judge.counts(), (0, 2), "a and e");
+}
+
+#[test]
+fn machines_without_a_known_type_have_nothing_in_common() {
+    let mut world = World::new();
+    world.declared.add("*/odd=20s").unwrap();
+    for name in ["camera", "printer", "mailer"] {
+        world.change(1.0, name, "a", "odd");
+    }
+    assert_eq!(world.look(21.5), 3, "{:?}", world.told);
+}
+
+/// With a short limit, everybody who works is near it all the time.
+#[test]
+fn one_of_many_is_found_at_once_where_the_limit_is_short() {
+    let mut world = World::new();
+    world.declared.add("worker/busy=2s").unwrap();
+    for name in ["a", "b", "c", "d", "e"] {
+        world.register(0.0, name, "worker");
+        world.change(1.0, name, "idle", "busy");
+    }
+    let mut found = None;
+    for tenth in 11..80 {
+        let at = f64::from(tenth) / 10.0;
+        for name in ["a", "b", "c", "d"] {
+            if tenth % 3 == 0 {
+                world.change(at, name, "busy", "busy");
+            }
+        }
+        if world.look(at) > 0 {
+            found.get_or_insert(at - 1.0);
+        }
+    }
+    assert!(found.is_some_and(|after| (2.0..3.0).contains(&after)), "{found:?}");
+    assert_eq!(world.told.len(), 1, "{:?}", world.told);
+}
+
+#[test]
+fn a_machine_of_which_nothing_was_heard_since_the_start_is_not_judged() {
+    let mut world = World::new();
+    world.declared.add("*/odd=20s").unwrap();
+    world.change(1.0, "m", "a", "odd");
+    let now = world.begun + Duration::from_secs(5);
+    let saved = world.machines.saved(now, EPOCH + 5.0);
+    world.machines = Machines::restore(&saved, Default::default(), now, EPOCH + 5.0).unwrap();
+    world.judge = Judge::new(now);
+    assert_eq!(world.look(100.0), 0);
+    world.show_life(101.0, "m");
+    assert_eq!(world.look(102.0), 1, "its stay counts from the start of the server");
+}
+
+#[test]
+fn a_machine_that_shows_life_later_is_stuck_and_not_silent() {
+    let mut world = World::new();
+    world.declared.add("*/odd=20s").unwrap();
+    world.change(1.0, "m", "a", "odd");
+    assert_eq!(world.look(21.5), 1);
+    assert_eq!(world.judge.counts(), (0, 1));
+    world.show_life(25.0, "m");
+    assert_eq!(world.look(26.0), 0, "told once");
+    assert_eq!(world.judge.counts(), (1, 0));
+    let shown = world.judge.findings()[0].shown();
+    assert!(
+        shown.contains(" is stuck: ") && shown.ends_with("it is alive"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn the_time_in_which_the_host_was_starved_counts_for_no_stay() {
+    let mut world = World::new();
+    world.declared.add("*/odd=20s").unwrap();
+    world.change(1.0, "m", "a", "odd");
+    assert_eq!(world.look_as(50.0, false), 0);
+    world.judge.judge_from(world.begun + Duration::from_secs(51));
+    assert_eq!(world.look(52.0), 0);
+    assert_eq!(world.look(71.5), 1);
+}
+
+#[test]
+fn a_worker_that_starts_again_in_the_same_state_moves_again() {
+    let mut world = World::new();
+    world.declared.add("worker/idle=20s").unwrap();
+    world.register(0.0, "m", "worker");
+    assert_eq!(world.look(20.5), 1);
+    world.register(30.0, "m", "worker");
+    assert_eq!(world.look(30.5), 1, "{:?}", world.told);
+    assert_eq!(world.look(49.0), 0);
+    assert_eq!(world.look(50.5), 1, "its new stay is judged anew");
+}
+
 #[test]
 fn two_that_stop_together_are_two_findings_at_once() {
     let mut world = World::new();
@@ -260,7 +393,7 @@ fn nothing_is_found_while_the_host_is_starved_and_what_is_over_is_told() {
     let mut world = World::new();
     let at = world.learn(1.0, "m", std::iter::repeat_n(2.0, 150));
     assert_eq!(world.look_as(at + 100.0, false), 0);
-    assert_eq!(world.look(at + 101.0), 1);
+    assert_eq!(world.look(at + 101.0), 1, "told when it is over");
     world.change(at + 102.0, "m", "busy", "idle");
     assert_eq!(world.look_as(at + 103.0, false), 1);
 }

@@ -65,6 +65,7 @@ impl Histogram {
         let [largest, second_largest] = self.largest.map(Duration::from_micros);
         Usual {
             n: self.n,
+            voided: 0,
             median,
             p95,
             p99,

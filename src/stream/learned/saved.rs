@@ -72,6 +72,7 @@ fn row(state: &State) -> Value {
         "ways": ways,
         "dwells": counts,
         "largest_us": state.dwells.largest(),
+        "voided": state.voided,
         "faults": state.faults(),
     })
 }
@@ -113,6 +114,7 @@ fn state(row: &Value) -> Option<State> {
     let counts: Option<Vec<(usize, u16)>> = row["dwells"].as_array()?.iter().map(count).collect();
     let largest = [row["largest_us"][0].as_u64()?, row["largest_us"][1].as_u64()?];
     state.dwells = Histogram::restored(&counts?, largest)?;
+    state.voided = row["voided"].as_u64()?.try_into().ok()?;
     state.set_faults([row["faults"][0].as_f64()?, row["faults"][1].as_f64()?]);
     Some(state)
 }
@@ -152,6 +154,7 @@ mod tests {
             let state = ["busy", "idle\n", "ä"][number % 3];
             learned.enter(who, state, Entry::By((number % 2 > 0).then_some("x"), Some("go")));
             learned.enter(who, "somehow", Entry::Somehow);
+            learned.void(who, "somehow");
             learned.leave(who, state, Duration::from_millis(number as u64), None);
             learned.leave(
                 who,

@@ -13,8 +13,9 @@ const WEIGHT_MAX: u32 = 2000;
 pub const RECENT: usize = 16;
 /// A dwell that was judged stuck teaches only if it is the third within this time: once or twice, it was a fault.
 pub const FAULTS_WITHIN: Duration = Duration::from_secs(7 * 24 * 3600);
-/// What a state costs besides its own memory, in bytes: its places in two maps, and the counts of its `Arc`.
-const PLACE_BYTES: usize = 96;
+/// What a state costs besides its own memory, in bytes: its places in two maps, half empty, and the counts of two
+/// `Arc`s.
+const PLACE_BYTES: usize = 320;
 
 /// What is learned for: a type of machines, or a machine whose type nobody knows.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,7 +57,7 @@ impl Way {
     /// Memory that it holds, in bytes.
     pub fn bytes(&self) -> usize {
         let texts = [&self.from, &self.trigger];
-        size_of::<Way>() + texts.into_iter().flatten().map(|text| text.len()).sum::<usize>()
+        2 * size_of::<Way>() + texts.into_iter().flatten().map(|text| text.len()).sum::<usize>()
     }
 
     fn is(&self, from: Option<&str>, trigger: Option<&str>) -> bool {
@@ -83,6 +84,8 @@ pub struct State {
     /// In no order.
     pub ways: Vec<Way>,
     pub dwells: Histogram,
+    /// Dwells that do not count, because something was lost meanwhile. Halves with those that do.
+    pub voided: u32,
     recent: Recent,
     /// When the last dwells ended that were judged stuck and did not teach, seconds since the epoch; 0 for none.
     faults: [f64; 2],
@@ -98,6 +101,7 @@ impl State {
             last: 0,
             ways: Vec::new(),
             dwells: Histogram::default(),
+            voided: 0,
             recent: Recent::default(),
             faults: [0.0; 2],
         }
@@ -106,7 +110,9 @@ impl State {
     /// Memory that it holds, in bytes.
     pub fn bytes(&self) -> usize {
         let ways: usize = self.ways.iter().map(Way::bytes).sum();
-        size_of::<State>() + size_of::<Histogram>() + Histogram::BYTES + self.name.len() + ways + PLACE_BYTES
+        // Each name is a key, too.
+        let names = 2 * (self.name.len() + self.of.name().len());
+        size_of::<State>() + Histogram::BYTES + names + ways + PLACE_BYTES
     }
 
     /// A machine entered it, from this state by this trigger. `number` counts the entries of the whole table. Of an
@@ -140,7 +146,11 @@ impl State {
 
     /// A machine left it after `dwell`.
     pub fn leave(&mut self, dwell: Duration) {
+        let before = self.dwells.n();
         self.dwells.count(dwell);
+        if self.dwells.n() < before {
+            self.voided /= 2;
+        }
         let place = self.recent.seen % RECENT;
         self.recent.buckets[place] = histogram::bucket(dwell) as u16;
         self.recent.seen += 1;
@@ -156,16 +166,25 @@ impl State {
         }
     }
 
-    /// What is usual of it.
-    pub fn usual(&self) -> Usual {
-        self.dwells.usual()
+    /// A machine left it, and nobody knows after how long.
+    pub fn void(&mut self) {
+        self.voided = self.voided.saturating_add(1);
     }
 
-    /// The median of the last [`RECENT`] dwells; `None` while there are fewer.
-    pub fn recent_median(&self) -> Option<Duration> {
+    /// What is usual of it.
+    pub fn usual(&self) -> Usual {
+        Usual {
+            voided: self.voided,
+            ..self.dwells.usual()
+        }
+    }
+
+    /// The lower quartile and the median of the last [`RECENT`] dwells; `None` while there are fewer.
+    pub fn recent(&self) -> Option<(Duration, Duration)> {
         let mut buckets = self.recent.buckets;
         buckets.sort_unstable();
-        (self.recent.seen >= RECENT).then(|| histogram::middle(usize::from(buckets[RECENT / 2])))
+        let dwell = |place: usize| histogram::middle(usize::from(buckets[place]));
+        (self.recent.seen >= RECENT).then(|| (dwell(RECENT / 4), dwell(RECENT / 2)))
     }
 
     /// When its last two dwells ended that were judged stuck, seconds since the epoch; 0 for none.
@@ -257,11 +276,12 @@ mod tests {
     #[test]
     fn the_median_of_the_last_dwells_follows_at_once() {
         let mut state = state();
-        assert_eq!(state.recent_median(), None);
+        assert_eq!(state.recent(), None);
         (0..1000).for_each(|_| state.leave(Duration::from_secs(1)));
         (0..RECENT / 2 + 1).for_each(|_| state.leave(Duration::from_secs(3)));
-        let recent = state.recent_median().unwrap().as_secs_f64();
-        assert!((2.8..3.2).contains(&recent), "{recent}");
+        let (quartile, median) = state.recent().unwrap();
+        assert!((2.8..3.2).contains(&median.as_secs_f64()), "{median:?}");
+        assert!(quartile < Duration::from_millis(1100), "{quartile:?}");
         assert!(state.usual().median < Duration::from_millis(1100));
     }
 }

@@ -14,6 +14,8 @@ const STUCK_MEDIANS: u32 = 5;
 pub const STUCK_SECOND_LARGEST: u32 = 3;
 /// A state whose 99th percentile is more than this many medians has no usual time.
 const SPREAD_MAX: f64 = 30.0;
+/// If more than this part of the dwells is void, the others are no measure.
+const VOIDED_PART: u32 = 10;
 /// Times the 95th percentile.
 const SLOW_P95: u32 = 3;
 
@@ -22,6 +24,8 @@ const SLOW_P95: u32 = 3;
 pub struct Usual {
     /// Dwells that count. Older ones count less.
     pub n: u32,
+    /// Dwells of which nobody knows how long they took, because something was lost meanwhile.
+    pub voided: u32,
     pub median: Duration,
     pub p95: Duration,
     pub p99: Duration,
@@ -30,17 +34,24 @@ pub struct Usual {
 }
 
 impl Usual {
-    /// From when on a dwell is stuck. `None`: there are too few dwells, or their spread is too wide.
+    /// From when on a dwell is stuck. `None`: there are too few dwells, their spread is too wide, or too many of them
+    /// do not count.
     pub fn stuck_after(&self) -> Option<Duration> {
         let limit = STUCK_LEAST
             .max(self.median.saturating_mul(STUCK_MEDIANS))
             .max(self.second_largest.saturating_mul(STUCK_SECOND_LARGEST));
-        (self.n >= STUCK_DWELLS_MIN && !self.is_too_wide()).then_some(limit)
+        (self.n >= STUCK_DWELLS_MIN && !self.is_too_wide() && !self.is_biased()).then_some(limit)
     }
 
     /// From when on a dwell is slow, which is shown and never alerted. `None`: there are too few dwells.
     pub fn slow_after(&self) -> Option<Duration> {
         (self.n >= SLOW_DWELLS_MIN).then(|| self.p95.saturating_mul(SLOW_P95))
+    }
+
+    /// Returns whether so many dwells were voided that those which count tell nothing: it is the long ones in which
+    /// something is lost.
+    pub fn is_biased(&self) -> bool {
+        self.voided > self.n / VOIDED_PART
     }
 
     /// Returns whether the dwells are too different from each other to call one of them usual.

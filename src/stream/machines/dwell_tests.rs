@@ -167,3 +167,42 @@ fn a_type_that_an_event_brings_is_learned_for_at_once() {
     assert_eq!(known("idle").ways[0].from, None, "it began there");
     assert_eq!(known("busy").ways[0].trigger.as_deref(), Some("t"));
 }
+
+/// Where dwells are lost, it is the long ones, so that the others are no measure.
+#[test]
+fn a_state_of_which_many_dwells_are_lost_has_no_limit() {
+    let mut table = Table::new();
+    table.change(0.0, "idle", "busy", None);
+    let mut at = 0.0;
+    for number in 0..400 {
+        at += 1.0;
+        table.change(at, "busy", "idle", None);
+        at += 1.0;
+        table.change(at, "idle", "busy", None);
+        if number % 5 == 0 {
+            table.0.note_loss();
+        }
+    }
+    let usual = table.usual("busy");
+    assert_eq!((usual.n, usual.voided), (320, 80));
+    assert_eq!(usual.stuck_after(), None);
+    assert!(table.usual("idle").stuck_after().is_some(), "nothing was lost there");
+}
+
+#[test]
+fn a_registration_begins_a_stay_and_the_one_before_teaches_nothing() {
+    let register = r#"{"machine_name":"m","type":"machine_registered","payload":{"current_state":"busy"}}"#;
+    let mut table = Table::new();
+    table.take(0.0, register);
+    table.take(3.0, register);
+    table.change(5.0, "busy", "idle", None);
+    assert_eq!(table.seconds("busy"), [2.0]);
+}
+
+#[test]
+fn of_a_name_that_is_too_long_nothing_is_learned() {
+    let mut table = Table::new();
+    table.change(0.0, "idle", "busy", None);
+    table.change(1.0, &"x".repeat(2000), "idle", None);
+    assert_eq!(table.0.learned().sizes().0, 1);
+}

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 const CLOCKS_AGREE: Duration = Duration::from_secs(5);
 /// An event whose own time is further behind than this is replayed, and teaches nothing.
 const REPLAYED_S: f64 = 60.0;
+/// With a longer name of a type, a machine or a state, nothing is learned.
+const NAME_BYTES_MAX: usize = 1024;
 
 impl Dwells {
     /// Ends the dwell of `machine`, if the event moves it into `state`, and begins the next. `row` is still as it was
@@ -23,9 +25,11 @@ impl Dwells {
         epoch: f64,
     ) {
         let left = row.current_state.as_deref();
-        let is_change = event.kind.as_deref() == Some("state_change");
-        // A change into the same state is a step too, unlike word that the machine is still there.
-        if left == Some(state) && !is_change {
+        // A change into the same state is a step too, and a start of the machine there, unlike word that it is still
+        // there.
+        let is_registered = event.kind.as_deref() == Some("machine_registered");
+        let begins = is_registered || event.kind.as_deref() == Some("state_change");
+        if left == Some(state) && !begins {
             return;
         }
         let own_time = event.time.and_then(|time| time.parse::<f64>().ok());
@@ -36,7 +40,6 @@ impl Dwells {
             row.dwell = begun;
             return;
         }
-        let begins = is_change || event.kind.as_deref() == Some("machine_registered");
         begun.losses = (left.is_some() || begins).then_some(self.losses);
         let ended = std::mem::replace(&mut row.dwell, begun);
         let who = Who {
@@ -44,17 +47,24 @@ impl Dwells {
             config_type: event.config_type.as_deref().or(row.config_type.as_deref()),
         };
         let from = event.from.as_deref();
-        if let Some(left) = left
-            && from == Some(left)
-            && ended.losses == Some(self.losses)
-        {
-            let took = begun.since.saturating_duration_since(ended.since);
-            learned.leave(who, left, took, ended.verdict.map(|_| epoch));
+        let names = [Some(who.name()), Some(state), from, left];
+        if names.into_iter().flatten().any(|name| name.len() > NAME_BYTES_MAX) {
+            return;
+        }
+        if let Some(left) = left.filter(|left| from == Some(*left)) {
+            match ended.losses {
+                Some(losses) if losses == self.losses => {
+                    let took = begun.since.saturating_duration_since(ended.since);
+                    learned.leave(who, left, took, ended.verdict.map(|_| epoch));
+                }
+                Some(_) => learned.void(who, left),
+                None => {}
+            }
         }
         let trigger = event.trigger.as_deref().map(beginning);
         let entry = match from {
             Some(from) => Entry::By(Some(from), trigger.as_deref()),
-            None if left.is_none() && begins => Entry::By(None, trigger.as_deref()),
+            None if is_registered || begins && left.is_none() => Entry::By(None, trigger.as_deref()),
             None => Entry::Somehow,
         };
         learned.enter(who, state, entry);
