@@ -33,8 +33,15 @@ pub(super) fn told(kind: &str, event: &Value, since: impl Fn(f64) -> String) -> 
     let usual = payload["usual_median"].as_f64();
     let usual = usual.map_or(String::new(), |median| format!(" (usually {})", time(median * 1000.0)));
     let names = names(payload);
+    let machine = event["machine_name"].as_str();
     let (color, what) = match kind {
-        "machine_moves_again" => (GREEN, format!("moves again after {stay} in {state}{usual}{names}{why}")),
+        "machine_moves_again" => {
+            let moves = if machine.is_some() { "moves" } else { "move" };
+            (
+                GREEN,
+                format!("{moves} again after {stay} in {state}{usual}{names}{why}"),
+            )
+        }
         kind => {
             let verdict = kind.trim_start_matches("machine_");
             let began = payload["timestamp"].as_f64().map(|found| since(found - seconds));
@@ -42,7 +49,7 @@ pub(super) fn told(kind: &str, event: &Value, since: impl Fn(f64) -> String) -> 
             (RED, format!("{verdict} in {state} for {stay}{began}{names}{why}"))
         }
     };
-    let who = match (event["machine_name"].as_str(), payload["count"].as_u64()) {
+    let who = match (machine, payload["count"].as_u64()) {
         (Some(name), _) => name.to_owned(),
         (None, Some(several)) => count(several, "machine"),
         (None, None) => "(no machine)".to_owned(),
@@ -115,7 +122,7 @@ mod tests {
         let (who, _, what) = words("machine_moves_again", &over);
         assert_eq!(
             (who.as_str(), what.as_str()),
-            ("120 machines", "moves again after 0 in ?")
+            ("120 machines", "move again after 0 in ?")
         );
     }
 }
