@@ -19,9 +19,9 @@ use crate::detector::judge::{Found, Judge, Moment, News};
 use crate::detector::pressure::{Change, Pressure};
 use crate::fanout::requests::{self, ANSWER_TIMEOUT, FanoutGauges, FanoutHandle, Unanswered};
 use crate::liveness::beat::Beat;
-use crate::liveness::drill;
+use crate::liveness::clock_wait;
 use crate::liveness::operation::Operation;
-use crate::process::clock::{epoch_seconds, timespec};
+use crate::process::clock::epoch_seconds;
 use crate::process::files::Slot;
 use crate::process::stop::Stop;
 use crate::process::threads::{self, CORE_STACK_BYTES, ThreadHandle};
@@ -32,14 +32,10 @@ use crate::stream::learned::state::State;
 use crate::stream::machines::survey::Survey;
 use crate::stream::notice::Notice;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use rustix::event::{PollFd, PollFlags, poll};
 use std::io;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Longest single wait for the clock.
-const TURN: Duration = Duration::from_millis(250);
 /// From one look at the machines to the next. A survey may be a second old, so a machine is found within two of its
 /// limit at the latest, and usually within one.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -127,17 +123,7 @@ impl Detector {
 
     /// Blocks until `due`, at most; a request to end comes through at once. A drill lengthens it.
     fn wait_until(&self, due: Instant) {
-        loop {
-            drill::obey(self.beat);
-            let left = due.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.stop.requested() {
-                return;
-            }
-            let _doing = self.beat.begin(Operation::Waiting);
-            let mut fds = [PollFd::from_borrowed_fd(self.stop.as_fd(), PollFlags::IN)];
-            // Interrupted or not, the clock tells.
-            let _ = waits::DETECTOR.judge(poll(&mut fds, Some(&timespec(left.min(TURN)))));
-        }
+        clock_wait::wait_until(due, self.beat, &self.stop, &waits::DETECTOR);
     }
 
     /// One look at all machines.

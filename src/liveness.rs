@@ -9,6 +9,8 @@ pub mod operation;
 
 pub mod client_beats;
 
+pub mod clock_wait;
+
 pub mod beats;
 
 pub mod drill;

@@ -5,7 +5,7 @@ use crate::stream::machines::dwell::Verdict;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// Findings that are told one by one; of more, their number.
+/// Most findings in the list.
 const SHOWN_MAX: usize = 100;
 
 /// One finding: a machine, or several with one cause.

@@ -30,7 +30,7 @@ const MOST_SLOWER: f64 = 1.5;
 const SLOW_LASTS: Duration = Duration::from_secs(3600);
 /// Machines that are found at one look.
 const FOUND_PER_LOOK: usize = 256;
-/// What is said of signs of life.
+/// The words for a sign of life, and for none.
 const LIFE: &str = "it is alive";
 const NO_LIFE: &str = "there is no sign of life";
 /// A machine is alive if an event came from it within this part of its limit.
@@ -100,14 +100,14 @@ enum Cause {
 /// What a look has found.
 #[derive(Debug)]
 pub enum News {
-    /// Machines stay too long. Not to be told again; [`Judge::withdraw`] takes it back.
+    /// Machines stay too long. No later look finds them again, unless [`Judge::withdraw`] takes this back.
     Found {
         id: u64,
         machines: Vec<Found>,
         notice: Notice,
         text: String,
     },
-    /// These are to be noted too: they belong to a finding that was told already, or show another sign of life now.
+    /// These belong to an earlier finding, or show life again: the fan-out notes it and tells nobody.
     Noted { machines: Vec<Found>, texts: Vec<String> },
     /// What was found is over.
     Over { notice: Notice, text: String },
@@ -206,7 +206,7 @@ impl Judge {
         self.judged_from = now;
     }
 
-    /// Takes a finding back that could not be told, or whose machines have all moved meanwhile.
+    /// Takes a finding back that reached nobody, or whose machines have all moved meanwhile.
     pub fn withdraw(&mut self, id: u64) {
         self.findings.retain(|finding| finding.id != id);
     }

@@ -173,7 +173,7 @@ pub(super) enum Request {
 pub struct Findings {
     /// Machines that stay too long, each with the number of its dwell. None: what was found is over.
     pub machines: Vec<(Box<str>, u64, Verdict)>,
-    /// The event that tells of it; `None`: that was told already.
+    /// The event that tells of it; `None`: an earlier one did.
     pub told: Option<Notice>,
 }
 

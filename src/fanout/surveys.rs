@@ -42,7 +42,7 @@ impl Fanout {
     }
 
     /// Takes in what was found of machines: notes it at those whose dwell lasts, and tells everybody if there is one.
-    /// Returns whether that was told.
+    /// Returns whether there was.
     pub(super) fn take_findings(&mut self, findings: Findings) -> bool {
         let mut lasts = findings.machines.is_empty();
         for (machine, dwell, verdict) in &findings.machines {

@@ -46,7 +46,7 @@ pub struct Notice {
     pub json: Box<[u8]>,
 }
 
-/// What is told of a machine, or of several with one cause.
+/// What the server tells of a machine, or of several with one cause.
 #[derive(Clone, Copy, Debug)]
 pub struct Told<'a> {
     pub kind: NoticeKind,

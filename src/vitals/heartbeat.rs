@@ -13,9 +13,9 @@
 
 use crate::fanout::requests::Backlog;
 use crate::liveness::beat::Beat;
-use crate::liveness::drill;
+use crate::liveness::clock_wait;
 use crate::liveness::operation::Operation;
-use crate::process::clock::{epoch_seconds, monotonic_ms, rfc3339, timespec};
+use crate::process::clock::{epoch_seconds, monotonic_ms, rfc3339};
 use crate::process::files::Slot;
 use crate::process::heap;
 use crate::process::logging::{LogControl, STATUS};
@@ -26,17 +26,13 @@ use crate::process::waits;
 use crate::process::words::count;
 use crate::vitals::health::{Finding, Vitals, object};
 use crate::vitals::pulse::{Pulse, Totals};
-use rustix::event::{PollFd, PollFlags, poll};
 use serde_json::Value;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Longest single wait for the clock.
-const TURN: Duration = Duration::from_millis(250);
 /// When this many clients have left, and no more than that are still there, the memory that they needed goes back to
 /// the system. Fewer leave a few MiB, which the next ones use again.
 const CLIENTS_LEFT_MANY: u64 = 100;
@@ -139,17 +135,7 @@ impl Heartbeat {
 
     /// Blocks until `due`, at most; a request to end comes through at once. A drill lengthens it.
     fn wait_until(&self, due: Instant) {
-        loop {
-            drill::obey(self.beat);
-            let left = due.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.stop.requested() {
-                return;
-            }
-            let _doing = self.beat.begin(Operation::Waiting);
-            let mut fds = [PollFd::from_borrowed_fd(self.stop.as_fd(), PollFlags::IN)];
-            // Interrupted or not, the clock tells.
-            let _ = waits::HEARTBEAT.judge(poll(&mut fds, Some(&timespec(left.min(TURN)))));
-        }
+        clock_wait::wait_until(due, self.beat, &self.stop, &waits::HEARTBEAT);
     }
 
     /// One heartbeat.

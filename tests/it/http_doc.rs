@@ -201,25 +201,29 @@ fn without_times(row: &mut Value) {
     }
 }
 
-#[test]
-fn the_machines_of_the_page_are_told_as_it_says() {
-    let page = page();
-    let events = block(&page, "```json events");
-    let wanted = block(&page, "```json machines").concat();
-    let server = TestServer::start(&[]);
+/// What `server` answers at `path` after the events of an example of the page, and what the page says; their blocks
+/// begin with these lines. Both have the same keys in the same order.
+#[track_caller]
+fn seen_and_wanted(page: &str, server: &TestServer, [events, wanted]: [&str; 2], path: &str) -> [Value; 2] {
+    let (events, wanted) = (block(page, events), block(page, wanted).concat());
     for event in &events {
         server.send(event);
     }
     let seen = eventually("the last event is in the list", || {
-        let answer = server.http("GET", "/api/machines", &[]);
+        let answer = server.http("GET", path, &[]);
         (answer.json()["seq"] == events.len()).then_some(answer.body)
     });
-    assert_eq!(
-        examples::parts(&seen),
-        examples::parts(&wanted),
-        "the same keys in the same order"
-    );
-    let [mut seen, mut wanted] = [&seen, &wanted].map(|text| serde_json::from_str::<Value>(text).unwrap());
+    let parts = [&seen, &wanted].map(|text| examples::parts(text));
+    assert_eq!(parts[0], parts[1], "the same keys in the same order");
+    [&seen, &wanted].map(|text| serde_json::from_str(text).unwrap())
+}
+
+#[test]
+fn the_machines_of_the_page_are_told_as_it_says() {
+    let page = page();
+    let server = TestServer::start(&[]);
+    let example = ["```json events", "```json machines"];
+    let [mut seen, mut wanted] = seen_and_wanted(&page, &server, example, "/api/machines");
     assert_eq!(seen["totals"], wanted["totals"]);
     for document in [&mut seen, &mut wanted] {
         let rows = document["machines"].as_array_mut().unwrap();
@@ -238,22 +242,9 @@ fn the_machines_of_the_page_are_told_as_it_says() {
 #[test]
 fn the_graph_of_the_page_is_told_as_it_says() {
     let page = page();
-    let events = block(&page, "```json graph events");
-    let wanted = block(&page, "```json graph").concat();
     let server = TestServer::start(&[]);
-    for event in &events {
-        server.send(event);
-    }
-    let seen = eventually("the last event is in the list", || {
-        let answer = server.http("GET", "/api/graph", &[]);
-        (answer.json()["seq"] == events.len()).then_some(answer.body)
-    });
-    assert_eq!(
-        examples::parts(&seen),
-        examples::parts(&wanted),
-        "the same keys in the same order"
-    );
-    let [mut seen, mut wanted] = [&seen, &wanted].map(|text| serde_json::from_str::<Value>(text).unwrap());
+    let example = ["```json graph events", "```json graph"];
+    let [mut seen, mut wanted] = seen_and_wanted(&page, &server, example, "/api/graph");
     for document in [&mut seen, &mut wanted] {
         for kind in document["types"].as_array_mut().unwrap() {
             for state in kind["states"].as_array_mut().unwrap() {

@@ -410,8 +410,8 @@ fn a_standstill_of_the_server_is_no_stay_of_a_machine() {
     assert_eq!(world.look(back + 31.0), 1);
 }
 
-/// Lives of machines whose dwells are drawn at random. Returns what was told within `seconds` of dwells that take
-/// `slower` times what was learned.
+/// Lives of machines with random dwells. Returns the findings within `seconds` of dwells that take `slower` times those
+/// that the table has learned.
 fn live(seed: u64, machines: usize, learned: usize, slower: f64, seconds: f64) -> Vec<String> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut lognormal = move || {

@@ -6,7 +6,7 @@ use std::time::Duration;
 pub const STUCK_DWELLS_MIN: u32 = 100;
 /// With fewer dwells a state is never called slow.
 pub const SLOW_DWELLS_MIN: u32 = 30;
-/// Shorter than this is never stuck: a person who is told could not have noticed yet.
+/// Shorter than this is never stuck: nobody could do anything about it sooner.
 pub const STUCK_LEAST: Duration = Duration::from_secs(30);
 /// Times the median.
 const STUCK_MEDIANS: u32 = 5;
@@ -48,8 +48,8 @@ impl Usual {
         (self.n >= SLOW_DWELLS_MIN).then(|| self.p95.saturating_mul(SLOW_P95))
     }
 
-    /// Returns whether so many dwells were voided that those which count tell nothing: it is the long ones in which
-    /// something is lost.
+    /// Returns whether the dwells that count tell nothing, because too many others are void: those are the long ones,
+    /// in which a loss is likelier.
     pub fn is_biased(&self) -> bool {
         self.voided > self.n / VOIDED_PART
     }
