@@ -193,7 +193,8 @@ fn refused_lines_are_counted_by_reason_with_the_first_line() {
             "  2: no event: not one JSON document (first: line 3)",
             "  1: no event: JSON, but not an object (first: line 4)",
             "  1: no event: not UTF-8 (first: line 6)",
-            "  1: no event: its type (ping, pong or initial) is the server's own (first: line 7)",
+            "  1: no event: its type (ping, pong or initial, or a notice that calls itself the server's) is the server's own \
+             (first: line 7)",
             "  1: larger than the 1047552 bytes that the largest --max-event-bytes allows, so no server takes it (first: line 8)",
         ]
     );
