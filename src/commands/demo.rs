@@ -112,3 +112,6 @@ impl Stage {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -113,6 +113,20 @@ impl World {
         at
     }
 
+    /// The first machine, as pages show it.
+    fn row(&mut self, at: f64) -> serde_json::Value {
+        let now = self.begun + Duration::from_secs_f64(at);
+        let as_of = Position {
+            epoch: Epoch::new(),
+            seq: 1,
+        };
+        self.machines.renew_survey();
+        let survey = self.machines.survey(as_of, now).unwrap();
+        let json = survey.machines_json(&Filter::default(), &self.declared, now, EPOCH + at);
+        let mut document: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        document["machines"][0].take()
+    }
+
     fn last(&self) -> &str {
         self.told.last().map_or("", String::as_str)
     }
@@ -208,6 +222,39 @@ fn a_declared_limit_wins() {
     // Nothing is known of that state, nor of a type.
     world.change(at + 2e6, "n", "idle", "odd");
     assert_eq!(world.look(at + 2e6 + 5.1), 1);
+}
+
+/// An engine's worker has worked all day long. At night nobody sends jobs: its process lives, and it says nothing.
+#[test]
+fn the_engines_own_waiting_alarms_nobody_however_long_it_lasts() {
+    for dwells in [1.5, 20.0] {
+        let mut world = World::new();
+        world.register(0.0, "m", "worker");
+        world.change(0.5, "m", "idle", "waiting");
+        let mut at = 0.5;
+        for round in 0..300 {
+            at += dwells * (0.5 + f64::from(round % 10) / 10.0);
+            world.change(at, "m", "waiting", "busy");
+            at += 1.0;
+            world.change(at, "m", "busy", "waiting");
+        }
+        for hour in 1..=24 {
+            // A person asks it something at noon.
+            if hour == 12 {
+                world.show_life(at + 12.0 * 3600.0 - 1.0, "m");
+            }
+            assert_eq!(world.look(at + f64::from(hour) * 3600.0), 0, "{:?}", world.told);
+        }
+        assert_eq!(world.row(at + 25.0 * 3600.0)["verdict"], "ok", "nor is it slow");
+        world.change(at + 26.0 * 3600.0, "m", "waiting", "busy");
+        assert_eq!(world.look(at + 26.0 * 3600.0 + 31.0), 1, "where it works it is judged");
+        // A person who wants to hear of a night without work says so.
+        world.declared.add("worker/waiting=1h").unwrap();
+        let at = at + 28.0 * 3600.0;
+        world.change(at, "m", "busy", "waiting");
+        assert_eq!(world.look(at + 3599.0), 1, "it has left busy");
+        assert_eq!(world.look(at + 3601.0), 1, "{:?}", world.told);
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! key.
 
 use super::dwell::Verdict;
-use super::judgement::limit;
+use super::judgement::{limit, slow_after};
 use super::rate::RATE_SECONDS;
 use super::row::put_string;
 use super::survey::{Survey, Surveyed};
@@ -153,7 +153,8 @@ impl Judge<'_> {
             return verdict.name();
         }
         let stay = self.now.saturating_duration_since(machine.since);
-        let slow_after = usual.and_then(Usual::slow_after);
+        let state = machine.state.unwrap_or_default();
+        let slow_after = slow_after(self.declared, machine.config_type, state, usual);
         if slow_after.is_some_and(|after| stay > after) {
             "slow"
         } else {

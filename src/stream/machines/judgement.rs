@@ -4,6 +4,11 @@ use crate::stream::declared::{self, Declared};
 use crate::stream::learned::usual::{STUCK_LEAST, STUCK_SECOND_LARGEST, Usual};
 use std::time::Duration;
 
+/// The state in which a machine of the original engine has nothing to do: the engine itself knows it by this name,
+/// looks for events more seldom there, and does not tell of looking in vain. Those who send jobs decide how long that
+/// lasts, so yesterday's stays say nothing of tonight's.
+const WAITING: &str = "waiting";
+
 /// A limit, and where it comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
@@ -36,7 +41,8 @@ impl Source {
     }
 }
 
-/// The limit of a machine of that type in that state, of which `usual` is known. `None`: it is never stuck there.
+/// The limit of a machine of that type in that state, of which `usual` is known. `None`: it is never stuck there; so it
+/// is in `waiting`, unless a limit is declared.
 pub fn limit(declared: &Declared, config_type: Option<&str>, state: &str, usual: Option<&Usual>) -> Option<Limit> {
     match declared.limit(config_type, state) {
         Some(declared::Limit::Never) => return None,
@@ -46,6 +52,7 @@ pub fn limit(declared: &Declared, config_type: Option<&str>, state: &str, usual:
                 source: Source::Declared,
             });
         }
+        None if state == WAITING => return None,
         None => {}
     }
     let usual = usual?;
@@ -58,4 +65,19 @@ pub fn limit(declared: &Declared, config_type: Option<&str>, state: &str, usual:
         Source::Median
     };
     Some(Limit { after, source })
+}
+
+/// From when on a machine of that type is slow in that state. `None`: it never is, because it is never stuck there
+/// either, or because too few dwells are known.
+pub fn slow_after(
+    declared: &Declared,
+    config_type: Option<&str>,
+    state: &str,
+    usual: Option<&Usual>,
+) -> Option<Duration> {
+    match declared.limit(config_type, state) {
+        Some(declared::Limit::Never) => None,
+        None if state == WAITING => None,
+        _ => usual.and_then(Usual::slow_after),
+    }
 }
