@@ -1,5 +1,5 @@
-//! Random input for the parsers that read what others send: events, heads of requests, filters, positions,
-//! settings.
+//! Random input for the parsers that read what others send or a disk has kept: events, heads of requests, filters,
+//! positions, settings, what was learned.
 //!
 //! Each target starts from the seeds in tests/fuzz/seeds and from a generator of its own, mutates, and checks a
 //! property: a parser that only does not panic may still be wrong. `cargo test --test fuzz` runs each for a fixed
@@ -17,6 +17,7 @@ mod differential;
 mod event;
 mod filter;
 mod head;
+mod learned;
 mod mutate;
 mod position;
 mod settings;

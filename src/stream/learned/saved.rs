@@ -114,9 +114,10 @@ fn state(row: &Value) -> Option<State> {
     let counts: Option<Vec<(usize, u16)>> = row["dwells"].as_array()?.iter().map(count).collect();
     let largest = [row["largest_us"][0].as_u64()?, row["largest_us"][1].as_u64()?];
     state.dwells = Histogram::restored(&counts?, largest)?;
-    state.voided = row["voided"].as_u64()?.try_into().ok()?;
+    // Older files do not have it.
+    state.voided = row["voided"].as_u64().unwrap_or(0).try_into().ok()?;
     state.set_faults([row["faults"][0].as_f64()?, row["faults"][1].as_f64()?]);
-    Some(state)
+    state.is_possible().then_some(state)
 }
 
 fn way(kept: &Value) -> Option<Way> {
@@ -196,6 +197,9 @@ mod tests {
             ("\"threadcast_learned\":1", "\"learned\":1"),
             ("\"entered\":", "\"left\":"),
             ("\"entered\":", "\"entered\":-"),
+            ("\"entered\":", "\"entered\":18446744073709551"),
+            ("\"last\":", "\"last\":18446744073709551"),
+            ("\"ways\":[[null,\"go\",", "\"ways\":[[null,\"go\",2000"),
             ("\"largest_us\":[", "\"largest_us\":[1,"),
             ("\"dwells\":[[", "\"dwells\":[[9999,1],["),
             ("\"states\":[", "\"states\":[7,"),

@@ -13,6 +13,8 @@ const WEIGHT_MAX: u32 = 2000;
 pub const RECENT: usize = 16;
 /// A dwell that was judged stuck teaches only if it is the third within this time: once or twice, it was a fault.
 pub const FAULTS_WITHIN: Duration = Duration::from_secs(7 * 24 * 3600);
+/// No count of entries comes so far: a million a second would take 285 years.
+const ENTRIES_MAX: u64 = 1 << 53;
 /// What a state costs besides its own memory, in bytes: its places in two maps, half empty, and the counts of two
 /// `Arc`s.
 const PLACE_BYTES: usize = 320;
@@ -195,6 +197,16 @@ impl State {
     /// As [`State::faults`] had them.
     pub fn set_faults(&mut self, faults: [f64; 2]) {
         self.faults = faults;
+    }
+
+    /// Returns whether a table can have come to these numbers. It could not go on counting from others, which a damaged
+    /// file may have.
+    pub fn is_possible(&self) -> bool {
+        let weight: u64 = self.ways.iter().map(|way| u64::from(way.count)).sum();
+        let numbers = self.ways.iter().map(|way| way.last).chain([self.entered, self.last]);
+        self.ways.len() <= WAYS_MAX
+            && weight < u64::from(WEIGHT_MAX)
+            && numbers.into_iter().all(|number| number <= ENTRIES_MAX)
     }
 
     fn forget_the_least_used_way(&mut self) {
