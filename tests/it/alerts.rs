@@ -1,7 +1,7 @@
 //! `--on-alert`: what begins and what ends reaches the command, and no command can hold or outlive the server.
 
 use crate::support::server::{clear_environment, run, run_with};
-use crate::support::{DEADLINE, TestServer, eventually, skipped, uninterrupted, within};
+use crate::support::{DEADLINE, TestServer, eventually, skipped, state_change, uninterrupted, within};
 use serde_json::Value;
 use std::fs;
 use std::io::{Read, Write};
@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use threadcast::process::clock::epoch_seconds;
 
 /// Puts what it gets into the file `alerts` of the server's folder, as one write.
 const KEEP: &str = "sh -c 'alert=$(cat); echo \"$alert\" >> alerts'";
@@ -93,6 +94,32 @@ fn a_hang_and_its_end_reach_the_command() {
     server.wait_for_line("🔔 hung of fanout ends: sh ended well after ");
     assert_eq!((counted(&server, "delivered"), counted(&server, "failed")), (2, 0));
     eventually("no process is left", || children(&server).is_empty().then_some(()));
+}
+
+#[test]
+fn a_stuck_machine_and_a_silent_one_and_their_returns_reach_the_command() {
+    // Life within a second is enough, however busy this host is.
+    let server = server(KEEP, &["--stuck", "*/odd=2s", "--stuck-cpu-pressure", "100"]);
+    server.send(state_change("m", "a", "odd", epoch_seconds()));
+    let begun = eventually("an alert", || {
+        server.send(r#"{"machine_name": "m", "type": "activity_log"}"#);
+        kept(&server).pop()
+    });
+    assert_eq!(facts(&begun), ("stuck", "begins", "m"));
+    let text = begun["text"].as_str().unwrap();
+    assert!(
+        text.starts_with("machine m (no known type) is stuck: in \"odd\" since "),
+        "{text}"
+    );
+    server.send(state_change("m", "odd", "b", epoch_seconds()));
+    let ended = wait_for(&server, 2).remove(1);
+    assert_eq!(facts(&ended), ("stuck", "ends", "m"));
+    assert!(ended["seconds"].as_f64().unwrap() > 0.0);
+    server.send(state_change("n", "a", "odd", epoch_seconds()));
+    assert_eq!(facts(&wait_for(&server, 3)[2]), ("silent", "begins", "n"));
+    server.send(r#"{"machine_name": "n", "type": "machine_terminated", "payload": {}}"#);
+    assert_eq!(facts(&wait_for(&server, 4)[3]), ("silent", "ends", "n"));
+    server.wait_for_line("🔔 silent of n ends: sh ended well after ");
 }
 
 #[test]

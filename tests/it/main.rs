@@ -67,6 +67,7 @@ mod stopped_thread;
 mod stopping;
 mod stream_property;
 mod stuck;
+mod stuck_demo;
 mod systemd;
 mod table;
 mod tail;

@@ -43,7 +43,7 @@ fn next_own_text(client: &mut TestClient) -> String {
 }
 
 #[track_caller]
-fn next_own(client: &mut TestClient) -> Value {
+pub fn next_own(client: &mut TestClient) -> Value {
     serde_json::from_str(&next_own_text(client)).unwrap()
 }
 
