@@ -34,6 +34,8 @@ BIN = os.path.dirname(sys.executable)
 # The tools of the original have these written into them.
 EVENTS, PORT, UI_PORT = "/tmp/statemachine-events.sock", 3002, 3001
 URL = f"ws://localhost:{PORT}/ws/events"
+# A worker of this type, which one of the checks makes, is stuck in its job after 3 s; other checks may load this host.
+FLAGS = ["--stuck", "stopped/processing=3s", "--stuck-cpu-pressure", "100"]
 # The original stands still for 5 s at a time while its database is locked.
 LOCKED, LATE = 60.0, 2.0
 BURST = 500
@@ -69,7 +71,7 @@ def said():
 
 
 def start_server():
-    server = Process("threadcast", BINARY, "serve")
+    server = Process("threadcast", BINARY, "serve", *FLAGS)
     if not eventually(lambda: get("/health")["status"] == "ok"):
         raise SystemExit(f"threadcast does not answer; see {WORK}/threadcast.log")
     return server
@@ -84,8 +86,8 @@ def send_event(target, kind, *more):
     return tool("statemachine-db", "send-event", "--target", target, "--type", kind, *more)
 
 
-def start_engine(name):
-    return Process(f"engine-{name}", os.path.join(BIN, "statemachine"), os.path.join(HERE, "worker.yaml"), "--machine-name", name)
+def start_engine(name, recipe=os.path.join(HERE, "worker.yaml")):
+    return Process(f"engine-{name}", os.path.join(BIN, "statemachine"), recipe, "--machine-name", name)
 
 
 class Keeper(threading.Thread):
@@ -266,6 +268,48 @@ def engine_and_tools(processes):
     check("statemachine-events shows what the CLI sent", eventually(lambda: "hello from the CLI" in seen()), seen()[-500:])
 
 
+def stopped_worker(processes, page=None):
+    """A worker that stands still in the middle of its job (SIGSTOP), and goes on, before all who watch."""
+    name, recipe = "e2e_stopped", os.path.join(WORK, "stopped.yaml")
+    shutil.copy(os.path.join(HERE, "worker.yaml"), recipe)
+    plain, v1 = Keeper(), Keeper(subprotocols=["threadcast.v1"])
+    engine = start_engine(name, recipe)
+    processes.append(engine)
+    eventually(lambda: states().get(name) == "waiting" and plain.messages and v1.messages)
+    send_event(name, "new_job")
+    # Its event comes before its row; it must not stand still while it holds the database's lock.
+    eventually(lambda: database(f"SELECT 1 FROM machine_state WHERE machine_name = '{name}' AND current_state = 'processing'"))
+    errors = page and page.ask(ask="errors")
+    told = lambda: [event for event in (json.loads(text).get("event", {}) for text in list(v1.messages)) if event.get("server")]
+    kinds = lambda: [event["type"] for event in told()]
+    os.kill(engine.child.pid, signal.SIGSTOP)
+    try:
+        # What would end its job reaches it only when it goes on.
+        sent = send_event(name, "job_done")
+        check("a worker under SIGSTOP can be sent to", sent.returncode == 0, sent)
+        found = eventually(lambda: kinds() in (["machine_stuck"], ["machine_silent"]))
+        check("a worker under SIGSTOP is found", found and told()[0]["machine_name"] == name, told())
+        health = get("/health")
+        check("/health names it and is ok", health["status"] == "ok" and any(f"machine {name} (type stopped) is s" in reason for reason in health["reasons"]), health)
+        if page:
+            check("the page shows its state as before", page.shows(name, "processing"), page.ask(ask="cards"))
+    finally:
+        os.kill(engine.child.pid, signal.SIGCONT)
+    check("its return is told", eventually(lambda: kinds()[1:] == ["machine_moves_again"]), told())
+    check("it has gone on with its job", eventually(lambda: states().get(name) == "waiting"), states())
+    check("/health forgets it", eventually(lambda: not any(name in reason for reason in get("/health")["reasons"])), get("/health"))
+    if page:
+        check("the page shows that it has gone on", page.shows(name, "waiting"), page.ask(ask="cards"))
+        cards, rows = page.ask(ask="cards"), page.ask(ask="log")
+        check("no notice shows on the page", not any(word in row for row in rows for word in ["machine_stuck", "machine_silent", "moves_again"]), rows)
+        check("no card of the page is odd", all(card in states() for card in cards), cards)
+        check("no script of the page has failed", page.ask(ask="errors") == errors, (errors, page.ask(ask="errors")))
+    seen = [text for text in plain.messages if '"server":' in text or "machine_stuck" in text or "machine_silent" in text]
+    check("no notice reaches a plain client", not seen, seen)
+    send_event(name, "stop")
+    check("the worker leaves when it ends", eventually(lambda: name not in states()), states())
+
+
 def page_lives(processes, server):
     """The page through a change of state, a restart of the server, and the end of a machine."""
     page = Page()
@@ -276,6 +320,7 @@ def page_lives(processes, server):
     send_event("e2e_002", "new_job")
     check("a card changes its state", page.shows("e2e_002", "processing"), page.ask(ask="cards"))
     page.ask(ask="screenshot", path=os.path.join(WORK, "page.png"))
+    stopped_worker(processes, page)
 
     server.end(signal.SIGKILL)
     server = start_server()
@@ -384,6 +429,7 @@ def main():
             ui.end()
             page_with_its_own_server()
         else:
+            stopped_worker(processes)
             for name in ["the page in a browser", "the page with a server of its own"]:
                 skip(name, os.environ.get("E2E_WHY", "no browser"))
         server = documented_clients(processes, server)

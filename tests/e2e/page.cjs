@@ -10,6 +10,8 @@ async function main() {
       '--disable-sync', '--no-first-run', '--disable-quic'],
   });
   const page = await browser.newPage({ viewport: { width: 1280, height: 900 } });
+  const errors = [];
+  page.on('pageerror', (error) => errors.push(String(error)));
   // The page asks a CDN for its diagram library, which is not part of what is tested here.
   await page.route((address) => !['localhost', '127.0.0.1'].includes(address.hostname), (route) => route.abort());
   await page.goto(url, { waitUntil: 'domcontentloaded' });
@@ -22,6 +24,8 @@ async function main() {
       console.log(JSON.stringify(Object.fromEntries(cards)));
     } else if (question.ask === 'log') {
       console.log(JSON.stringify(await page.$$eval('#activity-log .message', (rows) => rows.map((row) => row.textContent))));
+    } else if (question.ask === 'errors') {
+      console.log(JSON.stringify(errors));
     } else if (question.ask === 'screenshot') {
       await page.screenshot({ path: question.path });
       console.log(JSON.stringify({ path: question.path }));
