@@ -146,9 +146,13 @@ impl Detector {
             self.save(survey.learned_version(), survey.learned());
         }
         drop(survey);
-        let has_changed = !news.is_empty() || !self.judge.findings().is_empty();
-        news.into_iter().for_each(|news| self.tell(news));
-        if has_changed {
+        if news.is_empty() && self.judge.findings().next().is_none() {
+            return;
+        }
+        // What is over leaves the pages before everybody hears of it; what is new comes there after that.
+        self.show();
+        if !news.is_empty() {
+            news.into_iter().for_each(|news| self.tell(news));
             self.show();
         }
     }
@@ -196,7 +200,10 @@ impl Detector {
                 notice,
                 text,
             } => match self.leave(machines, Some(notice)) {
-                Some(true) => log::warn!("🧊 {text}"),
+                Some(true) => {
+                    log::warn!("🧊 {text}");
+                    self.judge.confirm(id);
+                }
                 // All of them have moved since the survey.
                 Some(false) => self.judge.withdraw(id),
                 // The next look finds it again; a late fan-out may have told it by then.
@@ -233,7 +240,7 @@ impl Detector {
     }
 
     fn show(&self) {
-        let shown = self.judge.findings().iter().map(|finding| Shown {
+        let shown = self.judge.findings().map(|finding| Shown {
             verdict: finding.verdict,
             subject: finding.subject.clone(),
             text: finding.shown(),

@@ -64,6 +64,8 @@ pub struct Finding {
     emptied: Option<Instant>,
     /// When it was found.
     found: Instant,
+    /// Everybody was told of it.
+    is_told: bool,
     /// When the stay of its first machine began.
     since: Instant,
     usual: Option<Usual>,
@@ -189,14 +191,14 @@ impl Judge {
         }
     }
 
-    /// The findings that stand.
-    pub fn findings(&self) -> &[Finding] {
-        &self.findings
+    /// The findings that stand, of which everybody was told.
+    pub fn findings(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|finding| finding.is_told)
     }
 
     /// Machines that are stuck now, and those that are silent.
     pub fn counts(&self) -> (usize, usize) {
-        let verdicts = || self.findings.iter().flat_map(|finding| finding.machines.values());
+        let verdicts = || self.findings().flat_map(|finding| finding.machines.values());
         let count = |verdict| verdicts().filter(|(_, found)| *found == verdict).count();
         (count(Verdict::Stuck), count(Verdict::Silent))
     }
@@ -204,6 +206,13 @@ impl Judge {
     /// What was before counts for no stay: the host was starved until now.
     pub fn judge_from(&mut self, now: Instant) {
         self.judged_from = now;
+    }
+
+    /// Everybody was told of a finding.
+    pub fn confirm(&mut self, id: u64) {
+        if let Some(finding) = self.findings.iter_mut().find(|finding| finding.id == id) {
+            finding.is_told = true;
+        }
     }
 
     /// Takes a finding back that reached nobody, or whose machines have all moved meanwhile.
@@ -366,6 +375,7 @@ impl Judge {
             first: first.machine.name.into(),
             emptied: None,
             found: moment.now,
+            is_told: false,
             since: first.since,
             usual: first.usual,
             limit: first.limit,

@@ -75,8 +75,14 @@ impl World {
         for news in news {
             let (machines, notice, text) = match news {
                 News::Found {
-                    machines, notice, text, ..
-                } => (machines, Some(notice), Some(text)),
+                    id,
+                    machines,
+                    notice,
+                    text,
+                } => {
+                    self.judge.confirm(id);
+                    (machines, Some(notice), Some(text))
+                }
                 News::Noted { machines, .. } => (machines, None, None),
                 News::Over { notice, text } => (Vec::new(), Some(notice), Some(text)),
             };
@@ -390,7 +396,7 @@ fn a_machine_that_shows_life_later_is_stuck_and_not_silent() {
     world.show_life(25.0, "m");
     assert_eq!(world.look(26.0), 0, "told once");
     assert_eq!(world.judge.counts(), (1, 0));
-    let shown = world.judge.findings()[0].shown();
+    let shown = world.judge.findings().next().unwrap().shown();
     assert!(
         shown.contains(" is stuck: ") && shown.ends_with("it is alive"),
         "{shown}"
