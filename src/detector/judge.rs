@@ -64,7 +64,7 @@ pub struct Finding {
     emptied: Option<Instant>,
     /// When it was found.
     found: Instant,
-    /// Everybody was told of it.
+    /// The fan-out has taken it in, so that everybody hears of it.
     is_told: bool,
     /// When the stay of its first machine began.
     since: Instant,
@@ -191,7 +191,7 @@ impl Judge {
         }
     }
 
-    /// The findings that stand, of which everybody was told.
+    /// The findings that stand and that the fan-out has taken in.
     pub fn findings(&self) -> impl Iterator<Item = &Finding> {
         self.findings.iter().filter(|finding| finding.is_told)
     }
@@ -208,7 +208,7 @@ impl Judge {
         self.judged_from = now;
     }
 
-    /// Everybody was told of a finding.
+    /// The fan-out has taken a finding in.
     pub fn confirm(&mut self, id: u64) {
         if let Some(finding) = self.findings.iter_mut().find(|finding| finding.id == id) {
             finding.is_told = true;

@@ -123,7 +123,7 @@ mod tests {
     use serde_json::Value;
     use std::time::Instant;
 
-    /// Of so many machines with a state of so many bytes.
+    /// Of `machines` machines, each with a state of `state_bytes` bytes.
     fn snapshot(machines: usize, state_bytes: usize) -> Arc<Snapshot> {
         let (mut table, state) = (Machines::default(), "s".repeat(state_bytes));
         for number in 0..machines {
