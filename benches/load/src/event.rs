@@ -1,10 +1,13 @@
 //! The events that are sent, and the check of what comes back.
 //!
-//! An event is a state change as the original engine spells it, padded to the wanted size. It has its number at a known
-//! place, so that reading one costs the generator a few nanoseconds, and its whole text is known to whoever gets it.
+//! An event is a state change as the original engine spells it, padded to the wanted size. Each machine moves back and
+//! forth between two states, so that the server learns from each event. An event has its number at a known place, so that
+//! reading one costs the generator a few nanoseconds, and its whole text is known to whoever gets it.
 
 /// Machines that take turns.
 const MACHINES: u64 = 20;
+/// What they do: from which state, to which, and why. All of them are equally long together.
+const MOVES: [[&str; 3]; 2] = [["waiting", "working", "start"], ["working", "waiting", "ended"]];
 /// Digits of a number.
 const DIGITS: usize = 10;
 /// Shortest event that can be made.
@@ -27,11 +30,15 @@ pub struct Events {
 impl Events {
     /// Events of `bytes` bytes each, at least [`BYTES_MIN`].
     pub fn new(bytes: usize) -> Events {
-        let templates: Vec<Template> = (0..MACHINES)
-            .map(|machine| {
+        let moves = MOVES
+            .iter()
+            .flat_map(|change| (0..MACHINES).map(move |machine| (machine, change)));
+        let templates: Vec<Template> = moves
+            .map(|(machine, [from, to, trigger])| {
                 let mut text = format!(
-                    "{{\"machine_name\": \"load_{machine:02}\", \"type\": \"state_change\", \"payload\": {{\"event_trigger\": \
-                     \"{zeros}\", \"from_state\": \"waiting\", \"to_state\": \"working\", \"pad\": \"",
+                    "{{\"machine_name\": \"load_{machine:02}\", \"type\": \"state_change\", \"payload\": {{\"job_id\": \
+                     \"{zeros}\", \"from_state\": \"{from}\", \"to_state\": \"{to}\", \"event_trigger\": \"{trigger}\", \
+                     \"pad\": \"",
                     zeros = "0".repeat(DIGITS)
                 );
                 let end = "\"}}";
@@ -50,7 +57,7 @@ impl Events {
     }
 
     fn of(&self, number: u64) -> &Template {
-        &self.templates[(number % MACHINES) as usize]
+        &self.templates[number as usize % self.templates.len()]
     }
 
     /// The event with this number, into `into`.
@@ -76,7 +83,7 @@ impl Events {
                 return Some(Ok(number));
             }
         }
-        let key = b"\"event_trigger\":";
+        let key = b"\"job_id\":";
         let at = text.windows(key.len()).position(|window| window == key)? + key.len();
         let rest = text[at..]
             .iter()
@@ -102,7 +109,7 @@ mod tests {
         for bytes in [200, 2000, 50_000] {
             let events = Events::new(bytes);
             let mut text = Vec::new();
-            for number in [0, 1, 19, 20, 1_234_567_890] {
+            for number in [0, 1, 19, 20, 39, 40, 1_234_567_890] {
                 events.write(number, &mut text);
                 assert_eq!(text.len(), bytes);
                 assert!(serde_json::from_slice::<serde_json::Value>(&text).is_ok());
