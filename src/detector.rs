@@ -29,15 +29,14 @@ use crate::process::waits;
 use crate::stream::declared::Declared;
 use crate::stream::learned::saved;
 use crate::stream::learned::state::State;
-use crate::stream::machines::survey::Survey;
+use crate::stream::machines::survey::{SURVEY_FRESH, Survey};
 use crate::stream::notice::Notice;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// From one look at the machines to the next. A survey may be a second old, so a machine is found within two of its
-/// limit at the latest, and usually within one.
+/// While there is no survey, the next look comes after this long.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// While the fan-out does not answer, the thread looks after this long whether it is to end.
 const LOOK_FOR_STOP: Duration = Duration::from_millis(100);
@@ -114,8 +113,7 @@ impl Detector {
             if self.stop.requested() {
                 break;
             }
-            self.look();
-            due = Instant::now() + LOOK_EVERY;
+            due = self.look();
         }
         self.save_at_last();
         self.beat.turn_to(Operation::Ended);
@@ -126,12 +124,14 @@ impl Detector {
         clock_wait::wait_until(due, self.beat, &self.stop, &waits::DETECTOR);
     }
 
-    /// One look at all machines.
-    fn look(&mut self) {
+    /// One look at all machines. Returns when the next one is due: as soon as there can be another survey, so that a
+    /// machine is found within a second of its limit.
+    fn look(&mut self) -> Instant {
         self.look_at_the_host();
         let Some(survey) = self.survey() else {
-            return;
+            return Instant::now() + LOOK_EVERY;
         };
+        let due = survey.made() + SURVEY_FRESH;
         // The survey may be a second old: machines are judged as of then, or one that has moved since would be late.
         let moment = Moment {
             now: survey.made(),
@@ -147,7 +147,7 @@ impl Detector {
         }
         drop(survey);
         if news.is_empty() && self.judge.findings().next().is_none() {
-            return;
+            return due;
         }
         // What is over leaves the pages before everybody hears of it; what is new comes there after that.
         self.show();
@@ -155,6 +155,7 @@ impl Detector {
             news.into_iter().for_each(|news| self.tell(news));
             self.show();
         }
+        due
     }
 
     /// The machines as of now. `None` of a fan-out that does not answer: others tell of that, and no machine is judged.

@@ -24,10 +24,11 @@ use self::blocks::Blocks;
 use self::bounds::{Size, TableLimits, is_too_long, leaving};
 use self::dwell::{Dwells, Verdict};
 use self::ends::Ends;
+use self::lessons::Lessons;
 use self::rate::Slots;
 use self::recovered::RecoveredTo;
 use self::row::{Arrival, Process, Row};
-use self::survey::{Survey, Surveying};
+use self::survey::{SURVEY_FRESH, Survey, Surveying};
 use crate::stream::batch::Item;
 use crate::stream::event::{Event, check};
 use crate::stream::history::History;
@@ -43,8 +44,6 @@ const SNAPSHOT_FRESH: Duration = Duration::from_secs(1);
 /// Without a snapshot for this long, the blocks of the last one are not kept up to date any more.
 const BLOCKS_KEPT: Duration = Duration::from_secs(60);
 
-/// A survey is given out again for this long, whatever changes meanwhile.
-const SURVEY_FRESH: Duration = Duration::from_secs(1);
 /// What is made of a survey at once: events wait no longer for it.
 const SURVEY_SLICE: Duration = Duration::from_millis(1);
 
@@ -76,8 +75,9 @@ pub struct Machines {
     surveying: Option<Surveying>,
     slots: Slots,
     dwells: Dwells,
-    /// What the dwells have taught.
+    /// What the dwells have taught, but for the last of them.
     learned: Learned,
+    lessons: Lessons,
     /// Nobody knows what was before: a dwell is judged from here on. `None`: the machines' own times count.
     judged_from: Option<Instant>,
     /// Events came that alone were no reason to write the state file.
@@ -186,7 +186,10 @@ impl Machines {
         };
         let about = (event, state);
         self.dwells
-            .step(&mut self.learned, (machine, row), about, arrival, epoch);
+            .step(&mut self.lessons, (machine, row), about, arrival, epoch);
+        if self.lessons.are_many() {
+            self.lessons.teach(&mut self.learned);
+        }
         row.enter(state, event, arrival, epoch);
         row.encode(machine);
         self.used -= before;
@@ -237,7 +240,8 @@ impl Machines {
     }
 
     /// What the machines have taught.
-    pub fn learned(&self) -> &Learned {
+    pub fn learned(&mut self) -> &Learned {
+        self.lessons.teach(&mut self.learned);
         &self.learned
     }
 
@@ -334,7 +338,7 @@ impl Machines {
             .get_or_insert_with(|| Surveying::begin(as_of, judged_from));
         surveying.go_on(&self.rows, moment, SURVEY_SLICE);
         let surveying = self.surveying.take_if(|surveying| surveying.is_whole())?;
-        let survey = Arc::new(surveying.finish(now, self.evicted, &self.learned));
+        let survey = Arc::new(surveying.finish(now, self.evicted, self.learned()));
         self.surveyed = Some(Arc::clone(&survey));
         Some(survey)
     }

@@ -34,7 +34,7 @@ impl Table {
         );
     }
 
-    fn usual(&self, state: &str) -> Usual {
+    fn usual(&mut self, state: &str) -> Usual {
         let who = Who {
             machine: "m",
             config_type: None,
@@ -43,7 +43,7 @@ impl Table {
         state.map(|state| state.usual()).unwrap_or_default()
     }
 
-    fn seconds(&self, state: &str) -> Vec<f64> {
+    fn seconds(&mut self, state: &str) -> Vec<f64> {
         let usual = self.usual(state);
         let seconds = [usual.largest, usual.second_largest].map(|dwell| dwell.as_secs_f64());
         seconds[..seconds.len().min(usual.n as usize)].to_vec()
@@ -162,7 +162,8 @@ fn a_type_that_an_event_brings_is_learned_for_at_once() {
         machine: "other",
         config_type: Some("worker"),
     };
-    let known = |name| table.0.learned().state(who, name).unwrap();
+    let learned = table.0.learned();
+    let known = |name| learned.state(who, name).unwrap();
     assert_eq!((known("idle").dwells.n(), known("busy").entered), (1, 1));
     assert_eq!(known("idle").ways[0].from, None, "it began there");
     assert_eq!(known("busy").ways[0].trigger.as_deref(), Some("t"));

@@ -4,6 +4,7 @@ use super::dwell::Dwell;
 use super::rate::Rate;
 use crate::process::clock::json_seconds;
 use crate::stream::event::Event;
+use std::borrow::Cow;
 use std::time::Instant;
 
 /// Longest trigger that is kept; of a longer one, the beginning. Beside the rows, which the snapshot bounds, triggers
@@ -134,7 +135,7 @@ impl Row {
         if let Some(trigger) = event.trigger.as_deref()
             && self.trigger.as_deref() != Some(trigger)
         {
-            self.trigger = Some(beginning(trigger));
+            self.trigger = Some(beginning(trigger).into());
         }
         let config_type = event.config_type.as_deref();
         if config_type.is_some() && self.config_type.as_deref() != config_type {
@@ -193,7 +194,7 @@ impl Row {
 }
 
 /// At most [`TRIGGER_BYTES_MAX`] of `trigger`.
-pub(super) fn beginning(trigger: &str) -> Box<str> {
+pub(super) fn beginning(trigger: &str) -> Cow<'_, str> {
     if trigger.len() <= TRIGGER_BYTES_MAX {
         return trigger.into();
     }

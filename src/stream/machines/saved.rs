@@ -79,7 +79,7 @@ impl Machines {
                 last_activity: time.into(),
                 entered: time_of("state_since"),
                 event: time_of("last_event"),
-                trigger: text("last_trigger").map(|trigger| beginning(&trigger)),
+                trigger: text("last_trigger").map(|trigger| beginning(&trigger).into()),
                 // So that a row counts only if it is newer.
                 origin: Origin::Event,
                 ..Row::new(now)

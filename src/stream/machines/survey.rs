@@ -13,6 +13,9 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// A survey is given out again for this long, whatever changes meanwhile.
+pub const SURVEY_FRESH: Duration = Duration::from_secs(1);
+
 /// The table at one moment, or within the milliseconds that it took to make. Three allocations, whatever the number of
 /// machines.
 #[derive(Debug)]
