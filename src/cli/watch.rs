@@ -136,7 +136,8 @@ pub(super) static MACHINES: Spec = Spec {
     more: "Those in trouble come first: stuck, silent, slow. On a narrow terminal columns are left out; the last line \
            names them. Colors on a terminal only, and not with NO_COLOR.\n\n\
            VERDICT: stuck when it is in its state for far longer than usual, or than declared, and alive; silent when \
-           the same goes without a sign of life; slow when it takes longer than usual, which nobody is told of.\n\
+           the same goes without a sign of life; slow when it takes longer than usual: this is shown, and no alert is \
+           sent.\n\
            TIME: how long it has been in its state, also across restarts of the server; ? when nobody knows.\n\
            USUAL: how long machines of its type stay in that state, the median; blank when nothing is known.\n\
            TRIGGER: that of its last change of state that had one.\n\
@@ -145,7 +146,8 @@ pub(super) static MACHINES: Spec = Spec {
            NOTE: stale when its process is gone, as the engine's database says; noisy when it sends over 100 events/s.\
            \n\n\
            --check is for scripts: it shows only machines that are stuck or silent, and ends with status 1 if there are \
-           any, 0 if there are none. With --json the list of the document has only these.\n\n\
+           any, 0 if there are none. With --json the list of the document has only these. A --machine that matches no \
+           machine is status 1 too: a check that looks at nothing has found nothing.\n\n\
            --graph shows what the server has learned: for each type and state how often it was entered, how many \
            machines are in it now, how many stays count (STAYS) and how long they take, and from when on a machine is \
            stuck in it (LIMIT; blank: never); then the ways into it, by state and trigger. `threadcast machines --graph \

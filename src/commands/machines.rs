@@ -65,6 +65,9 @@ pub fn run(machines: &Machines) -> ExitStatus {
             && is_empty(&document)
         {
             complain(&format!("threadcast: {}\n", nothing_matches(&machines.server, globs)?));
+            if machines.check {
+                return Err(ExitStatus::Failed);
+            }
         }
         Ok(document)
     };

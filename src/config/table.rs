@@ -257,7 +257,7 @@ const MACHINES: &[Setting] = rows! {
 
 const STUCK_MACHINES: &[Setting] = rows! {
     "stuck" = rules(STUCK),
-        "how long a machine may stay in a state, such as 'face_*/cropping_*=2m' or '*/waiting=never'; * also matches machines without a known type; the first rule that matches counts; may be given again; [[stuck]] in the settings file";
+        "how long a machine may stay in a state, such as 'face_*/cropping_*=2m' or '*/paused=never'; * also matches machines without a known type; the first rule that matches counts; may be given again; [[stuck]] in the settings file";
     "stuck-cpu-pressure" = count(stuck_cpu_pressure, 1, 100),
         "no machine is judged while the host is starved: /proc/pressure/cpu (some avg10, in percent) was over this for 60 s; 100: all are judged always";
     "plain-notices" = switch(plain_notices),

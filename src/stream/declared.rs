@@ -71,7 +71,7 @@ impl Declared {
     /// # Errors
     /// The text is no rule, or there are 256; the rules are unchanged, and the error says what would be right.
     pub fn add(&mut self, text: &str) -> Result<(), String> {
-        let form = || "write TYPE/STATE=AFTER, such as 'face_*/cropping_*=2m' or '*/waiting=never'".to_owned();
+        let form = || "write TYPE/STATE=AFTER, such as 'face_*/cropping_*=2m' or '*/paused=never'".to_owned();
         let (names, after) = text.rsplit_once('=').ok_or_else(form)?;
         let (config_type, state) = names.split_once('/').ok_or_else(form)?;
         let rule = Rule::new(config_type, state, after).map_err(|error| error.wanted)?;
@@ -163,7 +163,7 @@ mod tests {
             "face_*/cropping_*=2m",
             "face_*/cropping=3m",
             "face_?/*=never",
-            "*/waiting=never",
+            "*/paused=never",
             "*/*=1h",
         ]);
         for (config_type, state, expected) in [

@@ -48,6 +48,12 @@ fn a_script_learns_by_the_status_whether_a_machine_is_stuck_or_silent() {
     let (code, out, _) = machines(&server, &[]);
     assert_eq!((code, out.lines().count()), (0, 4), "{out}");
     assert!(out.lines().nth(2).unwrap().starts_with("worker-1  silent "), "{out}");
+    // A glob with a slip in it must not pass for "all is well".
+    let (code, out, err) = machines(&server, &["bd", "--check"]);
+    assert!(
+        code == 1 && out.is_empty() && err.contains("no machine matches bd"),
+        "{out}{err}"
+    );
     let (code, _, err) = machines(&server, &["--check", "--watch"]);
     assert!(code == 2 && err.contains("either --check"), "{err}");
 }
