@@ -20,6 +20,8 @@ pub mod commands;
 
 pub mod serve;
 
+pub mod supervise;
+
 pub mod client;
 
 pub mod admin;

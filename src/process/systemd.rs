@@ -1,7 +1,7 @@
 //! sd_notify(3): tells the service manager that we serve, stop, and are alive.
 //!
 //! The protocol is one datagram of `NAME=value` lines to the socket that `NOTIFY_SOCKET` names. Without that variable
-//! nothing is sent. The variables stay in the environment; the server starts no process that could inherit them.
+//! nothing is sent. The variables stay in the environment; what starts a process leaves [`PRIVATE_VARIABLES`] out of its.
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sendto, socket_with};
@@ -10,6 +10,18 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
+
+/// What the service manager passes to this process alone (sd_notify(3), sd_listen_fds(3)); no other process may get it.
+pub const PRIVATE_VARIABLES: [&str; 8] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "LISTEN_PID",
+    "LISTEN_PIDFDID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "FDSTORE",
+];
 
 /// Longest message; a status is cut to fit. systemd takes 4 KiB.
 const MESSAGE_BYTES_MAX: usize = 512;

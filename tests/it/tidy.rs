@@ -49,7 +49,7 @@ fn code(text: &str) -> String {
 }
 
 /// The modules that may contain `unsafe`, and what for; ARCHITECTURE.md says the same.
-const UNSAFE: [(&str, &str); 10] = [
+const UNSAFE: [(&str, &str); 11] = [
     (
         "src/process/peer.rs",
         "SO_PEERGROUPS, which rustix lacks, and SO_PEERCRED with the pid 0",
@@ -65,6 +65,10 @@ const UNSAFE: [(&str, &str); 10] = [
     (
         "src/process/passed_sockets.rs",
         "descriptors that the service manager passes by their numbers",
+    ),
+    (
+        "src/supervise/spawn/fresh.rs",
+        "what a child does between fork(2) and execve(2)",
     ),
     ("src/liveness/stacks/arena.rs", "the allocator"),
     (

@@ -1,6 +1,7 @@
 //! One run of the alert command: a process in a group of its own, its three pipes, its end. Nothing here blocks but the
 //! start, which lasts until the kernel has loaded the program.
 
+use crate::process::systemd::PRIVATE_VARIABLES;
 use crate::process::visible::visible;
 use crate::process::words::count;
 use rustix::event::{PollFd, PollFlags};
@@ -21,16 +22,6 @@ const LINES_MAX: usize = 5;
 const READ_BYTES: usize = 4096;
 /// Reads of one output in a turn; a command that writes without an end must not hold the thread.
 const READS_PER_TURN: usize = 16;
-/// What the service manager passes to this process alone (sd_notify(3), sd_listen_fds(3)).
-const OURS_ALONE: [&str; 6] = [
-    "NOTIFY_SOCKET",
-    "WATCHDOG_USEC",
-    "WATCHDOG_PID",
-    "LISTEN_PID",
-    "LISTEN_FDS",
-    "LISTEN_FDNAMES",
-];
-
 /// A command that runs.
 #[derive(Debug)]
 pub(super) struct Run {
@@ -88,7 +79,7 @@ impl Run {
             return Err(io::Error::other("there is no command"));
         };
         let mut command = Command::new(program);
-        OURS_ALONE.iter().for_each(|name| {
+        PRIVATE_VARIABLES.iter().for_each(|name| {
             command.env_remove(name);
         });
         command
