@@ -53,18 +53,35 @@ pub struct Entry {
 /// A value of a settings file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// As a flag would have it.
+    /// A string.
     Text(String),
+    /// An integer or a boolean: the name of its type, and the value as a flag would have it.
+    Bare(&'static str, String),
     /// A table with its keys, in their order.
     Table(Vec<Entry>),
     /// Of a type that no setting takes: its name.
     Other(&'static str),
 }
 
+impl Value {
+    /// The name of its type.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Value::Text(_) => "string",
+            Value::Table(_) => "table",
+            Value::Bare(name, _) | Value::Other(name) => name,
+        }
+    }
+}
+
 /// A larger file is a mistake, such as a log or a device.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
-fn read(path: &Path) -> io::Result<String> {
+/// Reads a text of at most 1 MiB. Blocks on the file, without a bound.
+///
+/// # Errors
+/// It cannot be read, is no UTF-8, or is larger.
+pub fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
     if text.len() as u64 > FILE_BYTES_MAX {
@@ -78,12 +95,27 @@ fn read(path: &Path) -> io::Result<String> {
 /// # Errors
 /// It cannot be read, is larger than 1 MiB, or is not TOML. The text names the file, the place and what is wrong.
 pub fn entries(path: &Path) -> Result<Vec<Entry>, FileError> {
-    let text = read(path).map_err(|error| FileError {
+    entries_of_text(path, &text_of(path)?)
+}
+
+/// Reads the text of the settings file at `path`. Blocks on the file, without a bound.
+///
+/// # Errors
+/// It cannot be read, is no UTF-8, or is larger than 1 MiB.
+pub fn text_of(path: &Path) -> Result<String, FileError> {
+    read(path).map_err(|error| FileError {
         path: path.to_owned(),
         place: None,
         message: format!("cannot read the settings file: {error}"),
-    })?;
-    parse(&text).map_err(|(place, message)| FileError {
+    })
+}
+
+/// Reads the keys of a TOML text, in their order. `path` names the text in errors.
+///
+/// # Errors
+/// It is not TOML. The text names the file, the place and what is wrong.
+pub fn entries_of_text(path: &Path, text: &str) -> Result<Vec<Entry>, FileError> {
+    parse(text).map_err(|(place, message)| FileError {
         path: path.to_owned(),
         place,
         message,
@@ -139,8 +171,8 @@ fn value_of(value: &toml::de::DeValue<'_>, places: &Places<'_>) -> Value {
     use toml::de::DeValue;
     match value {
         DeValue::String(text) => Value::Text(text.to_string()),
-        DeValue::Integer(number) => Value::Text(number.to_string()),
-        DeValue::Boolean(truth) => Value::Text(truth.to_string()),
+        DeValue::Integer(number) => Value::Bare(value.type_str(), number.to_string()),
+        DeValue::Boolean(truth) => Value::Bare(value.type_str(), truth.to_string()),
         DeValue::Table(table) => Value::Table(entries_of(table, places)),
         other => Value::Other(other.type_str()),
     }

@@ -58,7 +58,9 @@ impl Rules {
             let key = self.keys.iter().position(|key| *key == entry.name);
             match (key, entry.values.as_slice()) {
                 (None, _) => faults.push((entry.key, self.unknown(name, &entry.name))),
-                (Some(key), [(place, Value::Text(text))]) if !entry.is_list => values[key] = Some((*place, text)),
+                (Some(key), [(place, Value::Text(text) | Value::Bare(_, text))]) if !entry.is_list => {
+                    values[key] = Some((*place, text));
+                }
                 (Some(_), _) => faults.push((entry.key, format!("{} of {name} must be a text", entry.name))),
             }
         }

@@ -47,7 +47,7 @@ fn value(setting: &Setting, in_force: &InForce) -> String {
 }
 
 /// A basic string (TOML 1.0, String): quotes, backslashes and control characters are escaped.
-fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     let mut quoted = String::from("\"");
     for character in text.chars() {
         match character {

@@ -101,12 +101,7 @@ pub fn resolve(given: Given, environment: &Environment) -> Result<InForce, Vec<F
     }
     in_force.take_environment(environment, &mut faults);
     in_force.take_flags(given.flags, &mut faults);
-    if faults.is_empty()
-        && let Err(error) = in_force.config.check()
-    {
-        faults.push(in_force.blame(error));
-    }
-    if faults.is_empty() { Ok(in_force) } else { Err(faults) }
+    in_force.judged(faults)
 }
 
 /// The fault of an empty path of the settings file.
@@ -120,6 +115,20 @@ fn no_path(is_flag: bool) -> Fault {
         });
     }
     Fault::Environment(CONFIG_IN_ENVIRONMENT.to_owned(), format!("cannot be empty: {wanted}"))
+}
+
+/// Reads settings that stand in a table of another file, whose keys these are. `path` is that file.
+///
+/// # Errors
+/// Everything that is wrong with them.
+pub fn of_entries(path: &Path, entries: &[Entry]) -> Result<InForce, Vec<Fault>> {
+    let mut in_force = InForce {
+        config: Config::default(),
+        origins: BTreeMap::new(),
+    };
+    let mut faults = Vec::new();
+    in_force.take_entries(path, entries, &mut faults);
+    in_force.judged(faults)
 }
 
 /// Reads a settings file alone, as if there were neither environment nor flags. Blocks on the file, without a bound.
@@ -137,18 +146,30 @@ pub fn of_file(path: &Path) -> Result<InForce, Vec<Fault>> {
 impl InForce {
     fn take_file(&mut self, path: &Path, faults: &mut Vec<Fault>) {
         match file::entries(path) {
-            Ok(entries) => {
-                let wrong = entries.into_iter().flat_map(|entry| self.take_entry(path, &entry));
-                faults.extend(wrong.map(|(place, message)| {
-                    Fault::File(FileError {
-                        path: path.to_owned(),
-                        place: Some(place),
-                        message,
-                    })
-                }));
-            }
+            Ok(entries) => self.take_entries(path, &entries, faults),
             Err(error) => faults.push(Fault::File(error)),
         }
+    }
+
+    fn take_entries(&mut self, path: &Path, entries: &[Entry], faults: &mut Vec<Fault>) {
+        let wrong = entries.iter().flat_map(|entry| self.take_entry(path, entry));
+        faults.extend(wrong.map(|(place, message)| {
+            Fault::File(FileError {
+                path: path.to_owned(),
+                place: Some(place),
+                message,
+            })
+        }));
+    }
+
+    /// These settings, unless something is wrong with a source or with how they fit each other.
+    fn judged(self, mut faults: Vec<Fault>) -> Result<InForce, Vec<Fault>> {
+        if faults.is_empty()
+            && let Err(error) = self.config.check()
+        {
+            faults.push(self.blame(error));
+        }
+        if faults.is_empty() { Ok(self) } else { Err(faults) }
     }
 
     /// Takes one key of the file; returns what is wrong with it, each with its place.
@@ -260,7 +281,7 @@ impl InForce {
 fn text_of(setting: &Setting, place: Place, value: &Value) -> Result<String, Vec<(Place, String)>> {
     let wrong = |kind| Err(vec![(place, format!("{} cannot be of type {kind}", setting.name))]);
     match (value, &setting.kind) {
-        (Value::Text(text), _) => Ok(text.clone()),
+        (Value::Text(text) | Value::Bare(_, text), _) => Ok(text.clone()),
         (Value::Table(keys), Kind::Rules(rules)) => rules.of_table(setting.name, place, keys),
         (Value::Table(_), _) => wrong("table"),
         (Value::Other(kind), _) => wrong(kind),
