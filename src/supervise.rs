@@ -4,6 +4,8 @@
 //! descends from what we started ([`census`]). Nothing else is ever signaled from here. Every signal goes through a
 //! pidfd whose process was compared with what was seen ([`identity`]), so that a number that was given to another
 //! process hits nobody. Nothing here has a thread of its own.
+//!
+//! [`settings`] reads the file that describes services; the rest takes plain values.
 
 pub mod census;
 pub mod children;
@@ -12,6 +14,7 @@ pub mod leader;
 pub mod mark;
 pub mod orphans;
 pub mod run_folder;
+pub mod settings;
 pub mod spawn;
 pub mod stat;
 pub mod stop;

@@ -1,5 +1,5 @@
 //! Random input for the parsers that read what others send or a disk has kept: events, heads of requests, filters,
-//! positions, settings, what was learned.
+//! positions, settings, files of services, what was learned.
 //!
 //! Each target starts from the seeds in tests/fuzz/seeds and from a generator of its own, mutates, and checks a
 //! property: a parser that only does not panic may still be wrong. `cargo test --test fuzz` runs each for a fixed
@@ -20,6 +20,8 @@ mod head;
 mod learned;
 mod mutate;
 mod position;
+#[cfg(feature = "config-file")]
+mod services;
 mod settings;
 mod strict_json;
 
