@@ -7,6 +7,7 @@ mod reading;
 pub mod reference;
 mod send;
 mod server;
+mod services;
 mod setup;
 mod shell;
 mod spec;

@@ -2,6 +2,7 @@
 
 pub mod act;
 pub mod check_config;
+pub mod check_services;
 pub mod clients;
 pub mod clients_table;
 pub mod demo;
@@ -14,6 +15,7 @@ pub mod forget;
 pub mod graph;
 pub mod graph_dot;
 pub mod graph_table;
+pub mod init_services;
 pub mod machines;
 pub mod machines_table;
 pub mod painter;

@@ -33,6 +33,12 @@ pub enum Command {
     CheckConfig {
         file: PathBuf,
     },
+    CheckServices {
+        file: PathBuf,
+    },
+    InitServices {
+        folder: PathBuf,
+    },
     /// Print the completions of this shell.
     Completions(Shell),
     Print(String),

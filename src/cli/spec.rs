@@ -9,7 +9,7 @@ use clap::{Arg, ArgAction};
 const HELP_COLUMNS_MAX: usize = 100;
 
 /// The groups of the commands, in the order of the help.
-pub(super) const GROUPS: [&str; 4] = ["Server", "Watch", "Send", "Set-up"];
+pub(super) const GROUPS: [&str; 5] = ["Server", "Watch", "Send", "Services", "Set-up"];
 
 /// One command.
 #[derive(Debug)]

@@ -2,14 +2,15 @@
 
 use crate::cli::send::{DEMO, EMIT, REPLAY};
 use crate::cli::server::{DIAGNOSE, DOCTOR, DRILL, SERVE};
+use crate::cli::services::SERVICES;
 use crate::cli::setup::CONFIG;
 use crate::cli::spec::{self, Spec};
 use crate::cli::watch::{CLIENTS, FORGET, MACHINES, TAIL};
 use std::ffi::OsString;
 
 /// Every command, in the order of the help.
-pub static SPECS: [&Spec; 12] = [
-    &SERVE, &DOCTOR, &DIAGNOSE, &DRILL, &TAIL, &MACHINES, &CLIENTS, &FORGET, &EMIT, &REPLAY, &DEMO, &CONFIG,
+pub static SPECS: [&Spec; 13] = [
+    &SERVE, &DOCTOR, &DIAGNOSE, &DRILL, &TAIL, &MACHINES, &CLIENTS, &FORGET, &EMIT, &REPLAY, &DEMO, &SERVICES, &CONFIG,
 ];
 
 /// The command line as far as `arguments` need it: of commands that they do not name, the parser knows the names only.

@@ -57,6 +57,7 @@ mod pausing;
 mod protocol_doc;
 mod refused_calls;
 mod refused_waits;
+mod services;
 mod settings;
 mod signals;
 mod slow_client;
