@@ -7,12 +7,16 @@
 //!
 //! [`settings`] reads the file that describes services; the rest takes plain values.
 
+pub mod adopt;
 pub mod census;
 pub mod children;
 pub mod identity;
+pub mod launch;
 pub mod leader;
+pub mod log_files;
 pub mod mark;
 pub mod orphans;
+pub mod record;
 pub mod run_folder;
 pub mod settings;
 pub mod spawn;

@@ -1,7 +1,7 @@
 //! The mark in the environment of every process of a service: `THREADCAST_RUN=<id of the run>/<service>/<n>`.
 //!
 //! Processes inherit it from each other over forks, sessions and lost parents. One that clears or overwrites its
-//! environment has none; the [`census`](crate::supervise::census) finds it by its descent.
+//! environment has none; the census finds it by its descent.
 
 use std::fmt;
 use std::fmt::Write;

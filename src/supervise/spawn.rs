@@ -34,8 +34,8 @@ const COMMAND_CHARS_MAX: usize = 120;
 /// What is to be started.
 #[derive(Clone, Copy, Debug)]
 pub struct Launch<'a> {
-    /// The program and its arguments. A program without a slash is looked for in the PATH of its environment, a relative
-    /// path below `cwd`.
+    /// The program and its arguments. A program without a slash is looked for in the PATH of its environment, and a
+    /// relative path below `cwd`.
     pub command: &'a [String],
     pub cwd: &'a Path,
     /// Variables beside those that this process has.

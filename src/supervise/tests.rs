@@ -3,6 +3,7 @@
 //! Each test runs in a process of its own ([`alone`]): what it becomes the subreaper of is then its own, and no other
 //! test's children are among its.
 
+mod adopting;
 mod finding;
 mod starting;
 mod stopping;
@@ -13,7 +14,7 @@ use super::identity::Identity;
 use super::leader::Leader;
 use super::mark::{Mark, RunId};
 use super::spawn::{self, Launch, SpawnError};
-use super::{orphans, stop};
+use super::{adopt, launch, orphans, record, run_folder, stop};
 use crate::process::clock::pause;
 use rustix::process::Signal;
 use std::collections::BTreeSet;

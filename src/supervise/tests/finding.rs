@@ -184,3 +184,28 @@ fn children_of_before_are_not_taken_for_orphans() {
         before.wait().unwrap();
     });
 }
+
+/// 2,000 processes are to take 30 ms of processor time at most, or 15 µs each. Other tests run meanwhile, so the bound is
+/// wider.
+#[test]
+fn a_look_is_cheap() {
+    alone("finding::a_look_is_cheap", || {
+        const PROCESSES: usize = 300;
+        const EACH_MAX: Duration = Duration::from_micros(60);
+        let mut run = Run::new(1);
+        let script = format!("i=1; while [ $i -lt {PROCESSES} ]; do sleep 600 & i=$((i+1)); done; exec sleep 600");
+        let _leader = run.start("a", &script);
+        run.wait_for("a", PROCESSES);
+        let cpu = || {
+            let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+            Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+        };
+        let took = (0..20).map(|_| {
+            let before = cpu();
+            run.census.look().unwrap();
+            (cpu() - before) / run.census.processes().len() as u32
+        });
+        let least = took.min().unwrap();
+        assert!(least < EACH_MAX, "{least:?} for each process");
+    });
+}
