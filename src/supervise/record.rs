@@ -62,17 +62,17 @@ pub enum State {
 }
 
 /// The last start of a service.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Number of the start, as the mark has it.
     pub n: u64,
     pub state: State,
-    /// When that was written, seconds since the epoch.
-    pub since: f64,
+    /// When that was written, milliseconds since the epoch.
+    pub since_ms: u64,
 }
 
 /// What a supervisor has left.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     pub run: RunId,
     pub here: Here,
@@ -210,7 +210,8 @@ impl RecordFile {
         let entry = Entry {
             n,
             state,
-            since: epoch_seconds(),
+            // A wall clock before 1970 is 1970.
+            since_ms: (epoch_seconds() * 1000.0) as u64,
         };
         self.record.services.insert(service.to_owned(), entry);
     }
@@ -241,7 +242,7 @@ fn text_of(record: &Record) -> String {
                 State::Running(process) => ("running", Some(process)),
                 State::Over => ("over", None),
             };
-            let mut value = json!({"n": entry.n, "state": state, "since": entry.since});
+            let mut value = json!({"n": entry.n, "state": state, "since_ms": entry.since_ms});
             if let Some(process) = process {
                 value["pid"] = process.pid.into();
                 value["start"] = process.start.into();
@@ -299,7 +300,7 @@ fn entry_of(value: &Value) -> Option<Entry> {
     Some(Entry {
         n: value["n"].as_u64()?,
         state,
-        since: value["since"].as_f64()?,
+        since_ms: value["since_ms"].as_u64()?,
     })
 }
 

@@ -166,6 +166,9 @@ mod tests {
         assert_eq!((stat.state, stat.threads, stat.start), (b'R', 200, 220));
         assert_eq!((stat.cpu_ticks, stat.environment_at), (140 + 150 + 160 + 170, 500));
         assert!(stat.name().starts_with("a) S 1 (b"), "{}", stat.name());
+        for (state, threads, has_ended) in [(b'Z', 1, true), (b'X', 0, true), (b'Z', 2, false), (b'S', 1, false)] {
+            assert_eq!(Stat { state, threads, ..stat }.has_ended(), has_ended);
+        }
         for text in ["", "7", "7 (a", "7 (a)", "7 (a) S 1 2 3", "x (a) S 1"] {
             assert_eq!(Stat::parse(text.as_bytes()), None, "{text}");
         }

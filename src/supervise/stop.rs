@@ -42,10 +42,19 @@ pub struct How {
     pub wait: Duration,
 }
 
+/// What is to be stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    Service(Arc<str>),
+    /// What descends from something that we started, and of which nobody knows the service: for the end of the
+    /// supervisor, once the services are stopped.
+    Unclaimed,
+}
+
 /// A service that is being stopped.
 #[derive(Debug)]
 pub struct Stopping {
-    service: Arc<str>,
+    target: Target,
     how: How,
     begun: Instant,
     phase: Phase,
@@ -113,10 +122,10 @@ impl fmt::Display for Left {
 }
 
 impl Stopping {
-    /// Begins to stop `service`. Nothing is signaled before the first step.
-    pub fn begin(service: Arc<str>, how: How, now: Instant) -> Stopping {
+    /// Begins to stop `target`. Nothing is signaled before the first step.
+    pub fn begin(target: Target, how: How, now: Instant) -> Stopping {
         Stopping {
-            service,
+            target,
             how,
             begun: now,
             phase: Phase::Telling,
@@ -129,8 +138,8 @@ impl Stopping {
         }
     }
 
-    pub fn service(&self) -> &Arc<str> {
-        &self.service
+    pub fn target(&self) -> &Target {
+        &self.target
     }
 
     /// Gives the service no more time: the next step kills.
@@ -150,8 +159,11 @@ impl Stopping {
             return Next::LookIn(LOOK_FIRST);
         }
         self.last_look = census.looks();
-        let service = self.service.clone();
-        let left: Vec<&Process> = census.of(&service).collect();
+        let target = self.target.clone();
+        let left: Vec<&Process> = match &target {
+            Target::Service(service) => census.of(service).collect(),
+            Target::Unclaimed => census.unclaimed().collect(),
+        };
         if left.is_empty() {
             self.empty_looks += 1;
             if self.empty_looks < EMPTY_LOOKS {

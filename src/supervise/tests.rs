@@ -148,7 +148,7 @@ impl Run {
             signal: Signal::TERM,
             wait,
         };
-        let mut stopping = stop::Stopping::begin(service.into(), how, Instant::now());
+        let mut stopping = stop::Stopping::begin(stop::Target::Service(service.into()), how, Instant::now());
         let begun = Instant::now();
         loop {
             self.census.look().unwrap();

@@ -4,7 +4,7 @@ use super::adopt::{Adopted, Adoption, Why, adopt};
 use super::launch::launch;
 use super::record::{Here, RecordFile};
 use super::run_folder::RunFolder;
-use super::stop::{How, Next, Stopping};
+use super::stop::{How, Next, Stopping, Target};
 use super::*;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -282,7 +282,7 @@ fn an_adopted_service_is_stopped_whole() {
                 signal: Signal::TERM,
                 wait: Duration::from_secs(20),
             };
-            let mut stopping = Stopping::begin(service.into(), how, Instant::now());
+            let mut stopping = Stopping::begin(Target::Service(service.into()), how, Instant::now());
             assert!(matches!(stopping.step(Instant::now(), &run.census), Next::LookIn(_)));
             stopping.hasten();
             eventually("all are gone", || {

@@ -1,6 +1,6 @@
 //! Stop means all of it.
 
-use super::stop::{Gone, How, Left, Next, Stopping, left_in_words};
+use super::stop::{Gone, How, Left, Next, Stopping, Target, left_in_words};
 use super::*;
 use rustix::io::Errno;
 use rustix::process::Pid;
@@ -85,7 +85,7 @@ fn a_leader_that_obeys_while_its_child_stays_is_no_success_until_the_child_is_go
                 signal: Signal::TERM,
                 wait: LONG,
             };
-            let mut stopping = Stopping::begin("a".into(), how, Instant::now());
+            let mut stopping = Stopping::begin(Target::Service("a".into()), how, Instant::now());
             let step = |run: &mut Run, stopping: &mut Stopping| {
                 run.census.look().unwrap();
                 orphans::reap(&run.census, &run.children);
@@ -157,7 +157,7 @@ fn what_is_left_is_named_and_is_no_success() {
             wait: Duration::ZERO,
         };
         let begun = Instant::now();
-        let mut stopping = Stopping::begin("a".into(), how, begun);
+        let mut stopping = Stopping::begin(Target::Service("a".into()), how, begun);
         assert!(matches!(stopping.step(begun, &run.census), Next::LookIn(_)));
         // Somebody starts more of it all the time, until the time for that is over.
         let last = run.start("a", "exec sleep 777");
@@ -185,6 +185,35 @@ fn what_is_left_is_named_and_is_no_success() {
             last.identity().pid
         );
         assert!(words.starts_with(&expected), "{words}");
+    });
+}
+
+#[test]
+fn orphans_of_no_known_service_can_be_stopped_too() {
+    alone("stopping::orphans_of_no_known_service_can_be_stopped_too", || {
+        let mut run = Run::new(1);
+        let leader = run.start(
+            "a",
+            "env -i setsid sh -c \"trap '' TERM; echo ready; exec sleep 600\" & exit 0",
+        );
+        eventually("the leader ends", || leader.ending().is_some());
+        eventually("the orphan is ready", || run.said("a").contains("ready"));
+        leader.reap().unwrap();
+        run.census.look().unwrap();
+        assert_eq!((run.census.of("a").count(), run.census.unclaimed().count()), (0, 1));
+        let how = How {
+            signal: Signal::TERM,
+            wait: Duration::from_millis(20),
+        };
+        let mut stopping = Stopping::begin(Target::Unclaimed, how, Instant::now());
+        let mut last = Next::LookIn(Duration::ZERO);
+        eventually("it is over", || {
+            run.census.look().unwrap();
+            orphans::reap(&run.census, &run.children);
+            last = stopping.step(Instant::now(), &run.census);
+            !matches!(last, Next::LookIn(_))
+        });
+        assert_eq!(gone(&last).killed, 1);
     });
 }
 
@@ -285,7 +314,7 @@ fn reuse_a_number() {
         signal: Signal::TERM,
         wait: Duration::ZERO,
     };
-    let mut stopping = Stopping::begin("a".into(), how, Instant::now());
+    let mut stopping = Stopping::begin(Target::Service("a".into()), how, Instant::now());
     assert!(run.census.find(child).is_some(), "the look is an old one");
     stopping.step(Instant::now(), &run.census);
     assert!(stopping.is_killing());
