@@ -87,8 +87,9 @@ check-benches: ## format and lints of the load generator and the peers; not part
 man: ## write the manual to target/man: a page for each command, and threadcast.toml(5)
 	$(CARGO) run --quiet --locked --example pages -- man target/man
 
-reference: ## write docs/reference.md anew after a change of a command or a setting
+reference: ## write docs/reference.md and the tables of docs/services.md anew after a change of a command, a setting or a key
 	$(CARGO) run --quiet --locked --example pages -- reference docs/reference.md
+	$(CARGO) run --quiet --locked --example pages -- services docs/services.md
 
 clean:
 	$(CARGO) clean

@@ -1,5 +1,5 @@
 //! Writes what is made from the tables of the program: the manual (`make man`) and docs/reference.md (`make
-//! reference`). A tool of the build; the program itself does not contain it.
+//! reference`), and the tables of docs/services.md. A tool of the build; the program itself does not contain it.
 
 use clap_mangen::Man;
 use roff::{Roff, bold, italic, roman};
@@ -9,6 +9,7 @@ use std::path::Path;
 use threadcast::cli;
 use threadcast::config::Config;
 use threadcast::config::table::{GROUPS, Setting};
+use threadcast::supervise::settings::reference;
 use time::OffsetDateTime;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -16,8 +17,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["man", folder] => write_manual(Path::new(folder)),
         ["reference", file] => Ok(fs::write(file, cli::reference::page())?),
-        _ => Err("usage: pages man FOLDER | pages reference FILE".into()),
+        ["services", file] => write_keys(Path::new(file)),
+        _ => Err("usage: pages man FOLDER | pages reference FILE | pages services FILE".into()),
     }
+}
+
+/// Writes the tables of keys of the file of services into their page.
+fn write_keys(page: &Path) -> Result<(), Box<dyn Error>> {
+    let text = reference::in_page(&fs::read_to_string(page)?).ok_or("the page has no place for the tables")?;
+    Ok(fs::write(page, text)?)
 }
 
 /// Writes threadcast(1), a page for each command, and threadcast.toml(5).

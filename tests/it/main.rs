@@ -58,6 +58,8 @@ mod protocol_doc;
 mod refused_calls;
 mod refused_waits;
 mod services;
+#[cfg(feature = "config-file")]
+mod services_doc;
 mod settings;
 mod signals;
 mod slow_client;

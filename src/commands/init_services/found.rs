@@ -35,7 +35,7 @@ pub(super) enum Broker {
 
 /// A larger file is not read.
 const FILE_BYTES_MAX: u64 = 256 * 1024;
-/// Folders below that are looked at, and Python files in each: more belong to no project of this kind.
+/// Limits of the search: folders below, and Python files in each. No project of this kind has more.
 const FOLDERS_MAX: usize = 32;
 const SOURCES_MAX: usize = 64;
 /// Folders that hold what others have written, or what programs make.
@@ -202,7 +202,6 @@ fn python_command(folder: &Path, program: &str, arguments: &[&str]) -> Vec<Strin
         program => own.join(program),
     };
     let program = program.display().to_string();
-    // A program with a slash is looked for from its folder.
     words.push(program);
     words.extend(arguments.iter().map(|argument| (*argument).to_owned()));
     words

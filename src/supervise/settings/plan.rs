@@ -256,7 +256,7 @@ pub enum Sign {
         stuck: bool,
         silent: bool,
     },
-    /// All its processes take at most so many bytes.
+    /// All its processes together take at most this many bytes (Pss).
     Memory {
         most: usize,
     },
@@ -305,7 +305,7 @@ pub struct Incidents {
     pub keep_bytes: usize,
 }
 
-/// A program of which only so many processes may run.
+/// A program that may run a limited number of times.
 #[derive(Clone, Debug)]
 pub struct Conflict {
     pub name: String,

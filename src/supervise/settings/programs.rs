@@ -9,7 +9,7 @@ use rustix::fs::{Access, access};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-/// Where programs are looked for without PATH (execvp(3)).
+/// The PATH of an environment that has none (execvp(3)).
 const USUAL_PATH: &str = "/bin:/usr/bin";
 
 /// Looks for every program and every folder that the plan needs; `ours` is the environment of this process. Blocks on
@@ -103,13 +103,13 @@ impl Looker<'_> {
     /// Looks for a program as execvp(3) does.
     fn find(&self, program: &str, command: &CommandLine) -> Result<(), String> {
         if program.contains('/') {
-            let path = self.cwd.join(program);
+            let path: PathBuf = self.cwd.join(program).components().collect();
             return match state_of(&path) {
                 State::Runs => Ok(()),
                 State::Folder => Err(format!("{} is a folder; write the program in it", path.display())),
                 State::Refused => Err(format!("{0} may not be executed; try chmod +x {0}", path.display())),
                 State::Absent => Err(format!(
-                    "there is no {}; a program with a slash is looked for from cwd ({})",
+                    "there is no {}; threadcast looks for a program with a slash from cwd ({})",
                     path.display(),
                     self.cwd.display()
                 )),

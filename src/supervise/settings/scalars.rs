@@ -196,7 +196,8 @@ fn path_in(folder: &Path, text: &str) -> Result<PathBuf, String> {
     if path == "~" || path.starts_with("~/") {
         return Err("nothing expands ~ here; write the whole path, or one relative to this file".to_owned());
     }
-    Ok(folder.join(path))
+    // Without `.`, which says nothing; `..` may lead through a link, so it stays.
+    Ok(folder.join(path).components().collect())
 }
 
 fn address(text: &str) -> Result<ServerAddress, String> {

@@ -48,7 +48,7 @@ pub static FILE: Section = Section {
         "service": Kind::Named(&SERVICE), NOTHING, "the services, by their names";
         "watch": Kind::Tables(&WATCH), NOTHING, "files whose changes are sent as events";
         "incidents": Kind::Table(&INCIDENTS), AS_BELOW, "how much evidence is kept";
-        "conflict": Kind::Tables(&CONFLICT), NOTHING, "programs of which only so many may run, whoever started them";
+        "conflict": Kind::Tables(&CONFLICT), NOTHING, "programs that may run a limited number of times";
         "cleanup": Kind::Table(&CLEANUP), AS_BELOW, "what `threadcast services cleanup` offers to remove";
     },
     one_of: &[],
@@ -65,8 +65,8 @@ static SUPERVISE: Section = Section {
         "events": Kind::SocketPath, Says("that of `[server]`, else `/tmp/statemachine-events.sock`"),
             "event socket to which every change of a service is sent; none: nowhere";
         "url": Kind::Url, Says("that of `[server]`, else `http://127.0.0.1:3002`"), "the server that checks of machines ask";
-        "interval": Kind::Time(TENTH, HOUR), Is("10s"), "how often needs and checks look, if they say nothing else";
-        "poll": Kind::Time(TENTH, HOUR), Is("2s"), "how often watched files are looked at, if `[[watch]]` says nothing else";
+        "interval": Kind::Time(TENTH, HOUR), Is("10s"), "time between two looks of each need and check that has no `interval`";
+        "poll": Kind::Time(TENTH, HOUR), Is("2s"), "time between two looks at a watched file, where `[[watch]]` has no `every`";
         "env": Kind::Variables, NOTHING, "variables in the environment of every service; they win over all but a service's own";
         "env_file": Kind::Path, NOTHING, "file of KEY=VALUE lines for every service; the environment wins over it";
     },
@@ -83,8 +83,8 @@ static NEED: Section = Section {
         "http": Kind::Url, NOTHING, "it answers a GET of this page";
         "status" ["http"]: Kind::Counts(100, 599), Says("200 to 299"), "statuses of the answer that count as fine";
         "command": Kind::Command, NOTHING, "this command ends with status 0";
-        "timeout": Kind::Time(TENTH, HOUR), Is("5s"), "how long one look may take";
-        "interval": Kind::Time(TENTH, HOUR), Says("that of `[supervise]`"), "how often it is looked at";
+        "timeout": Kind::Time(TENTH, HOUR), Is("5s"), "time limit of one look";
+        "interval": Kind::Time(TENTH, HOUR), Says("that of `[supervise]`"), "time between two looks";
         "hint": Kind::Text, NOTHING, "what a person does when it is missing; shown then";
     },
     one_of: &["tcp", "http", "command"],
@@ -119,7 +119,7 @@ static STOP: Section = Section {
     about: "How a service is stopped",
     keys: keys! {
         "signal": Kind::Signal, Is("TERM"), "the signal that every process of the service gets";
-        "wait": Kind::Time(Duration::ZERO, HOUR), Is("10s"), "what is left after this long is killed";
+        "wait": Kind::Time(Duration::ZERO, HOUR), Is("10s"), "time after which what is left is killed";
     },
     one_of: &[],
 };
@@ -137,7 +137,7 @@ static READY: Section = Section {
         "expect" ["tcp"]: Kind::Text, NOTHING, "what its answer must contain";
         "command": Kind::Command, NOTHING, "this command, run in its folder with its environment, ends with status 0";
         "timeout": Kind::Time(TENTH, DAY), Is("60s"), "a service that is not ready after this long has failed to start";
-        "interval": Kind::Time(TENTH, HOUR), Is("500ms"), "how often it is looked at until then";
+        "interval": Kind::Time(TENTH, HOUR), Is("500ms"), "time between two looks until then";
     },
     one_of: &["file", "log", "http", "tcp", "command"],
 };
@@ -146,7 +146,7 @@ static MEMORY: Section = Section {
     header: "[service.NAME.memory]",
     about: "How much memory all processes of a service may take together (Pss)",
     keys: keys! {
-        "warn": Kind::Size(MIB, 1024 * GIB), Required, "more than this is worth a warning";
+        "warn": Kind::Size(MIB, 1024 * GIB), Required, "above this, a warning";
     },
     one_of: &[],
 };
@@ -190,7 +190,7 @@ static PRESSURE: Section = Section {
     about: "When the host is starved of CPU, so that no check counts",
     keys: keys! {
         "cpu": Kind::Count(1, 100), Is("80"), "percent in /proc/pressure/cpu (some avg10); 100: never";
-        "wait": Kind::Time(SECOND, HOUR), Is("1m"), "for so long it must be over that";
+        "wait": Kind::Time(SECOND, HOUR), Is("1m"), "the pressure must last this long";
     },
     one_of: &[],
 };
@@ -219,8 +219,8 @@ static CHECK: Section = Section {
         "status" ["http"]: Kind::Counts(100, 599), Says("200 to 299"), "statuses of the answer that count as fine";
         "send" ["tcp"]: Kind::Text, NOTHING, "what is sent to it";
         "expect" ["tcp"]: Kind::Text, NOTHING, "what its answer must contain";
-        "interval": Kind::Time(TENTH, DAY), Says("that of `[supervise]`"), "how often it is looked at";
-        "timeout": Kind::Time(TENTH, HOUR), Is("5s"), "how long one look may take";
+        "interval": Kind::Time(TENTH, DAY), Says("that of `[supervise]`"), "time between two looks";
+        "timeout": Kind::Time(TENTH, HOUR), Is("5s"), "time limit of one look";
         "strikes": Kind::Count(1, 1000), Is("1"), "looks in a row that must fail before it counts";
         "then": Kind::Word(&["warn", "restart"]), Is("warn"), "what follows";
     },
@@ -242,22 +242,22 @@ static EVIDENCE: Section = Section {
     about: "What is kept of a service before it is killed, beside what /proc tells, its log and its last events",
     keys: keys! {
         "signal": Kind::Signal, NOTHING, "a signal that makes it tell where it is; sent only to a process that handles it";
-        "signal_wait" ["signal"]: Kind::Time(TENTH, EVIDENCE_MAX), Is("1s"), "how long its answer is waited for";
+        "signal_wait" ["signal"]: Kind::Time(TENTH, EVIDENCE_MAX), Is("1s"), "time to wait for its answer";
         "signal_file" ["signal"]: Kind::Path, NOTHING, "the file to which it answers; without it, its log";
         "command": Kind::Command, NOTHING, "a program that looks at it, such as py-spy; {pid} stands for the process; left out when it is not there";
-        "command_timeout" ["command"]: Kind::Time(TENTH, EVIDENCE_MAX), Is("5s"), "how long that may take";
+        "command_timeout" ["command"]: Kind::Time(TENTH, EVIDENCE_MAX), Is("5s"), "its time limit";
     },
     one_of: &[],
 };
 
 static WATCH: Section = Section {
     header: "[[watch]]",
-    about: "A file or a folder that is looked at again and again; what appears, changes or goes is sent as an event",
+    about: "A file or a folder that threadcast looks at again and again; it sends an event for what appears, changes or goes",
     keys: keys! {
         "name": Kind::Name, Required, "its name in events";
         "path": Kind::Path, Required, "the file or the folder";
-        "every": Kind::Time(TENTH, HOUR), Says("`poll` of `[supervise]`"), "how often it is looked at";
-        "settle": Kind::Time(Duration::ZERO, HOUR), Is("2s"), "a file counts as written after so long without a change";
+        "every": Kind::Time(TENTH, HOUR), Says("`poll` of `[supervise]`"), "time between two looks";
+        "settle": Kind::Time(Duration::ZERO, HOUR), Is("2s"), "a file counts as written once it has not changed for this long";
     },
     one_of: &[],
 };
@@ -274,15 +274,15 @@ static INCIDENTS: Section = Section {
 
 static CONFLICT: Section = Section {
     header: "[[conflict]]",
-    about: "A program of which only so many processes may run, whoever started them",
+    about: "A program that may run a limited number of times, no matter what started it",
     keys: keys! {
         "name": Kind::Name, Required, "its name in warnings, and for `[cleanup]`";
         "match": Kind::Patterns, Required,
             "the program: the file name of what runs or, of an interpreter, of its script, its -m module or its -c text; other arguments do not count";
         "inside": Kind::Paths, NOTHING, "only processes whose folder, or whose program's, is one of these or below";
         "expected": Kind::Count(0, 100_000), Is("1"), "how many there are when all is well";
-        "warn": Kind::Count(1, 100_000), Says("one more than `expected`"), "a warning from so many on";
-        "critical": Kind::Count(1, 100_000), NOTHING, "critical from so many on";
+        "warn": Kind::Count(1, 100_000), Says("one more than `expected`"), "this many processes are worth a warning";
+        "critical": Kind::Count(1, 100_000), NOTHING, "this many processes are critical";
     },
     one_of: &[],
 };
@@ -305,7 +305,7 @@ static ASK: Section = Section {
         "name": Kind::Text, Required, "its name for `--ask`";
         "command": Kind::Command, Required, "the command";
         "warning": Kind::Text, NOTHING, "what a person should know before";
-        "timeout": Kind::Time(TENTH, HOUR), Is("30s"), "how long it may take";
+        "timeout": Kind::Time(TENTH, HOUR), Is("30s"), "its time limit";
     },
     one_of: &[],
 };

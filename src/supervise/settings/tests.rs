@@ -1,4 +1,4 @@
-//! What files of services say, and what is said of their mistakes.
+//! What files of services mean, and the messages about their mistakes.
 
 use super::*;
 use crate::supervise::settings::plan::{Probe, QueueFormat, ReadySign, Sign, Then, Wanted};
@@ -9,7 +9,7 @@ const DEADLOCK: &str = include_str!("../../../tests/fuzz/seeds/services/deadlock
 const STACK: &str = include_str!("../../../tests/fuzz/seeds/services/stack");
 const LISTS: &str = include_str!("../../../tests/fuzz/seeds/services/lists");
 
-/// What is said of a text, without the name of the file.
+/// The messages about a text, without the name of the file.
 fn said(text: &str) -> Vec<String> {
     match of_text(Path::new("/project/services.toml"), text) {
         Ok(_) => Vec::new(),
@@ -162,7 +162,7 @@ fn service(lines: &str) -> String {
     format!("[service.a]\ncommand = \"true\"\n{lines}")
 }
 
-/// Files with what is said of each: a line for each fault, in the order of their places.
+/// Files with the messages about each: a line for each fault, in the order of their places.
 const MISTAKES: &str = include_str!("mistakes.txt");
 
 #[test]
@@ -227,15 +227,15 @@ fn programs_folders_and_variables_that_are_not_there_are_named() {
         ),
         (
             "[service.a]\ncommand = \"./plain\"",
-            "line 2, column 1: the command of [service.a] cannot run: HERE/././plain may not be executed; try chmod +x",
+            "line 2, column 1: the command of [service.a] cannot run: HERE/plain may not be executed; try chmod +x",
         ),
         (
             "[service.a]\ncommand = \"./sub\"",
-            "line 2, column 1: the command of [service.a] cannot run: HERE/././sub is a folder",
+            "line 2, column 1: the command of [service.a] cannot run: HERE/sub is a folder",
         ),
         (
             "[service.a]\ncommand = \"./none\"",
-            "line 2, column 1: the command of [service.a] cannot run: there is no HERE/././none; a program with",
+            "line 2, column 1: the command of [service.a] cannot run: there is no HERE/none; threadcast looks for a program with",
         ),
         (
             "[service.a]\ncommand = [\"true x\"]",
