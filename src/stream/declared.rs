@@ -172,8 +172,8 @@ mod tests {
             (Some("face_1"), "cropping", after(180)),
             (Some("face_1"), "anything", Some(Limit::Never)),
             (Some("face_12"), "anything", after(3600)),
-            (Some("pdf"), "waiting", Some(Limit::Never)),
-            (None, "waiting", Some(Limit::Never)),
+            (Some("pdf"), "paused", Some(Limit::Never)),
+            (None, "paused", Some(Limit::Never)),
             (None, "cropping_left", after(3600)),
         ] {
             assert_eq!(declared.limit(config_type, state), expected, "{config_type:?} {state}");
