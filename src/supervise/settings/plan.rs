@@ -60,6 +60,8 @@ pub struct Supervise {
 }
 
 /// A server that is started with the services.
+///
+/// It runs in [`Plan::folder`], which its relative paths start from.
 #[derive(Clone, Debug)]
 pub struct Server {
     pub config: Box<Config>,
