@@ -1,7 +1,8 @@
 //! sd_notify(3): tells the service manager that we serve, stop, and are alive.
 //!
 //! The protocol is one datagram of `NAME=value` lines to the socket that `NOTIFY_SOCKET` names. Without that variable
-//! nothing is sent. The variables stay in the environment; what starts a process leaves [`PRIVATE_VARIABLES`] out of its.
+//! nothing is sent. The variables stay in the environment; what starts a process leaves [`PRIVATE_VARIABLES`] out of
+//! its environment.
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sendto, socket_with};

@@ -185,8 +185,8 @@ fn children_of_before_are_not_taken_for_orphans() {
     });
 }
 
-/// 2,000 processes are to take 30 ms of processor time at most, or 15 µs each. Other tests run meanwhile, so the bound is
-/// wider.
+/// 2,000 processes are to take 30 ms of processor time at most, or 15 µs each. Other tests run meanwhile, so the bound
+/// is wider.
 #[test]
 fn a_look_is_cheap() {
     alone("finding::a_look_is_cheap", || {
