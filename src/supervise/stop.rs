@@ -58,8 +58,8 @@ pub struct Stopping {
     how: How,
     begun: Instant,
     phase: Phase,
-    /// Processes that got the signal.
-    told: BTreeSet<Identity>,
+    /// Processes that got the signal, and where the environment of the program was that got it.
+    told: BTreeMap<Identity, u64>,
     /// Processes that we may not signal.
     refused: BTreeMap<Identity, Errno>,
     /// The number of the look that was judged last.
@@ -129,7 +129,7 @@ impl Stopping {
             how,
             begun: now,
             phase: Phase::Telling,
-            told: BTreeSet::new(),
+            told: BTreeMap::new(),
             refused: BTreeMap::new(),
             last_look: 0,
             empty_looks: 0,
@@ -195,11 +195,14 @@ impl Stopping {
         Next::LookIn(self.next_pause(now))
     }
 
-    /// Tells each process once, also those that were started meanwhile.
+    /// Tells each process once, also those that were started meanwhile; and again, if it executes another program. A
+    /// process between fork(2) and execve(2) has the handler of its parent, and the program that it becomes has not
+    /// heard of the signal. (A shell that is stopped right after it began a command showed it.)
     fn tell(&mut self, left: &[&Process]) {
         for process in left {
             let identity = process.identity();
-            if !self.told.insert(identity) {
+            let program = process.stat.environment_at;
+            if self.told.insert(identity, program) == Some(program) {
                 continue;
             }
             let told = self.signal(identity, self.how.signal);

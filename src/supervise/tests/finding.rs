@@ -53,12 +53,14 @@ fn an_orphan_without_any_sign_is_unclaimed_unless_its_group_tells() {
             eventually("the leader ends", || leader.ending().is_some());
             run.wait_for("a", 1);
             // One that was never seen before the leader was reaped.
-            let leader = run.start("b", "env -i setsid sleep 603 & exit 0");
+            let seconds = 1_000_000 + std::process::id();
+            let leader = run.start("b", &format!("env -i setsid sleep {seconds} & exit 0"));
+            let line = format!("sleep\0{seconds}\0");
             eventually("the leader ends", || leader.ending().is_some());
             eventually("it runs", || {
                 let stats = std::fs::read_dir("/proc").unwrap().flatten();
                 let mut lines = stats.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
-                lines.any(|line| line == b"sleep\x00603\x00")
+                lines.any(|found| found == line.as_bytes())
             });
             leader.reap().unwrap();
             run.census.look().unwrap();

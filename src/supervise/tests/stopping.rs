@@ -32,6 +32,23 @@ fn a_service_that_obeys_has_its_time_and_no_more_is_waited() {
     );
 }
 
+/// What a signal finds between fork(2) and execve(2) is the parent's handler, and the program never hears of it.
+#[test]
+fn a_program_that_begins_behind_the_signal_gets_it_too() {
+    alone("stopping::a_program_that_begins_behind_the_signal_gets_it_too", || {
+        let mut run = Run::new(1);
+        // The shell takes the signal and becomes a program that would obey it.
+        let leader = run.start(
+            "a",
+            "trap 'exec sleep 600' TERM; echo ready; while :; do sleep 0.05; done",
+        );
+        eventually("it is ready", || run.said("a").contains("ready"));
+        let gone = gone(&run.stop("a", LONG));
+        assert!(gone.killed == 0 && gone.took < LONG / 2, "{gone:?}");
+        assert_eq!(leader.reap().unwrap().to_string(), "signal 15 (SIGTERM)");
+    });
+}
+
 #[test]
 fn a_service_that_ignores_the_signal_is_killed() {
     alone("stopping::a_service_that_ignores_the_signal_is_killed", || {
