@@ -199,19 +199,24 @@ pub fn shown(command: &[String]) -> String {
     }
 }
 
+/// Returns whether a folder of `search_path` has a file called `program`.
+fn is_in(search_path: &OsStr, program: &str) -> bool {
+    std::env::split_paths(search_path).any(|folder| folder.join(program).exists())
+}
+
 fn program_error(launch: &Launch<'_>, environment: &BTreeMap<OsString, OsString>, error: io::Error) -> SpawnError {
     let program = launch.command.first().map_or("", String::as_str);
     let path = launch.cwd.join(program);
+    let search_path = environment
+        .get(OsStr::new("PATH"))
+        .map_or(OsStr::new(""), OsString::as_os_str);
     let remedy = match error.raw_os_error() {
-        Some(libc::ENOENT) if !program.contains('/') => {
-            let path = environment.get(OsStr::new("PATH"));
-            let path = path.map_or_else(|| "empty".into(), |path| path.display().to_string());
-            format!(
-                "there is no {} in its PATH ({}); install it, write its path, or set PATH in its env",
-                visible(program),
-                visible(&path)
-            )
-        }
+        // EACCES: one of the folders may not be entered (execvp(3)), and the program is in none of the others.
+        Some(libc::ENOENT | libc::EACCES) if !program.contains('/') && !is_in(search_path, program) => format!(
+            "there is no {} in its PATH ({}), as far as this user may look; install it, write its path, or set PATH in its env",
+            visible(program),
+            visible(&search_path.display().to_string())
+        ),
         Some(libc::ENOENT) if path.exists() => {
             "the file is there, but the interpreter in its first line, or the loader that it was built for, is not; correct \
              one of the two"

@@ -97,7 +97,11 @@ fn a_service_that_does_not_start_says_why_and_what_helps() {
                     None,
                     "there is no no-such-program in its PATH",
                 ),
-                (vec!["sh"], Some(("PATH", "/nowhere")), "in its PATH (/nowhere)"),
+                (
+                    vec!["sh"],
+                    Some(("PATH", "/nowhere")),
+                    "in its PATH (/nowhere), as far as",
+                ),
                 (vec!["/nowhere/program"], None, "there is no /nowhere/program"),
                 (vec!["./program"], None, "there is no /./program"),
                 (vec![&lost], None, "the interpreter in its first line"),
