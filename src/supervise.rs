@@ -1,27 +1,37 @@
-//! Other people's processes, safely: what identifies, starts, finds, stops and remembers the processes of services.
+//! Services: programs of others that threadcast starts, watches and stops; their settings file.
 //!
 //! A process is of a service of this run if its environment has exactly the mark that we gave it ([`mark`]), or if it
 //! descends from what we started ([`census`]). Nothing else is ever signaled from here. Every signal goes through a
 //! pidfd whose process was compared with what was seen ([`identity`]), so that a number that was given to another
-//! process hits nobody. Nothing here has a thread of its own.
-//!
-//! [`settings`] reads the file that describes services; the rest takes plain values.
+//! process hits nobody. Three threads work here: [`act`] starts and stops, [`look`] sees what the services take,
+//! [`control`] answers people.
 
+pub mod act;
 pub mod adopt;
+pub mod ask;
+pub mod board;
 pub mod census;
 pub mod children;
+pub mod control;
+pub mod errand;
+pub mod events;
+pub mod guard;
 pub mod identity;
 pub mod launch;
 pub mod leader;
 pub mod log_files;
+pub mod look;
 pub mod mark;
 pub mod orphans;
+mod probe;
 pub mod record;
+pub mod restarts;
 pub mod run_folder;
 pub mod settings;
 pub mod spawn;
 pub mod stat;
 pub mod stop;
+mod unit;
 pub mod write;
 
 #[cfg(test)]

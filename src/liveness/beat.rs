@@ -96,7 +96,7 @@ impl Sight {
 // two of them from different moments is off by one step, which no judgment notices, because it looks twice before it
 // says anything.
 impl Beat {
-    pub(super) fn new(name: &'static str, role: Role, slow: &'static SlowTally) -> Beat {
+    pub fn new(name: &'static str, role: Role, slow: &'static SlowTally) -> Beat {
         Beat {
             progress: AtomicU64::new(0),
             state: AtomicU64::new(state(Operation::Turning)),

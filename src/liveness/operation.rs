@@ -49,6 +49,10 @@ pub enum Operation {
     GivingBack,
     /// Starting the command of `--on-alert`.
     StartingCommand,
+    /// Looking at all processes of the host, and what services take of it.
+    LookingAtProcesses,
+    /// Starting a service.
+    StartingService,
     /// Reading the beats of all threads.
     Watching,
     /// Writing a report of a hang.
@@ -143,6 +147,13 @@ const TABLE: [Row; COUNT] = {
             Slow::Never,
             About::Nothing,
         ),
+        (
+            LookingAtProcesses,
+            "a look at the processes",
+            Slow::Never,
+            About::Nothing,
+        ),
+        (StartingService, "a start of a service", Slow::Never, About::Nothing),
         (Watching, "watch", Slow::Never, About::Nothing),
         (Reporting, "report", Slow::Never, About::Nothing),
         (WaitingForRequest, "a wait for the request", Slow::Never, About::Nothing),
@@ -243,7 +254,7 @@ pub(super) enum Pace {
 }
 
 impl SlowTally {
-    pub(super) fn new(limits: SlowLimits) -> SlowTally {
+    pub fn new(limits: SlowLimits) -> SlowTally {
         let micros = |limit: Duration| limit.as_micros() as u64;
         let limits_us = TABLE.map(|(_, _, slow, _)| match slow {
             Slow::Broadcast => micros(limits.broadcast),

@@ -248,6 +248,29 @@ const ASKING_TO_END: [i32; 3] = [SIGINT, SIGTERM, SIGHUP];
 pub struct EndSignals {
     wake: UnixStream,
     requested: Arc<AtomicBool>,
+    again: Arc<Again>,
+}
+
+/// When the first signal came, in milliseconds of the monotonic clock and one more, and whether another wish has come.
+#[derive(Debug, Default)]
+struct Again {
+    first_ms: AtomicU64,
+    has_come: AtomicBool,
+}
+
+impl Again {
+    /// A signal has come. Async-signal-safe, but for the first look at the clock.
+    fn note(&self) {
+        let now = monotonic_ms() + 1;
+        let first = self
+            .first_ms
+            .compare_exchange(0, now, Ordering::AcqRel, Ordering::Acquire);
+        if let Err(first) = first
+            && now.saturating_sub(first) > ONE_WISH.as_millis() as u64
+        {
+            self.has_come.store(true, Ordering::Release);
+        }
+    }
 }
 
 impl EndSignals {
@@ -263,29 +286,37 @@ impl EndSignals {
         let (wake, sender) = UnixStream::pair()?;
         sender.set_nonblocking(true)?;
         let requested = Arc::new(AtomicBool::new(false));
+        let again = Arc::new(Again::default());
         let ignored = ignored_signals();
         let is_heeded = |signal: &i32| ignored & bit_of(*signal) == 0;
         if ASKING_TO_END.iter().all(is_heeded) {
-            let flag = Arc::clone(&requested);
+            let (flag, noted) = (Arc::clone(&requested), Arc::clone(&again));
             let heard = move || {
                 flag.store(true, Ordering::Release);
+                noted.note();
                 // A full pipe means that the threads that wait are woken already.
                 let _ = (&sender).write(&[0]);
             };
             ctrlc::try_set_handler(heard).map_err(|error| io::Error::other(error.to_string()))?;
-            return Ok(EndSignals { wake, requested });
+            return Ok(EndSignals { wake, requested, again });
         }
         // ctrlc takes all of them or none.
         for signal in ASKING_TO_END.into_iter().filter(is_heeded) {
             signal_hook::flag::register(signal, Arc::clone(&requested))?;
             signal_hook::low_level::pipe::register(signal, sender.try_clone()?)?;
         }
-        Ok(EndSignals { wake, requested })
+        Ok(EndSignals { wake, requested, again })
     }
 
     /// Returns whether one of them has come; from then on always.
     pub fn requested(&self) -> bool {
         self.requested.load(Ordering::Acquire)
+    }
+
+    /// Returns whether one has come more than 500 ms after the first; timeout(1) sends two for one wish, microseconds
+    /// apart. Never, where the process was started to ignore one of them.
+    pub fn requested_again(&self) -> bool {
+        self.again.has_come.load(Ordering::Acquire)
     }
 
     /// Blocks until `descriptor` can be read, or has ended or failed, or one of the signals has come, at most `bound`.

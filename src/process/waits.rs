@@ -49,6 +49,11 @@ pub static WATCHDOG: Wait = Wait::silent("watchdog waits for its time");
 /// A command's that sends events; no page shows it.
 pub static SENDER: Wait = Wait::silent("a command waits for room");
 
+/// Those of `threadcast up`; no page shows them.
+pub static ACT: Wait = Wait::silent("act waits for ends and orders");
+pub static LOOK: Wait = Wait::silent("look waits for its time");
+pub static CONTROL: Wait = Wait::silent("control waits for requests");
+
 /// Those of the server.
 static ALL: [&Wait; 15] = [
     &MAIN,

@@ -114,7 +114,9 @@ impl Census {
 
     fn stats(&self) -> Result<Vec<Stat>, Errno> {
         let pids = self.proc.pids()?;
-        Ok(pids.into_iter().filter_map(|pid| self.proc.stat(pid)).collect())
+        pids.into_iter()
+            .filter_map(|pid| self.proc.stat(pid).transpose())
+            .collect()
     }
 
     /// Judges a process by what it shows itself and by what was known of it, not yet by its parents.

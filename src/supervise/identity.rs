@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 /// One process of this boot and this process namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,6 +44,15 @@ impl Identity {
             Some(now) if now == self => Ok(pidfd),
             _ => Err(Errno::SRCH),
         }
+    }
+
+    /// Returns how long the process has been there, to a clock tick; `None` when the kernel does not tell.
+    pub fn age(self) -> Option<Duration> {
+        let ticks = rustix::param::clock_ticks_per_second();
+        let start = Duration::from_secs_f64(self.start as f64 / ticks as f64);
+        // Both clocks count from the host's boot, and while it is suspended (proc_pid_stat(5)).
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Duration::new(u64::try_from(now.tv_sec).ok()?, u32::try_from(now.tv_nsec).ok()?).checked_sub(start)
     }
 
     /// Sends `signal` to exactly this process.

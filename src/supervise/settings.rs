@@ -16,6 +16,7 @@ mod reading;
 pub mod reference;
 mod references;
 mod scalars;
+pub mod server;
 mod services;
 pub mod signals;
 pub mod table;

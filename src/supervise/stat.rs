@@ -84,11 +84,21 @@ impl Proc {
     }
 
     /// Reads what the kernel tells of process `pid`; `None` when there is none, or when it is hidden from us.
-    pub fn stat(&self, pid: i32) -> Option<Stat> {
-        let file = self.file(pid, "stat").ok()?;
+    ///
+    /// # Errors
+    /// No descriptor or memory is free: nobody knows whether there is such a process.
+    pub fn stat(&self, pid: i32) -> Result<Option<Stat>, Errno> {
+        let file = match self.file(pid, "stat") {
+            Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => return Err(error),
+            Err(_) => return Ok(None),
+            Ok(file) => file,
+        };
         let mut line = [0; LINE_BYTES_MAX];
-        let len = read(&file, &mut line).ok()?;
-        Stat::parse(&line[..len])
+        match read(&file, &mut line) {
+            Err(error @ Errno::NOMEM) => Err(error),
+            Err(_) => Ok(None),
+            Ok(len) => Ok(Stat::parse(&line[..len])),
+        }
     }
 }
 
@@ -178,11 +188,11 @@ mod tests {
     fn the_kernel_tells_of_ourselves() {
         let proc = Proc::open().unwrap();
         let own = std::process::id() as i32;
-        let stat = proc.stat(own).unwrap();
+        let stat = proc.stat(own).unwrap().unwrap();
         assert_eq!(stat.ppid, std::os::unix::process::parent_id() as i32);
         assert!(!stat.has_ended() && stat.environment_at > 0 && stat.threads > 0);
         assert!(proc.pids().unwrap().contains(&own));
         assert_eq!(of(own).unwrap().start, stat.start);
-        assert_eq!(proc.stat(i32::MAX), None);
+        assert_eq!(proc.stat(i32::MAX), Ok(None));
     }
 }

@@ -192,6 +192,17 @@ pub enum ReadySign {
     Probe(Probe),
 }
 
+impl ReadySign {
+    /// Where the service answers, for people; `None` of a sign that has no address.
+    pub fn address(&self) -> Option<String> {
+        match self {
+            ReadySign::Probe(Probe::Tcp { address, .. }) => Some(address.to_string()),
+            ReadySign::Probe(Probe::Http { address, .. }) => Some(format!("http://{}", address.authority)),
+            ReadySign::File(_) | ReadySign::Log(_) | ReadySign::Probe(Probe::Command(_)) => None,
+        }
+    }
+}
+
 /// When a service is started again.
 #[derive(Clone, Debug)]
 pub struct Restart {

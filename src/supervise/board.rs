@@ -1,0 +1,189 @@
+//! What is known of the services, for whoever asks: thread `act` writes it, thread `look` adds figures, thread
+//! `control` reads it. Its lock is held for moments, never while anything else happens.
+
+use crate::process::locks::lock;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+/// Where a service is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It is not to run.
+    Stopped,
+    /// It waits for what it depends on.
+    Waiting,
+    /// It runs, and has not shown yet that it is ready.
+    Starting,
+    /// It runs, and is ready as far as it has a sign of that.
+    Running,
+    /// Its processes are being ended.
+    Stopping,
+    /// It has ended, and is started again after a delay.
+    Restarting,
+    /// It has ended for good: a person has to look at it.
+    Failed,
+    /// It was to end, and has ended well.
+    Finished,
+}
+
+impl State {
+    /// Its name, as the tables, the events and `--json` have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Stopped => "stopped",
+            State::Waiting => "waiting",
+            State::Starting => "starting",
+            State::Running => "running",
+            State::Stopping => "stopping",
+            State::Restarting => "restarting",
+            State::Failed => "failed",
+            State::Finished => "finished",
+        }
+    }
+}
+
+/// One service.
+#[derive(Clone, Debug)]
+pub struct Row {
+    pub state: State,
+    /// It is as it should be.
+    pub is_well: bool,
+    /// When it came into this state, in seconds since the epoch.
+    pub since: f64,
+    /// Its first process, while that runs.
+    pub pid: Option<i32>,
+    /// When that was started, in seconds since the epoch.
+    pub started: Option<f64>,
+    /// An earlier supervisor has started it.
+    pub is_adopted: bool,
+    /// How often it was started again by itself.
+    pub restarts: u64,
+    /// How it ended last.
+    pub last_exit: Option<String>,
+    /// What a person should know: what it waits for, why it has failed.
+    pub note: String,
+    pub log: PathBuf,
+}
+
+/// What a service takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Taken {
+    pub processes: usize,
+    /// Proportional set size of all its processes.
+    pub memory_bytes: u64,
+    /// Processor time a second, in percent of one processor; `None` until it was looked at twice.
+    pub cpu_percent: Option<f64>,
+}
+
+/// Everything that is known.
+#[derive(Clone, Debug, Default)]
+pub struct Board {
+    shared: Arc<Mutex<Shown>>,
+}
+
+#[derive(Debug, Default)]
+struct Shown {
+    /// In the order of the file.
+    names: Vec<Arc<str>>,
+    rows: BTreeMap<Arc<str>, Row>,
+    taken: BTreeMap<Arc<str>, Taken>,
+    needs: Vec<(Arc<str>, Option<bool>, String)>,
+    is_ending: bool,
+    /// Why `act` or `look` do not move.
+    hung: Vec<String>,
+}
+
+impl Board {
+    /// Shows a service.
+    pub fn show(&self, name: &Arc<str>, row: Row) {
+        let mut shown = lock(&self.shared);
+        if shown.rows.insert(Arc::clone(name), row).is_none() {
+            shown.names.push(Arc::clone(name));
+        }
+    }
+
+    /// Shows what the services take.
+    pub fn show_taken(&self, taken: BTreeMap<Arc<str>, Taken>) {
+        lock(&self.shared).taken = taken;
+    }
+
+    /// Shows the needs: name, whether it is there (`None`: not known yet), and what was seen.
+    pub fn show_needs(&self, needs: Vec<(Arc<str>, Option<bool>, String)>) {
+        lock(&self.shared).needs = needs;
+    }
+
+    /// Everything is being stopped.
+    pub fn show_ending(&self) {
+        lock(&self.shared).is_ending = true;
+    }
+
+    /// Shows which of our own threads do not move.
+    pub fn show_hung(&self, hung: Vec<String>) {
+        lock(&self.shared).hung = hung;
+    }
+
+    /// Returns whether there is a service of this name.
+    pub fn has(&self, name: &str) -> bool {
+        lock(&self.shared).rows.contains_key(name)
+    }
+
+    /// Returns the names of all services, in the order of the file.
+    pub fn names(&self) -> Vec<Arc<str>> {
+        lock(&self.shared).names.clone()
+    }
+
+    /// Returns the services, in the order of the file.
+    pub fn rows(&self) -> Vec<(Arc<str>, Row)> {
+        let shown = lock(&self.shared);
+        let rows = shown.names.iter().filter_map(|name| {
+            let row = shown.rows.get(name)?;
+            Some((Arc::clone(name), row.clone()))
+        });
+        rows.collect()
+    }
+
+    /// The document of `services status`.
+    pub fn document(&self, now: f64) -> Value {
+        let shown = lock(&self.shared);
+        let services: Vec<Value> = shown
+            .names
+            .iter()
+            .filter_map(|name| {
+                let row = shown.rows.get(name)?;
+                Some(service(name, row, shown.taken.get(name), now))
+            })
+            .collect();
+        let needs: Vec<Value> = (shown.needs.iter())
+            .map(|(name, there, seen)| json!({"name": &**name, "present": there, "seen": seen}))
+            .collect();
+        json!({
+            "pid": std::process::id(),
+            "ending": shown.is_ending,
+            "hung": shown.hung,
+            "needs": needs,
+            "services": services,
+        })
+    }
+}
+
+fn service(name: &str, row: &Row, taken: Option<&Taken>, now: f64) -> Value {
+    let taken = taken.filter(|taken| taken.processes > 0);
+    json!({
+        "name": name,
+        "state": row.state.name(),
+        "ok": row.is_well,
+        "state_seconds": (now - row.since).max(0.0),
+        "pid": row.pid,
+        "uptime_seconds": row.started.map(|started| (now - started).max(0.0)),
+        "adopted": row.is_adopted,
+        "restarts": row.restarts,
+        "last_exit": row.last_exit,
+        "note": row.note,
+        "log": row.log.display().to_string(),
+        "processes": taken.map_or(0, |taken| taken.processes),
+        "memory_bytes": taken.map(|taken| taken.memory_bytes),
+        "cpu_percent": taken.and_then(|taken| taken.cpu_percent),
+    })
+}

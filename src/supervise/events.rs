@@ -1,0 +1,124 @@
+//! Sends changes of services to the server's event socket, as the original engine sends those of its machines.
+
+use crate::supervise::board::State;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sendto, socket_with};
+use serde_json::json;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+/// What stands before a service's name in that of its machine: a worker may be called as its service is.
+pub const MACHINE_PREFIX: &str = "service/";
+/// The `config_type` of the machines that are services.
+pub const CONFIG_TYPE: &str = "service";
+
+/// A way to the event socket. Never blocks: an event that the server does not take at once is lost, and counted.
+#[derive(Debug)]
+pub struct Events {
+    address: Option<SocketAddrUnix>,
+    socket: Option<OwnedFd>,
+    lost: u64,
+}
+
+impl Events {
+    /// To the socket at `path`, which need not exist yet; `None`: nowhere. A path that no socket can have is nowhere.
+    pub fn to(path: Option<&Path>) -> Events {
+        Events {
+            address: path.and_then(|path| SocketAddrUnix::new(path).ok()),
+            socket: None,
+            lost: 0,
+        }
+    }
+
+    /// Events so far that no server took.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// Tells that there is a service, and its state.
+    pub fn register(&mut self, service: &str, state: State, epoch: f64) {
+        let payload = json!({"config_type": CONFIG_TYPE, "current_state": state.name(), "timestamp": epoch});
+        self.send("machine_registered", service, payload);
+    }
+
+    /// Tells that a service has gone from one state to another.
+    pub fn change(&mut self, service: &str, (from, to): (State, State), trigger: &str, epoch: f64) {
+        let payload = json!({
+            "config_type": CONFIG_TYPE,
+            "from_state": from.name(),
+            "to_state": to.name(),
+            "event_trigger": trigger,
+            "timestamp": epoch,
+        });
+        self.send("state_change", service, payload);
+    }
+
+    /// Tells that a service is watched no more.
+    pub fn end(&mut self, service: &str, epoch: f64) {
+        self.send("machine_terminated", service, json!({"timestamp": epoch}));
+    }
+
+    fn send(&mut self, kind: &str, service: &str, payload: serde_json::Value) {
+        let Some(address) = &self.address else {
+            return;
+        };
+        let machine = format!("{MACHINE_PREFIX}{service}");
+        let event = json!({"type": kind, "machine_name": machine, "payload": payload}).to_string();
+        let socket = match self.socket.take() {
+            Some(socket) => Ok(socket),
+            None => socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None),
+        };
+        let sent = socket.and_then(|socket| {
+            let sent = uninterrupted(|| {
+                let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+                sendto(&socket, event.as_bytes(), flags, address)
+            });
+            self.socket = Some(socket);
+            sent
+        });
+        self.lost += u64::from(sent.is_err());
+    }
+}
+
+fn uninterrupted<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::event::check;
+    use std::os::unix::net::UnixDatagram;
+
+    #[test]
+    fn the_server_reads_what_is_sent() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.sock");
+        let mut events = Events::to(Some(&path));
+        events.register("web", State::Waiting, 5.0);
+        assert_eq!(events.lost(), 1, "nobody is there yet");
+        let server = UnixDatagram::bind(&path).unwrap();
+        events.change("web", (State::Waiting, State::Starting), "start", 6.5);
+        let mut datagram = [0; 1024];
+        let len = server.recv(&mut datagram).unwrap();
+        let event = check(&datagram[..len]).unwrap();
+        assert_eq!(event.machine.as_deref(), Some("service/web"));
+        assert_eq!(event.state.as_deref(), Some("starting"));
+        assert_eq!(event.from.as_deref(), Some("waiting"));
+        assert_eq!(event.config_type.as_deref(), Some("service"));
+        assert_eq!(event.time, Some("6.5"));
+        assert_eq!(events.lost(), 1);
+    }
+
+    #[test]
+    fn without_a_socket_nothing_is_lost() {
+        let mut events = Events::to(None);
+        events.end("web", 1.0);
+        assert_eq!(events.lost(), 0);
+    }
+}
