@@ -22,9 +22,11 @@ pub mod painter;
 pub mod replay;
 pub mod request;
 pub mod sender;
+pub mod services;
 pub mod table;
 pub mod tail;
 pub mod trouble;
+pub mod up;
 pub mod watch;
 
 use crate::config::Config;

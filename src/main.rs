@@ -23,6 +23,8 @@ fn main() -> ExitCode {
         Command::Replay(replay) => commands::replay::run(&replay),
         Command::Probe(server) => commands::doctor::run(&server),
         Command::CheckConfig { file } => commands::check_config::run(&file),
+        Command::Up(up) => commands::up::run(&up),
+        Command::Services { run, wish } => commands::services::run(&run, &wish),
         Command::CheckServices { file } => commands::check_services::run(&file),
         Command::InitServices { folder } => commands::init_services::run(&folder),
         Command::Demo(demo) => commands::demo::run(&demo),

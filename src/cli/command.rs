@@ -9,7 +9,9 @@ use crate::commands::emit::Emit;
 use crate::commands::machines::Machines;
 use crate::commands::replay::Replay;
 use crate::commands::request::ServerUrl;
+use crate::commands::services::{Run, Wish};
 use crate::commands::tail::Tail;
+use crate::commands::up::Up;
 use crate::config::Config;
 use std::path::PathBuf;
 
@@ -32,6 +34,11 @@ pub enum Command {
     Demo(Demo),
     CheckConfig {
         file: PathBuf,
+    },
+    Up(Up),
+    Services {
+        run: Run,
+        wish: Wish,
     },
     CheckServices {
         file: PathBuf,

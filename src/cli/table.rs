@@ -2,15 +2,16 @@
 
 use crate::cli::send::{DEMO, EMIT, REPLAY};
 use crate::cli::server::{DIAGNOSE, DOCTOR, DRILL, SERVE};
-use crate::cli::services::SERVICES;
+use crate::cli::services::{SERVICES, UP};
 use crate::cli::setup::CONFIG;
 use crate::cli::spec::{self, Spec};
 use crate::cli::watch::{CLIENTS, FORGET, MACHINES, TAIL};
 use std::ffi::OsString;
 
 /// Every command, in the order of the help.
-pub static SPECS: [&Spec; 13] = [
-    &SERVE, &DOCTOR, &DIAGNOSE, &DRILL, &TAIL, &MACHINES, &CLIENTS, &FORGET, &EMIT, &REPLAY, &DEMO, &SERVICES, &CONFIG,
+pub static SPECS: [&Spec; 14] = [
+    &SERVE, &DOCTOR, &DIAGNOSE, &DRILL, &TAIL, &MACHINES, &CLIENTS, &FORGET, &EMIT, &REPLAY, &DEMO, &UP, &SERVICES,
+    &CONFIG,
 ];
 
 /// The command line as far as `arguments` need it: of commands that they do not name, the parser knows the names only.

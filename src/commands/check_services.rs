@@ -1,6 +1,7 @@
 //! `threadcast services check FILE`: every fault of a file of services, or the phases in which they start.
 
 use crate::commands::{complain, print};
+use crate::config::file::FileError;
 use crate::process::exit::ExitStatus;
 use crate::process::visible::visible;
 use crate::process::words::count;
@@ -12,18 +13,21 @@ use std::path::Path;
 pub fn run(file: &Path) -> ExitStatus {
     match settings::read(file, &std::env::vars_os().collect()) {
         Ok(plan) => print(&described(file, &plan)),
-        Err(faults) => {
-            for fault in &faults {
-                complain(&format!("threadcast: {}\n", visible(&fault.to_string())));
-            }
-            if faults.iter().any(|fault| fault.place.is_some()) {
-                complain("hint: docs/services.md has every key with what it takes\n");
-            } else {
-                complain("hint: `threadcast services init` writes a file to begin with\n");
-            }
-            ExitStatus::Failed
-        }
+        Err(faults) => tell(&faults),
     }
+}
+
+/// Tells of the faults of a file of services.
+pub fn tell(faults: &[FileError]) -> ExitStatus {
+    for fault in faults {
+        complain(&format!("threadcast: {}\n", visible(&fault.to_string())));
+    }
+    if faults.iter().any(|fault| fault.place.is_some()) {
+        complain("hint: docs/services.md has every key with what it takes\n");
+    } else {
+        complain("hint: `threadcast services init` writes a file to begin with\n");
+    }
+    ExitStatus::Failed
 }
 
 /// What the file says, in few lines.

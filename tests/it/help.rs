@@ -101,7 +101,10 @@ fn every_example_is_a_command_line_that_the_program_takes() {
         for example in examples.filter(|example| example.starts_with("threadcast ")) {
             // To parse it is enough; its last word makes sure that it is not followed.
             let (words, _) = example.split_once(" > ").unwrap_or((example, ""));
-            let script = format!("{words} --help");
+            // Behind -- stands another program's command.
+            let (own, others) = words.split_once(" -- ").unwrap_or((words, ""));
+            let dashes = if others.is_empty() { "" } else { "-- " };
+            let script = format!("{own} --help {dashes}{others}");
             let script = script.replacen("threadcast", env!("CARGO_BIN_EXE_threadcast"), 1);
             let output = Command::new("sh")
                 .args(["-c", &script])

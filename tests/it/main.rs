@@ -79,5 +79,7 @@ mod tail_resume;
 mod tail_terminal;
 mod terminal;
 mod tidy;
+#[cfg(feature = "config-file")]
+mod up;
 mod watchdog;
 mod wire_property;

@@ -80,7 +80,7 @@ fn every_fault_of_a_file_is_told_with_its_place_and_status_1() {
 #[test]
 fn usage_that_cannot_be_followed_is_status_2() {
     for (arguments, part) in [
-        (&["services"][..], "services needs one of check or init"),
+        (&["services"][..], "services needs one of status, start, stop"),
         (&["services", "chekc"], "did you mean \"check\"?"),
         (&["services", "check", "a", "b"], "\"b\""),
         (&["services", "check", ""], "FILE cannot be \"\": write a path"),

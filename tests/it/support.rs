@@ -14,6 +14,8 @@ pub mod pty;
 pub mod screen;
 pub mod server;
 pub mod stopper;
+#[cfg(feature = "config-file")]
+pub mod supervised;
 pub mod watched;
 
 pub use client::TestClient;
