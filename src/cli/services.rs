@@ -26,8 +26,8 @@ pub(super) static UP: Spec = Spec {
     more: "Starts what a file of services describes, in the order of depends_on: first it looks for what has to be there \
            ([needs]), then it starts one phase after the other, and prints a table once all of them are started. A \
            service that ends by itself is started again, with a delay that grows. Ctrl-C or SIGTERM stops all of them, \
-           the last one first: each is told to end, and what is left of it after its time is killed, with everything \
-           that it has started.\n\n\
+           the last one first: each gets its stop signal, and what is left of it after its time is killed, with \
+           everything that it has started.\n\n\
            When this program is killed, the services go on; the next `threadcast up` of the same folder takes them over. \
            The run folder (run_dir) is for one `threadcast up` at a time.",
     usage: &[

@@ -5,7 +5,7 @@
 //! Blocks on: the ends of processes, orders and findings (250 ms a turn); the disks of programs, folders and logs while
 //! a service starts; the kernel's answer to a read of /proc.
 //! Can be stalled by: these disks; a process that hangs in the kernel while it executes another program.
-//! Full queue means: an order is refused, and whoever gave it is told; a finding is looked for again.
+//! Full queue means: of orders, the sender gets an error; of findings, nothing: there is room for one of each thread.
 //! Ends when: asked to, and all services are stopped.
 //! Watched as: `act`, by thread `main`, which names it in the log and in `services status`.
 
@@ -41,7 +41,7 @@ use std::time::{Duration, Instant};
 
 /// Longest single wait.
 const TURN: Duration = Duration::from_millis(250);
-/// How often all processes are looked at while nothing happens: who descends from whom is seen only while both live.
+/// Time between two looks at all processes while nothing happens. A look sees a descent only while both live.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Orders that wait.
 pub const ORDERS_MAX: usize = 64;
@@ -61,13 +61,13 @@ pub enum Order {
 /// What a thread that looks has found.
 #[derive(Clone, Debug)]
 pub(super) enum Finding {
-    /// Whether start number `n` of a service is ready.
+    /// Start number `n` of a service is ready, or why not.
     Ready {
         unit: usize,
         n: u64,
         seen: Result<(), String>,
     },
-    /// Whether a need is there.
+    /// A need is there, or why not.
     Need { need: usize, seen: Result<(), String> },
 }
 

@@ -1,4 +1,4 @@
-//! What is known of the services, for whoever asks: thread `act` writes it, thread `look` adds figures, thread
+//! What is known of the services, for people who ask: thread `act` writes it, thread `look` adds figures, thread
 //! `control` reads it. Its lock is held for moments, never while anything else happens.
 
 use crate::process::locks::lock;
@@ -73,7 +73,7 @@ pub struct Taken {
     pub processes: usize,
     /// Proportional set size of all its processes.
     pub memory_bytes: u64,
-    /// Processor time a second, in percent of one processor; `None` until it was looked at twice.
+    /// Processor time a second, in percent of one processor; `None` after the first look.
     pub cpu_percent: Option<f64>,
 }
 

@@ -238,7 +238,7 @@ impl Census {
         self.processes.iter().filter(|process| !process.stat.has_ended())
     }
 
-    /// Returns what can be said of `service` from the last look.
+    /// Returns what the last look tells of `service`.
     pub fn figures(&self, service: &str) -> Figures {
         figures::figures(self.of(service))
     }

@@ -22,7 +22,7 @@ pub struct Member {
 pub enum Purpose {
     /// It is the first process of a service.
     Service(Member),
-    /// It does something for us, a check for example; whoever started it waits for it.
+    /// It does something for us, a check for example; the thread that started it waits for it.
     Errand,
 }
 

@@ -35,7 +35,7 @@ const TURN: Duration = Duration::from_millis(250);
 const CONNECTIONS_MAX: usize = 16;
 /// A request is a line of some 100 bytes.
 const REQUEST_BYTES_MAX: usize = 4096;
-/// After a fault of the kernel the thread rests for so long.
+/// The thread's rest after a fault of the kernel.
 const STAND_BACK: Duration = Duration::from_millis(100);
 /// A connection may last this long, so that those that say nothing make room.
 const CONNECTION_LASTS: Duration = Duration::from_secs(2);

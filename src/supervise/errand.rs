@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 /// Bytes that are kept of each of its outputs: the first ones.
 const SAID_BYTES_MAX: usize = 64 * 1024;
-/// A killed process is gone within moments, unless the kernel holds it; so long it is waited for.
+/// A killed process is gone within this time, unless the kernel holds it.
 const GONE_WITHIN: Duration = Duration::from_secs(1);
 /// Characters of what it said that a message shows.
 const SHOWN_CHARS: usize = 120;

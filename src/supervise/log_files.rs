@@ -180,7 +180,7 @@ fn append(log: &mut File, copy: &mut File, most: u64) -> io::Result<u64> {
     Ok(copied)
 }
 
-/// Gives every older file the next number. The oldest of `files` goes.
+/// Renames every older file to the next number. The oldest of `files` goes.
 fn shift(path: &Path, files: u32) -> io::Result<()> {
     for number in (1..files).rev() {
         let (from, to) = (

@@ -37,7 +37,7 @@ pub struct Look {
     every: Duration,
     /// How much of each log is kept.
     keep: Keep,
-    /// Services whose log could not be rotated, so that this is said once.
+    /// Services whose log could not be rotated, so that the log has one line about each.
     unrotated: BTreeSet<Arc<str>>,
     /// Processor time of each service at the last look.
     before: BTreeMap<Arc<str>, Duration>,
@@ -47,7 +47,7 @@ pub struct Look {
 }
 
 impl Look {
-    /// Ready to run: looks once in `every`, but 1 to 10 s apart, and keeps so much of each log.
+    /// Ready to run: looks once in `every`, but 1 to 10 s apart, and keeps what `keep` says of each log.
     pub fn new(census: Census, board: Board, (every, keep): (Duration, Keep), beat: &'static Beat, stop: Stop) -> Look {
         Look {
             census,

@@ -14,7 +14,7 @@ pub struct Policy {
     pub first: Duration,
     /// The longest delay.
     pub most: Duration,
-    /// After so long without a restart the delay is the first one again.
+    /// After this time without a restart the delay is the first one again.
     pub calm: Duration,
     /// So many restarts may come ...
     pub times: usize,

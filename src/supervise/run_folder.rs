@@ -32,7 +32,8 @@ const OTHERS: u32 = 0o077;
 const ID_BYTES_MAX: u64 = 128;
 /// Connections that the kernel holds for the control socket.
 const BACKLOG: i32 = 16;
-/// How long a lock is waited for whose holder has died: until the process that it was starting executes its program.
+/// Bound of the wait for the lock of a dead holder, which a process that it was starting keeps until it executes its
+/// program.
 const DEAD_HOLDER: Duration = Duration::from_secs(1);
 /// Between two tries.
 const TRY_AGAIN: Duration = Duration::from_millis(10);

@@ -34,8 +34,8 @@ const COMMAND_CHARS_MAX: usize = 120;
 /// What is to be started.
 #[derive(Clone, Copy, Debug)]
 pub struct Launch<'a> {
-    /// The program and its arguments. A program without a slash is looked for in the PATH of its environment, and a
-    /// relative path below `cwd`.
+    /// The program and its arguments. A program without a slash comes from the PATH of its environment, a relative path
+    /// from below `cwd`.
     pub command: &'a [String],
     pub cwd: &'a Path,
     /// Variables beside those that this process has.
@@ -157,7 +157,7 @@ pub fn start(launch: &Launch<'_>, children: &Children) -> Result<Leader, SpawnEr
 }
 
 /// Opens a descriptor of a child that nobody has reaped yet, so that its number is its own. A child for which there is
-/// no descriptor is killed; whoever reaps orphans finds its remains.
+/// no descriptor is killed; the reaper of orphans finds its remains.
 fn identify(mut child: Child) -> io::Result<(Identity, OwnedFd)> {
     let pid = Pid::from_child(&child).as_raw_nonzero().get();
     let found = Identity::of(pid).ok_or(io::Error::from(io::ErrorKind::NotFound));

@@ -3,7 +3,7 @@
 //! First each process gets the service's own signal; then, when time is over and some are left, all are stopped
 //! (SIGSTOP), so that none can start another one, and killed, over and over until a look finds none. Signals go
 //! through pidfds. A service whose leader alone has ended is not stopped: the leader stays a zombie until the rest is
-//! gone, and whoever owns it reaps it then.
+//! gone, and its owner reaps it then.
 //!
 //! A [`Stopping`] is a machine without a thread: [`Stopping::step`] judges one look at all processes and never waits,
 //! so one thread can stop several services at a time.
@@ -36,7 +36,7 @@ const EMPTY_LOOKS: u32 = 2;
 /// How a service is stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct How {
-    /// What its processes are told first.
+    /// The signal that its processes get first.
     pub signal: Signal,
     /// How long they have for it; zero: they are killed at once.
     pub wait: Duration,
@@ -142,7 +142,7 @@ impl Stopping {
         &self.target
     }
 
-    /// Gives the service no more time: the next step kills.
+    /// Ends the service's time: the next step kills.
     pub fn hasten(&mut self) {
         self.how.wait = Duration::ZERO;
     }

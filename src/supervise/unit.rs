@@ -48,7 +48,7 @@ pub(super) struct Unit {
     pub(super) is_wanted: bool,
     pub(super) leader: Option<Leader>,
     pub(super) stopping: Option<(Stopping, After)>,
-    /// When its processes are to be looked at again while they are being stopped.
+    /// When the next look at its processes is due, while they are being stopped.
     pub(super) step_due: Option<Instant>,
     /// Number of its last start.
     pub(super) n: u64,
@@ -68,7 +68,7 @@ pub(super) struct Unit {
     /// The last end was a good one.
     pub(super) ended_well: bool,
     pub(super) note: String,
-    /// It could not be ended when everything was stopped: that is said, and not tried again.
+    /// It could not be ended when everything was stopped: the log has that, and nobody tries again.
     pub(super) is_left: bool,
     /// What it waits for has failed, is stopped, or is not there.
     pub(super) waits_in_vain: bool,

@@ -13,7 +13,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How often the logs are looked at.
+/// Time between two looks at the logs.
 const LOOK: Duration = Duration::from_millis(200);
 /// What is read of the end of a log to find its last lines.
 const END_BYTES: u64 = 256 * 1024;

@@ -29,9 +29,9 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Besides the time that the services have to stop, an earlier run may take so long to end.
+/// An earlier run ends within this time and that which its services have to stop.
 const REPLACED_WITHIN: Duration = Duration::from_secs(15);
-/// How often it is looked for meanwhile.
+/// Time between two looks for it.
 const LOOK: Duration = Duration::from_millis(50);
 /// The log's file, below the folder of logs.
 const LOG_FILE: &str = "monitoring.log";

@@ -58,7 +58,7 @@ impl Running {
         self.act.end();
     }
 
-    /// Gives what is being stopped no more time.
+    /// Asks thread `act` to kill what is being stopped.
     pub(super) fn hasten(&self) {
         log::warn!("🛑 a second signal: what is left is killed now");
         if self.act.give(Order::Hasten).is_err() {

@@ -47,7 +47,7 @@ enum Before {
     Unknown,
     /// It is not known how long it took, because something was lost meanwhile.
     Void,
-    /// It took so long. `late`: when it ended, in seconds since the epoch, if it was judged stuck.
+    /// It took this time. The second number is there if it was judged stuck: when it ended, seconds since the epoch.
     Took(Duration, Option<f64>),
 }
 

@@ -225,8 +225,8 @@ impl Act {
         None
     }
 
-    /// Ends what services have started and cannot be told from which: the last step of the stop. Returns how everything
-    /// has ended once that is over.
+    /// Ends the processes that some service has started, nobody knows which: the last step of the stop. Returns how
+    /// everything has ended once that is over.
     fn stop_unclaimed(&mut self) -> Option<Outcome> {
         let now = Instant::now();
         if self.unclaimed.is_none() {

@@ -42,7 +42,7 @@ fn look_at_service(service: &Service, ours: &Environment, faults: &mut Faults) {
             service.cwd.display()
         );
         faults.add(service.cwd_place, message);
-        // Programs would be looked for in the wrong place.
+        // We would look for programs in the wrong place.
         return;
     }
     let environment = environment::of_service(service, ours);

@@ -15,7 +15,7 @@ const ACTION_WORDS: usize = 8;
 const SET_BYTES: usize = 8;
 /// Standard input, output and error.
 const STANDARD: libc::c_int = 3;
-/// Descriptors that are looked at one by one, where the kernel cannot mark all at once (before Linux 5.11).
+/// Most descriptors that a child marks one by one, where the kernel cannot mark all at once (before Linux 5.11).
 const DESCRIPTORS_MAX: libc::c_int = 65_536;
 
 /// Has the program of `command` start with default dispositions of all signals, none of them blocked, and with standard
