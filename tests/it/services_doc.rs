@@ -72,5 +72,5 @@ fn what_the_page_shows_is_what_the_program_prints() {
         .filter(|line| !line.starts_with("hint: "))
         .map(|line| format!("{line}\n"))
         .collect();
-    assert_eq!(format!("$ threadcast services check\n{faults}"), shown[1]);
+    assert_eq!(format!("$ threadcast services check\n{faults}"), shown[2]);
 }
