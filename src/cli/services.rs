@@ -207,7 +207,7 @@ const LOGS: Part = Part {
     name: "logs",
     needs: "",
     about: "Show the logs of services",
-    more: "The last lines of each, with the service's name before every line. Colors on a terminal only, and not with \
+    more: "The last lines of each, with the service's name before every line. With --config also when nothing runs. Colors on a terminal only, and not with \
            NO_COLOR.",
     examples: &[
         "threadcast services logs",

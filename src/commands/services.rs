@@ -10,6 +10,7 @@ use crate::process::exit::ExitStatus;
 use crate::process::visible::visible;
 use crate::supervise::ask::{Unanswered, ask};
 use crate::supervise::settings;
+use crate::supervise::settings::plan::Plan;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -35,35 +36,41 @@ pub enum Wish {
 
 /// The command. Blocks for 2 s at most on a supervisor that does not answer; with `--watch` and `-f`, until a signal.
 pub fn run(run: &Run, wish: &Wish) -> ExitStatus {
-    let run_dir = match run_dir(run) {
-        Ok(run_dir) => run_dir,
-        Err(status) => return status,
+    let (run_dir, plan) = match run {
+        Run::In(folder) => (folder.clone(), None),
+        Run::Of(path) => match read(path) {
+            Ok(plan) => (plan.supervise.run_dir.clone(), Some(plan)),
+            Err(status) => return status,
+        },
     };
     match wish {
         Wish::Status { watch, json } => status(&run_dir, *watch, *json),
         Wish::Start(name) => order(&run_dir, "start", name),
         Wish::Stop(name) => order(&run_dir, "stop", name),
         Wish::Restart(name) => order(&run_dir, "restart", name),
-        Wish::Logs(wanted) => match document(&run_dir) {
-            Ok(document) => logs::run(&document, wanted),
-            Err(status) => status,
+        Wish::Logs(wanted) => match (ask(&run_dir, &json!({"do": "status"})), plan) {
+            (Ok(document), _) => logs::run(&document, wanted),
+            // What they wrote before they ended is what a person wants to read then.
+            (Err(Unanswered::Nobody), Some(plan)) => logs::run(&logs_of(&plan), wanted),
+            (Err(why), _) => tell(&run_dir, why),
         },
     }
 }
 
-fn run_dir(run: &Run) -> Result<PathBuf, ExitStatus> {
-    match run {
-        Run::In(folder) => Ok(folder.clone()),
-        Run::Of(path) => {
-            let plan = file::text_of(path)
-                .map_err(|fault| vec![fault])
-                .and_then(|text| settings::of_text(path, &text));
-            match plan {
-                Ok(plan) => Ok(plan.supervise.run_dir),
-                Err(faults) => Err(check_services::tell(&faults)),
-            }
-        }
-    }
+fn read(path: &Path) -> Result<Plan, ExitStatus> {
+    let plan = file::text_of(path)
+        .map_err(|fault| vec![fault])
+        .and_then(|text| settings::of_text(path, &text));
+    plan.map_err(|faults| check_services::tell(&faults))
+}
+
+/// The part of a status that tells where the logs are, made of the file of services.
+fn logs_of(plan: &Plan) -> Value {
+    let services = plan.services.iter().map(|service| {
+        let log = plan.supervise.log_dir.join(format!("{}.log", service.name));
+        json!({"name": service.name, "log": log.display().to_string()})
+    });
+    json!({"services": services.collect::<Vec<Value>>()})
 }
 
 fn tell(run_dir: &Path, why: Unanswered) -> ExitStatus {
@@ -71,7 +78,10 @@ fn tell(run_dir: &Path, why: Unanswered) -> ExitStatus {
     match why {
         Unanswered::Nobody => {
             complain(&format!("threadcast: no services run in {folder}\n"));
-            complain("hint: `threadcast up` starts them; --run-dir or --config say where they run\n");
+            complain(
+                "hint: `threadcast up` starts them; --run-dir or --config say where they run, and `logs --config FILE` reads the logs of \
+             services that do not run\n",
+            );
         }
         Unanswered::Other(why) => complain(&format!("threadcast: {}\n", visible(&why))),
     }

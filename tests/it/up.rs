@@ -1,6 +1,7 @@
 //! `threadcast up` with real processes: the order of the start, the stop of everything, restarts, adoption, orders.
 
 use crate::support::server::TestServer;
+use crate::support::stopper::Stopped;
 use crate::support::supervised::{Stack, lives};
 use crate::support::{eventually, pause, within};
 use rustix::process::Signal;
@@ -375,6 +376,53 @@ fn a_file_that_is_written_at_once_shows_that_a_service_is_ready() {
             .contains("was not written since the start"),
         "{seen}"
     );
+}
+
+#[test]
+fn people_get_answers_while_the_thread_that_starts_services_stands_still() {
+    let mut stack = Stack::up("[service.a]\ncommand = [\"sleep\", \"3600\"]\n");
+    stack.wait_for("a", "running");
+    let Some(stopped) = Stopped::of(stack.pid() as u32, "act", |_| true) else {
+        return;
+    };
+    let mut longest = Duration::ZERO;
+    let hung = within(Duration::from_secs(50), "it is named", || {
+        let begun = Instant::now();
+        let status = stack.status().unwrap();
+        longest = longest.max(begun.elapsed());
+        status["hung"].as_array().unwrap().first().cloned()
+    });
+    let hung = hung.as_str().unwrap();
+    assert!(
+        hung.starts_with("thread act of this supervisor makes no progress for "),
+        "{hung}"
+    );
+    // The start of the command is in it.
+    assert!(longest < Duration::from_secs(1), "{longest:?}");
+    let status = stack.run(&["services", "status"]);
+    assert!(
+        status.status == Some(1) && status.out.contains("thread act"),
+        "{status:?}"
+    );
+    assert_eq!(stack.run(&["services", "stop", "a"]).status, Some(0), "the order waits");
+    drop(stopped);
+    stack.wait_for("a", "stopped");
+    stack.wait_until_said("thread act moves again");
+    assert!(stack.status().unwrap()["hung"].as_array().unwrap().is_empty());
+    assert_eq!(stack.stop(), Some(0));
+}
+
+#[test]
+fn logs_can_be_read_when_nothing_runs_any_more() {
+    let mut stack = Stack::up(
+        "[service.a]\ncommand = [\"sh\", \"-c\", \"echo one; echo two; exec sleep 3600\"]\nready = { log = \"two\" }\n",
+    );
+    stack.wait_for("a", "running");
+    assert_eq!(stack.stop(), Some(0));
+    let logs = stack.run(&["services", "logs", "--config", "services.toml"]);
+    assert_eq!((logs.status, logs.out.as_str()), (Some(0), "a | one\na | two\n"));
+    let logs = stack.run(&["services", "logs"]);
+    assert!(logs.status == Some(1) && logs.err.contains("--config"), "{logs:?}");
 }
 
 #[test]

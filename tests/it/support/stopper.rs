@@ -42,7 +42,11 @@ impl Stopped {
     /// Stops the thread called `name` when it is about to make a system call that is `wanted`; fails if it does not in
     /// time. `None`, said, where this user may not stop threads.
     pub fn at(server: &TestServer, name: &str, wanted: impl Fn(&Call) -> bool) -> Option<Stopped> {
-        let pid = server.pid();
+        Stopped::of(server.pid(), name, wanted)
+    }
+
+    /// The same of the process with this id.
+    pub fn of(pid: u32, name: &str, wanted: impl Fn(&Call) -> bool) -> Option<Stopped> {
         let thread = thread_called(pid, name);
         if let Err(error) = request(libc::PTRACE_SEIZE, thread, libc::PTRACE_O_TRACESYSGOOD as usize) {
             skipped(format_args!("what a stopped {name} does to others, because {error}"));
