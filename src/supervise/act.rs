@@ -21,6 +21,7 @@ use crate::process::clock::{epoch_seconds, timespec};
 use crate::process::threads::{self, CORE_STACK_BYTES, ThreadHandle};
 use crate::process::waits;
 use crate::process::wake::Wake;
+use crate::process::words::count;
 use crate::supervise::board::{Board, State};
 use crate::supervise::census::Census;
 use crate::supervise::children::Children;
@@ -253,6 +254,12 @@ impl Act {
                 self.show();
                 for unit in &self.units {
                     self.events.end(&unit.name, epoch_seconds());
+                }
+                if self.events.lost() > 0 {
+                    log::info!(
+                        "📭 {} of services were not told, because no server took them at the event socket",
+                        count(self.events.lost(), "change")
+                    );
                 }
                 self.beat.turn_to(Operation::Ended);
                 return outcome;

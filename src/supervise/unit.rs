@@ -28,6 +28,8 @@ pub(super) enum After {
 /// Where a look for the sign of being ready is.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Looking {
+    /// When this supervisor began to look: of a service that was taken over, long after its start.
+    pub(super) begun: Option<Instant>,
     /// A thread looks.
     pub(super) is_on: bool,
     /// When the next look is due.

@@ -332,6 +332,26 @@ fn a_second_signal_gives_no_more_time() {
     );
 }
 
+/// The time to become ready counts from the look of the supervisor that looks, not from a start of long ago.
+#[test]
+fn a_service_that_is_older_than_its_time_to_become_ready_is_taken_over_as_it_is() {
+    let mut stack = Stack::up(
+        "[service.a]\ncommand = [\"sh\", \"-c\", \"echo up; echo $$ >> a.pids; exec sleep 3600\"]\n\
+         ready = { log = \"up\", timeout = \"1s\" }\nrestart = { on = [\"exit\", \"check\"] }\n",
+    );
+    let pid = stack.wait_for("a", "running")["pid"].clone();
+    eventually("it is older", || {
+        let a = stack.service("a").unwrap();
+        (a["uptime_seconds"].as_f64() > Some(1.5)).then_some(())
+    });
+    stack.kill();
+    stack.start(&[]);
+    let a = stack.wait_for("a", "running");
+    assert_eq!((&a["pid"], &a["adopted"]), (&pid, &true.into()), "{a}\n{}", stack.err());
+    assert_eq!(stack.lines("a.pids").len(), 1, "{}", stack.err());
+    assert_eq!(stack.stop(), Some(0));
+}
+
 #[test]
 fn what_is_to_be_done_once_is_not_done_again_by_the_next_supervisor() {
     let mut stack = Stack::up(

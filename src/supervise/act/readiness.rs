@@ -26,18 +26,19 @@ const LOOK_MAX: Duration = Duration::from_secs(5);
 impl Act {
     /// Starts a look at a service that has not shown yet that it is ready, if it is time to.
     pub(super) fn look_for_readiness(&mut self, index: usize) {
-        let unit = &self.units[index];
+        let unit = &mut self.units[index];
         if unit.state != State::Starting || unit.looking.is_on || unit.leader.is_none() {
             return;
         }
-        let (Some(ready), Some((started, _))) = (unit.service.ready.clone(), unit.started) else {
+        let Some(ready) = unit.service.ready.clone() else {
             return;
         };
         let now = Instant::now();
+        let looking_since = *unit.looking.begun.get_or_insert(now);
         if unit.looking.due.is_some_and(|due| due > now) {
             return;
         }
-        if now.saturating_duration_since(started) >= ready.timeout && !unit.looking.is_late {
+        if now.saturating_duration_since(looking_since) >= ready.timeout && !unit.looking.is_late {
             self.note_late(index, &ready);
             return;
         }

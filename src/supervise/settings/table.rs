@@ -75,7 +75,7 @@ static SUPERVISE: Section = Section {
 
 static NEED: Section = Section {
     header: "[needs.NAME]",
-    about: "Something that must be there before any service starts, and that threadcast never starts or stops",
+    about: "Something that must be there before the services start that depend on it, and that threadcast never starts or stops",
     keys: keys! {
         "tcp": Kind::Address, NOTHING, "it takes TCP connections here";
         "send" ["tcp"]: Kind::Text, NOTHING, "what is sent to it";
