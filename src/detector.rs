@@ -12,17 +12,16 @@
 
 pub mod findings;
 pub mod judge;
-mod pressure;
 
 use crate::detector::findings::{Findings, Shown};
 use crate::detector::judge::{Found, Judge, Moment, News};
-use crate::detector::pressure::{Change, Pressure};
 use crate::fanout::requests::{self, ANSWER_TIMEOUT, FanoutGauges, FanoutHandle, Unanswered};
 use crate::liveness::beat::Beat;
 use crate::liveness::clock_wait;
 use crate::liveness::operation::Operation;
 use crate::process::clock::epoch_seconds;
 use crate::process::files::Slot;
+use crate::process::pressure::{self, Change, Pressure};
 use crate::process::stop::Stop;
 use crate::process::threads::{self, CORE_STACK_BYTES, ThreadHandle};
 use crate::process::waits;
@@ -36,6 +35,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// No machine is judged when the host was starved for this long.
+const STARVED_AFTER: Duration = Duration::from_secs(60);
 /// While there is no survey, the next look comes after this long.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// While the fan-out does not answer, the thread looks after this long whether it is to end.
@@ -83,7 +84,7 @@ impl Detector {
         stop: Stop,
     ) -> Detector {
         Detector {
-            pressure: Pressure::new(settings.cpu_pressure),
+            pressure: Pressure::new(settings.cpu_pressure, STARVED_AFTER),
             settings,
             fanout,
             gauges,
@@ -178,7 +179,7 @@ impl Detector {
     }
 
     fn look_at_the_host(&mut self) {
-        match self.pressure.look(Instant::now()) {
+        match self.pressure.take(pressure::of_cpu().unwrap_or(0.0), Instant::now()) {
             Change::None => return,
             Change::Starved => log::warn!(
                 "⚠️ the host has too little CPU for its work (some avg10 in /proc/pressure/cpu was over \

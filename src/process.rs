@@ -19,6 +19,7 @@ pub mod nearest;
 pub mod passed_sockets;
 pub mod peer;
 pub mod pile;
+pub mod pressure;
 pub mod procfs;
 pub mod recvmmsg;
 pub mod refusal;

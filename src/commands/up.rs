@@ -12,6 +12,7 @@ use crate::process::clock::pause;
 use crate::process::exit::ExitStatus;
 use crate::process::signals::EndSignals;
 use crate::supervise::act::Outcome;
+use crate::supervise::board::State;
 use crate::supervise::settings;
 pub use arguments::Up;
 use beside::Beside;
@@ -114,7 +115,10 @@ fn begin_beside(running: &Running, command: &[String]) -> Result<Beside, String>
     let rows = running.board().rows();
     let bad = rows.iter().filter(|(_, row)| !row.is_well);
     let bad: Vec<String> = bad
-        .map(|(name, row)| format!("{name} is {}", row.state.name()))
+        .map(|(name, row)| match row.state {
+            State::Running => format!("{name}: {}", row.note),
+            state => format!("{name} is {}", state.name()),
+        })
         .collect();
     if !bad.is_empty() {
         return Err(format!("`{}` is not run: {}", command.join(" "), bad.join(", ")));

@@ -10,6 +10,7 @@
 //! Watched as: `act`, by thread `main`, which names it in the log and in `services status`.
 
 mod adopting;
+mod checks;
 mod ends;
 mod readiness;
 mod starts;
@@ -24,12 +25,15 @@ use crate::process::wake::Wake;
 use crate::process::words::count;
 use crate::supervise::board::{Board, State};
 use crate::supervise::census::Census;
+use crate::supervise::checks::Memo;
+use crate::supervise::checks::sight::Sight;
 use crate::supervise::children::Children;
 use crate::supervise::events::Events;
 use crate::supervise::orphans;
 use crate::supervise::record::{Record, RecordFile};
 use crate::supervise::run_folder::RunFolder;
 use crate::supervise::settings::plan::{Need, Plan, SERVER};
+use crate::supervise::starving::Starving;
 use crate::supervise::stop::Stopping;
 use crate::supervise::unit::Unit;
 use crossbeam_channel::{Receiver, Sender};
@@ -46,8 +50,6 @@ const TURN: Duration = Duration::from_millis(250);
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Orders that wait.
 pub const ORDERS_MAX: usize = 64;
-/// Findings that wait: one for each thread that looks.
-pub const FINDINGS_MAX: usize = 256;
 
 /// What a person wants of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +69,14 @@ pub(super) enum Finding {
         unit: usize,
         n: u64,
         seen: Result<(), String>,
+    },
+    /// What a look of start number `n` has seen, for the check at place `at` of a service.
+    Check {
+        unit: usize,
+        at: usize,
+        n: u64,
+        sight: Sight,
+        memo: Box<Memo>,
     },
     /// A need is there, or why not.
     Need { need: usize, seen: Result<(), String> },
@@ -146,6 +156,8 @@ pub struct Act {
     events: Events,
     is_settled: Arc<AtomicBool>,
     ends: Arc<AtomicBool>,
+    /// When the host has too little CPU for checks to count.
+    starving: Starving,
     /// When all processes were looked at last.
     looked: Instant,
     /// The phase of the stop that is on, and those that did not stop before.
@@ -174,7 +186,9 @@ impl Act {
     ) -> io::Result<(Act, Handle)> {
         let wake = Arc::new(Wake::new()?);
         let (orders_in, orders) = crossbeam_channel::bounded(ORDERS_MAX);
-        let (found, findings) = crossbeam_channel::bounded(FINDINGS_MAX);
+        let checks = plan.services.iter().map(|service| 1 + service.checks.len());
+        // One for each thread that looks.
+        let (found, findings) = crossbeam_channel::bounded(plan.needs.len() + checks.sum::<usize>() + 1);
         let is_settled = Arc::new(AtomicBool::new(false));
         let ends = Arc::new(AtomicBool::new(false));
         let now = Instant::now();
@@ -198,6 +212,7 @@ impl Act {
         let act = Act {
             units: units.collect(),
             needs: needs.collect(),
+            starving: Starving::new(&plan.services),
             plan,
             folder,
             record,
@@ -249,6 +264,7 @@ impl Act {
                 self.turn_of(index);
             }
             self.look_at_needs();
+            self.look_at_the_host();
             self.show();
             if let Some(outcome) = self.go_on_ending() {
                 self.show();
@@ -264,7 +280,9 @@ impl Act {
                 self.beat.turn_to(Operation::Ended);
                 return outcome;
             }
+            let begun = Instant::now();
             self.wait();
+            self.forgive_if_overslept(begun);
         }
     }
 
@@ -274,6 +292,7 @@ impl Act {
         self.go_on_stopping(index);
         self.start_if_due(index);
         self.look_for_readiness(index);
+        self.look_at_checks(index);
     }
 
     /// Looks at all processes, if it is time to.
@@ -337,7 +356,8 @@ impl Act {
                 .due
                 .filter(|_| unit.state == State::Starting && !unit.looking.is_on);
             let again = unit.again.filter(|_| unit.is_wanted && !unit.is_up());
-            [step, look, again].into_iter().flatten()
+            let check = unit.checks.due();
+            [step, look, again, check].into_iter().flatten()
         });
         let looks = self.needs.iter().filter(|need| !need.is_on && self.ending.is_none());
         let needs = looks.map(|need| need.due);

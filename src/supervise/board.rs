@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 /// Where a service is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +45,30 @@ impl State {
     }
 }
 
+/// One check of a service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CheckRow {
+    pub name: String,
+    /// `None`: nobody knows.
+    pub is_well: Option<bool>,
+    /// A person should know: it fails, or nothing can be said.
+    pub is_bad: bool,
+    /// Failing looks in a row.
+    pub strikes: u64,
+    /// What was seen last.
+    pub text: String,
+    /// When, in seconds since the epoch.
+    pub looked: f64,
+    /// The age of the status file, of a check of one.
+    pub status_age: Option<Duration>,
+    /// How old the newest sign was.
+    pub age: Option<Duration>,
+    /// How much waited.
+    pub length: Option<u64>,
+    /// Memory.
+    pub bytes: Option<u64>,
+}
+
 /// One service.
 #[derive(Clone, Debug)]
 pub struct Row {
@@ -65,6 +90,22 @@ pub struct Row {
     /// What a person should know: what it waits for, why it has failed.
     pub note: String,
     pub log: PathBuf,
+    pub checks: Vec<CheckRow>,
+}
+
+impl Row {
+    /// The age of its status file in seconds, of the oldest of several, now; `None` without such a check.
+    pub fn status_age_s(&self, now: f64) -> Option<f64> {
+        let ages = self.checks.iter();
+        let ages = ages.filter_map(|check| Some(check.status_age?.as_secs_f64() + (now - check.looked).max(0.0)));
+        ages.max_by(f64::total_cmp)
+    }
+
+    /// How much waits for it in all queues that its checks look at; `None` without one.
+    pub fn queue(&self) -> Option<u64> {
+        let lengths = self.checks.iter().filter_map(|check| check.length);
+        lengths.reduce(u64::saturating_add)
+    }
 }
 
 /// What a service takes.
@@ -89,6 +130,8 @@ struct Shown {
     names: Vec<Arc<str>>,
     rows: BTreeMap<Arc<str>, Row>,
     taken: BTreeMap<Arc<str>, Taken>,
+    /// When the look began that has seen this.
+    taken_at: Option<Instant>,
     needs: Vec<(Arc<str>, Option<bool>, String)>,
     is_ending: bool,
     /// Why `act` or `look` do not move.
@@ -104,9 +147,17 @@ impl Board {
         }
     }
 
-    /// Shows what the services take.
-    pub fn show_taken(&self, taken: BTreeMap<Arc<str>, Taken>) {
-        lock(&self.shared).taken = taken;
+    /// Shows what the services take, as a look has seen it that began at `begun`.
+    pub fn show_taken(&self, taken: BTreeMap<Arc<str>, Taken>, begun: Instant) {
+        let mut shown = lock(&self.shared);
+        (shown.taken, shown.taken_at) = (taken, Some(begun));
+    }
+
+    /// What a service takes, if a look has seen it that began after `since`.
+    pub fn taken_after(&self, name: &str, since: Instant) -> Option<Taken> {
+        let shown = lock(&self.shared);
+        shown.taken_at.filter(|at| *at > since)?;
+        shown.taken.get(name).copied().filter(|taken| taken.processes > 0)
     }
 
     /// Shows the needs: name, whether it is there (`None`: not known yet), and what was seen.
@@ -170,6 +221,16 @@ impl Board {
 
 fn service(name: &str, row: &Row, taken: Option<&Taken>, now: f64) -> Value {
     let taken = taken.filter(|taken| taken.processes > 0);
+    let seconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
+    let checks: Vec<Value> = (row.checks.iter())
+        .map(|check| {
+            json!({
+                "name": check.name, "ok": check.is_well, "bad": check.is_bad, "strikes": check.strikes,
+                "seen": check.text, "looked": check.looked, "age_s": seconds(check.age), "length": check.length,
+                "memory_bytes": check.bytes,
+            })
+        })
+        .collect();
     json!({
         "name": name,
         "state": row.state.name(),
@@ -182,6 +243,9 @@ fn service(name: &str, row: &Row, taken: Option<&Taken>, now: f64) -> Value {
         "last_exit": row.last_exit,
         "note": row.note,
         "log": row.log.display().to_string(),
+        "checks": checks,
+        "status_age_s": row.status_age_s(now),
+        "queue": row.queue(),
         "processes": taken.map_or(0, |taken| taken.processes),
         "memory_bytes": taken.map(|taken| taken.memory_bytes),
         "cpu_percent": taken.and_then(|taken| taken.cpu_percent),

@@ -104,6 +104,7 @@ impl Look {
 
     fn look(&mut self) {
         let _doing = self.beat.begin(Operation::LookingAtProcesses);
+        let begun = Instant::now();
         // An old list is better than none; thread `act` tells of the fault.
         let _ = self.census.look();
         let now = Instant::now();
@@ -126,6 +127,6 @@ impl Look {
             taken.insert(name, of_it);
         }
         (self.before, self.looked) = (cpus, now);
-        self.board.show_taken(taken);
+        self.board.show_taken(taken, begun);
     }
 }

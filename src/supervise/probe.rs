@@ -2,7 +2,7 @@
 //! on disks and on others' answers, so a thread of its own runs it; its bound is the timeout, but for a disk that does
 //! not answer.
 
-use crate::process::address::ServerAddress;
+use crate::process::address::{Authority, ServerAddress};
 use crate::process::visible::visible;
 use crate::supervise::children::{Children, Purpose};
 use crate::supervise::errand::{self, Errand};
@@ -181,30 +181,57 @@ fn tcp(
 }
 
 fn http(address: &ServerAddress, status: &[u16], timeout: Duration) -> Result<(), String> {
-    let deadline = Instant::now() + timeout;
-    let authority = &address.authority;
-    let name = format!("http://{authority}{}", address.path);
-    let addresses = resolved(authority.host(), authority.port())?;
-    let mut stream = connected(&addresses, &name, deadline)?;
-    let request = format!(
-        "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: threadcast\r\nAccept: */*\r\nConnection: close\r\n\r\n",
-        if address.path.is_empty() { "/" } else { &address.path },
-        authority.for_header()
-    );
-    write(&mut stream, request.as_bytes(), deadline).map_err(|why| format!("{name}: {why}"))?;
-    let mut answer = Vec::new();
     let is_whole = |answer: &[u8]| answer.contains(&b'\n');
-    read_until(&mut stream, &mut answer, deadline, is_whole).map_err(|why| format!("{name}: {why}"))?;
-    let line = answer.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let line = String::from_utf8_lossy(line);
-    let code = line
-        .strip_prefix("HTTP/1.")
-        .and_then(|rest| rest.get(2..5)?.parse::<u16>().ok());
-    match code {
+    let (name, answer) = request(&address.authority, &address.path, timeout, is_whole)?;
+    match status_of(&answer) {
         Some(code) if status.contains(&code) || status.is_empty() && (200..300).contains(&code) => Ok(()),
         Some(code) => Err(format!("{name} answered with status {code}")),
         None => Err(format!("{name} answered {}, which is no HTTP", beginning(&answer))),
     }
+}
+
+/// Gets what a server of ours has at a path, up to 64 KiB. Blocks for `timeout` at most; a name server may take longer.
+///
+/// # Errors
+/// There is no answer, or not with status 200; the text says what was seen instead.
+pub(super) fn get(authority: &Authority, path: &str, timeout: Duration) -> Result<Vec<u8>, String> {
+    let (name, mut answer) = request(authority, path, timeout, |_| false)?;
+    match status_of(&answer) {
+        Some(200) => {}
+        Some(code) => return Err(format!("{name} answered with status {code}")),
+        None => return Err(format!("{name} answered {}, which is no HTTP", beginning(&answer))),
+    }
+    let head = answer.windows(4).position(|part| part == b"\r\n\r\n");
+    Ok(answer.split_off(head.map_or(0, |head| head + 4)))
+}
+
+/// Sends a GET and reads the answer, until `is_enough` or its end. Returns it with the name of what was asked.
+fn request(
+    authority: &Authority,
+    path: &str,
+    timeout: Duration,
+    is_enough: fn(&[u8]) -> bool,
+) -> Result<(String, Vec<u8>), String> {
+    let deadline = Instant::now() + timeout;
+    let name = format!("http://{authority}{path}");
+    let addresses = resolved(authority.host(), authority.port())?;
+    let mut stream = connected(&addresses, &name, deadline)?;
+    let request = format!(
+        "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: threadcast\r\nAccept: */*\r\nConnection: close\r\n\r\n",
+        if path.is_empty() { "/" } else { path },
+        authority.for_header()
+    );
+    write(&mut stream, request.as_bytes(), deadline).map_err(|why| format!("{name}: {why}"))?;
+    let mut answer = Vec::new();
+    read_until(&mut stream, &mut answer, deadline, is_enough).map_err(|why| format!("{name}: {why}"))?;
+    Ok((name, answer))
+}
+
+/// The status of an answer; `None`: it is no HTTP.
+fn status_of(answer: &[u8]) -> Option<u16> {
+    let line = answer.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = String::from_utf8_lossy(line);
+    line.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok()
 }
 
 fn write(stream: &mut TcpStream, bytes: &[u8], deadline: Instant) -> Result<(), String> {

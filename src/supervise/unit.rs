@@ -1,7 +1,8 @@
 //! One service in the hands of thread `act`: where it is in its life, and what comes next.
 
 use crate::process::clock::epoch_seconds;
-use crate::supervise::board::{Row, State};
+use crate::supervise::board::{CheckRow, Row, State};
+use crate::supervise::checked::Checks;
 use crate::supervise::events::Events;
 use crate::supervise::leader::Leader;
 use crate::supervise::probe::FileState;
@@ -61,6 +62,9 @@ pub(super) struct Unit {
     /// What the file that shows its readiness was before it was started.
     pub(super) file_before: Option<FileState>,
     pub(super) looking: Looking,
+    pub(super) checks: Checks,
+    /// Why it is started again, since a check has failed.
+    pub(super) cause: Option<String>,
     pub(super) restarts: Restarts,
     /// How often it was started again by itself.
     pub(super) restarted: u64,
@@ -94,6 +98,8 @@ impl Unit {
             log_bytes: 0,
             file_before: None,
             looking: Looking::default(),
+            checks: Checks::of(&service),
+            cause: None,
             restarts: Restarts::default(),
             restarted: 0,
             again: None,
@@ -153,11 +159,23 @@ impl Unit {
         }
     }
 
+    /// Returns whether its checks are looked at: it runs, and is ready as far as anything shows that.
+    pub(super) fn is_checked(&self) -> bool {
+        let is_running = match self.state {
+            State::Running => true,
+            State::Starting => self.service.ready.is_none() || self.looking.is_late,
+            _ => false,
+        };
+        is_running && self.leader.is_some()
+    }
+
     /// What the board shows.
     pub(super) fn row(&self) -> Row {
         let pid = self.leader.as_ref().map(|leader| leader.identity().pid);
+        let checks = self.checks.rows();
         let is_well = match self.state {
-            State::Running | State::Finished => true,
+            State::Running => !checks.iter().any(|check| check.is_bad),
+            State::Finished => true,
             State::Stopped => !self.is_wanted,
             State::Waiting | State::Starting => !self.looking.is_late && self.note.is_empty(),
             State::Stopping | State::Restarting | State::Failed => false,
@@ -171,8 +189,16 @@ impl Unit {
             is_adopted: self.leader.as_ref().is_some_and(Leader::is_adopted),
             restarts: self.restarted,
             last_exit: self.last_exit.clone(),
-            note: self.note.clone(),
+            note: self.shown_note(&checks),
             log: self.log.clone(),
+            checks,
         }
+    }
+
+    fn shown_note(&self, checks: &[CheckRow]) -> String {
+        let bad = checks.iter().filter(|check| check.is_bad);
+        let bad = bad.map(|check| format!("check {}: {}", check.name, check.text));
+        let own = Some(self.note.clone()).filter(|note| !note.is_empty());
+        own.into_iter().chain(bad).collect::<Vec<String>>().join("; ")
     }
 }

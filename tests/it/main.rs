@@ -13,6 +13,8 @@ mod address_space;
 mod admin;
 mod alerts;
 mod bad_events;
+#[cfg(feature = "config-file")]
+mod checks;
 mod cli;
 mod clock;
 mod conflation;

@@ -27,7 +27,7 @@ pub(super) fn is_well(document: &Value) -> bool {
     services && needs && of("hung").is_none_or(Vec::is_empty)
 }
 
-/// The table, with a line for each need that is not there and each thread that hangs.
+/// The table, with a line for each check that fails, each need that is not there and each thread that hangs.
 pub(super) fn table(document: &Value) -> String {
     let painter = Painter::of_stdout();
     let list = |name: &str| {
@@ -48,6 +48,15 @@ pub(super) fn table(document: &Value) -> String {
         table.push(color, row(service));
     }
     let mut text = table.text(width(), painter);
+    for service in &services {
+        let checks = service["checks"].as_array().into_iter().flatten();
+        for check in checks.filter(|check| check["bad"] == true) {
+            let (name, check_name) = (text_of(service, "name"), text_of(check, "name"));
+            let how = if check["ok"] == false { "fails" } else { "cannot judge" };
+            let line = format!("{name}: check {check_name} {how}: {}\n", text_of(check, "seen"));
+            text.push_str(&painter.paint(RED, &line));
+        }
+    }
     for need in list("needs") {
         if need["present"] == false {
             let line = format!("{} is not there: {}\n", text_of(&need, "name"), text_of(&need, "seen"));

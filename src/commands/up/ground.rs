@@ -166,11 +166,6 @@ fn unused(plan: &Plan) -> Vec<&'static str> {
     let services = || plan.services.iter();
     let all = [
         (
-            "[[service.NAME.check]]",
-            services().any(|service| !service.checks.is_empty()),
-        ),
-        ("memory", services().any(|service| service.memory_warn.is_some())),
-        (
             "[service.NAME.evidence]",
             services().any(|service| service.evidence.signal.is_some() || service.evidence.command.is_some()),
         ),

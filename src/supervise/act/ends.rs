@@ -96,7 +96,9 @@ impl Act {
                     unit.log.display(),
                     unit.name
                 );
-                unit.note(format!("given up after {often} within {:?}", policy.within));
+                let cause = unit.cause.as_ref();
+                let cause = cause.map_or_else(String::new, |cause| format!("; the last cause: {cause}"));
+                unit.note(format!("given up after {often} within {:?}{cause}", policy.within));
                 unit.go(State::Failed, "gave_up", &mut self.events);
             }
         }

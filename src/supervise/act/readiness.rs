@@ -87,6 +87,13 @@ impl Act {
         while let Ok(finding) = self.findings.try_recv() {
             match finding {
                 Finding::Ready { unit, n, seen } => self.take_readiness(unit, n, seen),
+                Finding::Check {
+                    unit,
+                    at,
+                    n,
+                    sight,
+                    memo,
+                } => self.take_check((unit, at), n, sight, *memo),
                 Finding::Need { need, seen } => self.take_need(need, seen),
             }
         }

@@ -79,6 +79,7 @@ impl Act {
         let unit = &mut self.units[index];
         unit.n = self.record.next_n(&unit.service.name, unit.n);
         unit.note("");
+        unit.cause = None;
         unit.looking = Looking::default();
         unit.log_bytes = std::fs::metadata(&unit.log).map_or(0, |facts| facts.len());
         unit.file_before = match unit.service.ready.as_ref().map(|ready| &ready.sign) {

@@ -185,7 +185,10 @@ impl Act {
         let unit = &mut self.units[index];
         match after {
             After::AsSettingsSay if !is_ending => self.go_on_as_settings_say(index),
-            After::AsCheckSays if !is_ending => self.go_on_after_failure(index, "not_ready", true),
+            After::AsCheckSays if !is_ending => {
+                let trigger = if unit.cause.is_some() { "check" } else { "not_ready" };
+                self.go_on_after_failure(index, trigger, true);
+            }
             After::Start if !is_ending && unit.is_wanted => {
                 unit.note("");
                 unit.go(State::Waiting, "restart", &mut self.events);

@@ -5,16 +5,14 @@ use std::time::{Duration, Instant};
 
 /// Where the kernel tells it (Documentation/accounting/psi.rst).
 const PATH: &str = "/proc/pressure/cpu";
-/// The host counts as starved when the pressure was over the limit for this long.
-const STARVED_AFTER: Duration = Duration::from_secs(60);
-/// It does no more when the pressure was not over the limit for this long.
+/// It counts as starved no more when the pressure was not over the limit for this long.
 const OVER_AFTER: Duration = Duration::from_secs(10);
 /// The pressure that no host has more of: the limit is none.
 const NO_LIMIT: usize = 100;
 
 /// What a look has come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Change {
+pub enum Change {
     None,
     /// From now on the host is starved.
     Starved,
@@ -24,46 +22,45 @@ pub(super) enum Change {
 
 /// Follows the pressure.
 #[derive(Debug)]
-pub(super) struct Pressure {
+pub struct Pressure {
     limit: usize,
+    /// The host counts as starved when the pressure was over the limit for this long.
+    wait: Duration,
     starved: bool,
     /// Since when the pressure contradicts that.
     contradicted: Option<Instant>,
 }
 
 impl Pressure {
-    /// With a limit in percent; 100 is none.
-    pub(super) fn new(limit: usize) -> Pressure {
+    /// With a limit in percent, of which 100 is none, and the time for which the pressure must be over it.
+    pub fn new(limit: usize, wait: Duration) -> Pressure {
         Pressure {
             limit,
+            wait,
             starved: false,
             contradicted: None,
         }
     }
 
     /// Returns whether the host is starved.
-    pub(super) fn is_starved(&self) -> bool {
+    pub fn is_starved(&self) -> bool {
         self.starved
     }
 
-    /// Looks what the kernel tells now. A kernel that tells nothing has no starved host. Blocks on /proc.
-    pub(super) fn look(&mut self, now: Instant) -> Change {
-        if self.limit >= NO_LIMIT {
-            return Change::None;
-        }
-        let text = fs::read_to_string(PATH).unwrap_or_default();
-        self.take(some_avg10(&text).unwrap_or(0.0), now)
+    /// Returns whether there is a limit.
+    pub fn has_limit(&self) -> bool {
+        self.limit < NO_LIMIT
     }
 
-    /// Takes in a pressure in percent, as of `now`.
-    fn take(&mut self, percent: f64, now: Instant) -> Change {
-        let is_over = percent > self.limit as f64;
+    /// Takes in a pressure in percent, as of `now`. A host that tells none has none.
+    pub fn take(&mut self, percent: f64, now: Instant) -> Change {
+        let is_over = self.has_limit() && percent > self.limit as f64;
         if is_over == self.starved {
             self.contradicted = None;
             return Change::None;
         }
         let since = *self.contradicted.get_or_insert(now);
-        let bound = if is_over { STARVED_AFTER } else { OVER_AFTER };
+        let bound = if is_over { self.wait } else { OVER_AFTER };
         if now.saturating_duration_since(since) < bound {
             return Change::None;
         }
@@ -71,6 +68,12 @@ impl Pressure {
         self.contradicted = None;
         if is_over { Change::Starved } else { Change::Recovered }
     }
+}
+
+/// The share of the last 10 s in which some task waited for a processor, in percent; `None` where the kernel does not
+/// tell. Blocks on /proc.
+pub fn of_cpu() -> Option<f64> {
+    some_avg10(&fs::read_to_string(PATH).ok()?)
 }
 
 /// The share of the last 10 s in which some task waited for a processor, in percent.
@@ -96,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_host_is_starved_after_a_minute_over_the_limit_and_recovers_after_ten_seconds() {
-        let (mut pressure, begun) = (Pressure::new(80), Instant::now());
+        let (mut pressure, begun) = (Pressure::new(80, Duration::from_secs(60)), Instant::now());
         let mut take = |second, percent| pressure.take(percent, begun + Duration::from_secs(second));
         assert_eq!(take(0, 90.0), Change::None);
         assert_eq!(take(30, 70.0), Change::None);
@@ -111,8 +114,9 @@ mod tests {
 
     #[test]
     fn without_a_limit_no_host_is_starved() {
-        let mut pressure = Pressure::new(100);
-        assert_eq!(pressure.look(Instant::now()), Change::None);
+        let (mut pressure, now) = (Pressure::new(100, Duration::ZERO), Instant::now());
+        assert_eq!(pressure.take(100.0, now), Change::None);
+        assert_eq!(pressure.take(100.0, now + Duration::from_secs(100)), Change::None);
         assert!(!pressure.is_starved());
     }
 }
