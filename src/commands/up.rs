@@ -71,15 +71,17 @@ fn attend(mut running: Running, signals: Option<&EndSignals>, until_ready: Optio
         );
         if is_asked && !is_ending {
             is_ending = true;
-            running.end();
-            if let Some(beside) = beside.take() {
-                beside.kill();
+            // The command needs the services: it ends before them.
+            match &mut beside {
+                Some(beside) => beside.terminate(),
+                None => running.end(),
             }
         } else if is_asked {
             // A signal stays: the turn must not spin.
             pause(TURN);
             if !is_hasty && signals.is_some_and(EndSignals::requested_again) {
                 is_hasty = true;
+                beside.iter_mut().for_each(Beside::hasten);
                 running.hasten();
             }
         }
@@ -103,8 +105,9 @@ fn attend(mut running: Running, signals: Option<&EndSignals>, until_ready: Optio
             running.end();
         }
     }
-    if let Some(beside) = beside {
-        beside.kill();
+    if let Some(mut beside) = beside {
+        // The thread that stops services has failed.
+        beside.hasten();
         status = ExitStatus::Failed;
     }
     end(running, status)

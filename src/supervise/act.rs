@@ -162,6 +162,8 @@ pub struct Act {
     looked: Instant,
     /// The phase of the stop that is on, and those that did not stop before.
     ending: Option<(usize, Outcome)>,
+    /// Since when all processes could not be listed.
+    unlisted: Option<Instant>,
     /// What is being stopped gets no more time.
     is_hasty: bool,
     /// The log knows that the run folder is gone.
@@ -229,6 +231,7 @@ impl Act {
             ends,
             looked: now,
             ending: None,
+            unlisted: None,
             is_hasty: false,
             is_folder_lost: false,
             unclaimed: None,
@@ -307,10 +310,15 @@ impl Act {
             return;
         }
         let _doing = self.beat.begin(Operation::LookingAtProcesses);
-        if let Err(error) = self.census.look() {
-            log::error!("❌ the processes of this host cannot be listed: {error}; looking again");
-        }
         self.looked = Instant::now();
+        self.unlisted = match (self.census.look(), self.unlisted) {
+            (Ok(()), _) => None,
+            (Err(_), Some(since)) => Some(since),
+            (Err(error), None) => {
+                log::error!("❌ the processes of this host cannot be listed: {error}; looking again");
+                Some(now)
+            }
+        };
         let is_ours = self.folder.is_still_ours().unwrap_or(true);
         if !is_ours && !std::mem::replace(&mut self.is_folder_lost, true) {
             log::error!(
@@ -330,6 +338,7 @@ impl Act {
                 self.board.show(&unit.name, unit.row());
             }
         }
+        self.events.tell_if_untaken();
         let is_settled = self.ending.is_none()
             && self.units.iter().all(Unit::is_settled)
             && self.needs.iter().all(|need| need.seen.is_some());

@@ -35,7 +35,8 @@ pub struct Remains {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unverifiable {
     pub member: Member,
-    pub process: Identity,
+    /// Its first process, if it came so far.
+    pub process: Option<Identity>,
     pub why: Why,
 }
 
@@ -52,12 +53,12 @@ pub enum Why {
 
 impl fmt::Display for Unverifiable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (service, pid) = (&self.member.service, self.process.pid);
+        let (service, pid) = (&self.member.service, self.process.map_or(0, |process| process.pid));
         match self.why {
             Why::OtherNamespace => write!(
                 f,
-                "service {service} was recorded as process {pid} of another container or process namespace, where this one \
-                 cannot look; make sure that it is gone there, then remove the record"
+                "service {service} was started in another container or process namespace (as process {pid} there), where \
+                 this one cannot look; make sure that it is gone there, then start it by `threadcast services start {service}`"
             ),
             Why::OtherMark => write!(
                 f,
@@ -95,18 +96,22 @@ pub fn adopt(record: Option<&Record>, here: &Here, census: &mut Census) -> Resul
     let entries = record.map_or(&nothing, |record| &record.services);
     let mut leaders: BTreeMap<&str, Identity> = BTreeMap::new();
     for (service, entry) in entries {
-        let State::Running(process) = entry.state else { continue };
+        let process = match entry.state {
+            State::Running(process) => Some(process),
+            State::Starting => None,
+            State::Over | State::Stopped | State::GivenUp => continue,
+        };
         let member = Member {
             service: service.as_str().into(),
             n: entry.n,
         };
-        match judge(record, here, census, &member, process) {
-            Judged::There => {
+        match (judge(&entry.here, here, census, &member, process), process) {
+            (Judged::There, Some(process)) => {
                 census.remember(process, member);
                 leaders.insert(service, process);
             }
-            Judged::Gone => {}
-            Judged::Unknown(why) => adoption.unverifiable.push(Unverifiable { member, process, why }),
+            (Judged::There, None) | (Judged::Gone, _) => {}
+            (Judged::Unknown(why), _) => adoption.unverifiable.push(Unverifiable { member, process, why }),
         }
     }
     // What descends from those that are remembered.
@@ -128,7 +133,7 @@ pub fn adopt(record: Option<&Record>, here: &Here, census: &mut Census) -> Resul
             .chain(unverifiable)
             .any(|member| &*member.service == service)
     };
-    let recorded = entries.iter().filter(|(_, entry)| entry.state != State::Over);
+    let recorded = entries.iter().filter(|(_, entry)| entry.state.may_run());
     let gone = recorded
         .filter(|(service, _)| !is_known(service))
         .map(|(service, entry)| Member {
@@ -157,16 +162,20 @@ enum Judged {
     Unknown(Why),
 }
 
-/// Judges whether the process that is recorded as the leader of `member` is there.
-fn judge(record: Option<&Record>, here: &Here, census: &Census, member: &Member, process: Identity) -> Judged {
-    let at = record.map_or(here, |record| &record.here);
-    if at.boot != here.boot {
-        // No process outlives its boot.
+/// Judges whether the process that was recorded at `at` as the leader of `member` is there.
+fn judge(at: &Here, here: &Here, census: &Census, member: &Member, process: Option<Identity>) -> Judged {
+    let is_elsewhere = at.pid_namespace != here.pid_namespace;
+    if at.boot != here.boot || is_elsewhere && at.is_init {
+        // No process outlives its boot, nor the first process of its namespace, which has left us the run folder.
         return Judged::Gone;
     }
-    if at.pid_namespace != here.pid_namespace {
+    if is_elsewhere {
         return Judged::Unknown(Why::OtherNamespace);
     }
+    let Some(process) = process else {
+        // Its mark tells, if it came so far.
+        return Judged::Gone;
+    };
     match census.find(process).map(|found| &found.whose) {
         Some(Whose::Foreign) => Judged::Unknown(Why::OtherMark),
         Some(Whose::Service(other)) if other.service != member.service => Judged::Unknown(Why::OtherMark),
@@ -189,7 +198,7 @@ fn leader_by_mark(found: &[&Process], entry: Option<&Entry>) -> Option<Identity>
         .filter_map(|process| process.member().map(|member| member.n));
     let n = match entry.map(|entry| (entry.n, entry.state)) {
         Some((n, State::Starting)) => n,
-        Some((_, State::Running(_) | State::Over)) => return None,
+        Some((_, State::Running(_) | State::Over | State::Stopped | State::GivenUp)) => return None,
         None => numbers.max()?,
     };
     let pids: BTreeSet<i32> = found.iter().map(|process| process.stat.pid).collect();

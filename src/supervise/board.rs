@@ -2,6 +2,7 @@
 //! `control` reads it. Its lock is held for moments, never while anything else happens.
 
 use crate::process::locks::lock;
+use crate::supervise::identity::Identity;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -78,7 +79,9 @@ pub struct Row {
     /// When it came into this state, in seconds since the epoch.
     pub since: f64,
     /// Its first process, while that runs.
-    pub pid: Option<i32>,
+    pub leader: Option<Identity>,
+    /// Number of its last start.
+    pub n: u64,
     /// When that was started, in seconds since the epoch.
     pub started: Option<f64>,
     /// An earlier supervisor has started it.
@@ -236,7 +239,7 @@ fn service(name: &str, row: &Row, taken: Option<&Taken>, now: f64) -> Value {
         "state": row.state.name(),
         "ok": row.is_well,
         "state_seconds": (now - row.since).max(0.0),
-        "pid": row.pid,
+        "pid": row.leader.map(|leader| leader.pid),
         "uptime_seconds": row.started.map(|started| (now - started).max(0.0)),
         "adopted": row.is_adopted,
         "restarts": row.restarts,

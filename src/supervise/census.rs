@@ -224,6 +224,14 @@ impl Census {
         self.living().filter(|process| process.whose == Whose::Unclaimed)
     }
 
+    /// Returns the unclaimed processes, and those of services that are not `known`.
+    pub fn beside(&self, known: &BTreeSet<Arc<str>>) -> impl Iterator<Item = &Process> {
+        self.living().filter(|process| match process.member() {
+            Some(member) => !known.contains(&member.service),
+            None => process.whose == Whose::Unclaimed,
+        })
+    }
+
     /// Returns the process with this id if the last look has found it and it had not ended.
     pub fn find(&self, process: Identity) -> Option<&Process> {
         self.living().find(|found| found.identity() == process)

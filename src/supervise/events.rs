@@ -6,11 +6,15 @@ use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketT
 use serde_json::json;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// What stands before a service's name in that of its machine: a worker may be called as its service is.
 pub const MACHINE_PREFIX: &str = "service/";
 /// The `config_type` of the machines that are services.
 pub const CONFIG_TYPE: &str = "service";
+
+/// A server that starts takes events within this time.
+const UNTAKEN: Duration = Duration::from_secs(10);
 
 /// A way to the event socket. Never blocks: an event that the server does not take at once is lost, and counted.
 #[derive(Debug)]
@@ -18,6 +22,8 @@ pub struct Events {
     address: Option<SocketAddrUnix>,
     socket: Option<OwnedFd>,
     lost: u64,
+    /// Since when nobody takes them, and whether the log knows.
+    untaken: Option<(Instant, bool)>,
 }
 
 impl Events {
@@ -27,6 +33,7 @@ impl Events {
             address: path.and_then(|path| SocketAddrUnix::new(path).ok()),
             socket: None,
             lost: 0,
+            untaken: None,
         }
     }
 
@@ -58,6 +65,24 @@ impl Events {
         self.send("machine_terminated", service, json!({"timestamp": epoch}));
     }
 
+    /// Says in the log that nobody takes the events, once that has lasted: a server may just be starting.
+    pub fn tell_if_untaken(&mut self) {
+        let (Some((since, is_told)), Some(address)) = (&mut self.untaken, &self.address) else {
+            return;
+        };
+        if *is_told || since.elapsed() < UNTAKEN {
+            return;
+        }
+        *is_told = true;
+        log::warn!(
+            "📭 changes of services are not told: no server takes them at {}; start `threadcast serve`, or put [server] into \
+             the file",
+            address
+                .path()
+                .map_or_else(String::new, |path| path.to_string_lossy().into_owned())
+        );
+    }
+
     fn send(&mut self, kind: &str, service: &str, payload: serde_json::Value) {
         let Some(address) = &self.address else {
             return;
@@ -76,7 +101,12 @@ impl Events {
             self.socket = Some(socket);
             sent
         });
-        self.lost += u64::from(sent.is_err());
+        if sent.is_err() {
+            self.lost += 1;
+            self.untaken.get_or_insert((Instant::now(), false));
+        } else if let Some((_, true)) = self.untaken.take() {
+            log::info!("📬 the server takes changes of services again; {} were lost", self.lost);
+        }
     }
 }
 

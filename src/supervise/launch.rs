@@ -2,7 +2,7 @@
 
 use crate::supervise::children::Children;
 use crate::supervise::leader::Leader;
-use crate::supervise::record::RecordFile;
+use crate::supervise::record::{RecordFile, State};
 use crate::supervise::spawn::{self, Launch, SpawnError};
 use crate::supervise::write::Step;
 use std::fmt;
@@ -34,6 +34,8 @@ impl std::error::Error for LaunchError {}
 #[derive(Debug)]
 pub struct Launched {
     pub leader: Leader,
+    /// Bytes that its log had before.
+    pub log_bytes: u64,
     /// The record does not know the process, for this reason. The next supervisor will find it by its mark.
     pub unrecorded: Option<io::Error>,
 }
@@ -45,16 +47,22 @@ pub struct Launched {
 /// Nothing was started.
 pub fn launch(file: &mut RecordFile, launch: &Launch<'_>, children: &Children) -> Result<Launched, LaunchError> {
     let (service, n) = (&launch.mark.service, launch.mark.n);
-    file.about_to_start(service, n).map_err(LaunchError::Record)?;
+    let log_bytes = std::fs::metadata(launch.log).map_or(0, |facts| facts.len());
+    file.about_to_start(service, n, log_bytes)
+        .map_err(LaunchError::Record)?;
     let leader = match spawn::start(launch, children) {
         Ok(leader) => leader,
         Err(error) => {
             // Else the next supervisor looks for it, and finds nothing.
-            let _ = file.is_over(service);
+            let _ = file.rests(service, State::Over);
             return Err(LaunchError::Spawn(error));
         }
     };
     file.has_done(Step::Spawned);
     let unrecorded = file.runs(service, n, leader.identity()).err();
-    Ok(Launched { leader, unrecorded })
+    Ok(Launched {
+        leader,
+        log_bytes,
+        unrecorded,
+    })
 }

@@ -16,6 +16,7 @@ use crate::process::threads::{self, CORE_STACK_BYTES, ThreadHandle};
 use crate::process::waits;
 use crate::supervise::board::{Board, Taken};
 use crate::supervise::census::Census;
+use crate::supervise::children::Member;
 use crate::supervise::log_files::{self, Keep};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -102,11 +103,21 @@ impl Look {
         }
     }
 
+    /// One that was taken over may have lost its mark. The next look finds what descends from it.
+    fn remember_leaders(&mut self) {
+        for (service, row) in self.board.rows() {
+            if let Some(leader) = row.leader.filter(|_| row.is_adopted) {
+                self.census.remember(leader, Member { service, n: row.n });
+            }
+        }
+    }
+
     fn look(&mut self) {
         let _doing = self.beat.begin(Operation::LookingAtProcesses);
         let begun = Instant::now();
         // An old list is better than none; thread `act` tells of the fault.
         let _ = self.census.look();
+        self.remember_leaders();
         let now = Instant::now();
         let passed = now.saturating_duration_since(self.looked).as_secs_f64();
         let mut taken = BTreeMap::new();

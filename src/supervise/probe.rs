@@ -36,7 +36,13 @@ pub(super) struct Begun {
     pub log_bytes: u64,
     /// What the file that shows its readiness was before.
     pub file_before: Option<FileState>,
+    /// Of a service that was taken over, when it was started, in seconds since the epoch: nobody knows what the file
+    /// was before that.
+    pub adopted: Option<f64>,
 }
+
+/// The start of a process is known to a hundredth of a second, and the time of a file's change to a few milliseconds.
+const TIMES_DIFFER: f64 = 0.1;
 
 /// Looks whether a service has shown that it is ready. Blocks for `timeout` at most, and on disks.
 ///
@@ -50,7 +56,7 @@ pub(super) fn is_ready(
     timeout: Duration,
 ) -> Result<(), String> {
     match sign {
-        ReadySign::File(path) => file_is_new(path, begun.file_before),
+        ReadySign::File(path) => file_is_new(path, begun),
         ReadySign::Log(text) => log_has(begun, text),
         ReadySign::Probe(probe) => answers(probe, place, children, timeout),
     }
@@ -91,13 +97,17 @@ pub(super) fn state_of(path: &Path) -> Option<FileState> {
     Some((facts.ino(), facts.size(), facts.mtime(), facts.mtime_nsec()))
 }
 
-fn file_is_new(path: &Path, before: Option<FileState>) -> Result<(), String> {
+fn file_is_new(path: &Path, begun: &Begun) -> Result<(), String> {
     let shown = visible(&path.display().to_string());
-    match state_of(path) {
-        None => Err(format!("{shown} is not there")),
-        now if now == before => Err(format!("{shown} was not written since the start")),
-        Some(_) => Ok(()),
+    let Some(now) = state_of(path) else {
+        return Err(format!("{shown} is not there"));
+    };
+    let written = now.2 as f64 + now.3 as f64 / 1e9;
+    let is_older = begun.adopted.is_some_and(|started| written + TIMES_DIFFER < started);
+    if is_older || begun.file_before == Some(now) {
+        return Err(format!("{shown} was not written since the start"));
     }
+    Ok(())
 }
 
 /// Looks for `text` in what the log has got since the start. A log that was rotated meanwhile is read whole.

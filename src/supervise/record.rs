@@ -19,11 +19,12 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 
 const FILE: &str = "record.json";
 const DAMAGED: &str = "record.json.damaged";
 /// The only form of the file that there is so far.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 /// Longest record that is read: some 100 bytes for each service.
 const BYTES_MAX: u64 = 4 * 1024 * 1024;
 
@@ -34,6 +35,8 @@ pub struct Here {
     pub boot: String,
     /// Inode of our namespace of processes (pid_namespaces(7)).
     pub pid_namespace: u64,
+    /// We are the first process of that namespace: with us, all of it ends.
+    pub is_init: bool,
 }
 
 impl Here {
@@ -46,6 +49,7 @@ impl Here {
         Ok(Here {
             boot: boot.trim().to_owned(),
             pid_namespace: std::fs::metadata("/proc/self/ns/pid")?.ino(),
+            is_init: std::process::id() == 1,
         })
     }
 }
@@ -59,14 +63,31 @@ pub enum State {
     Running(Identity),
     /// It was stopped, or never came to run. What is left is the number of its last start.
     Over,
+    /// A person has stopped it, and it is not to run until one starts it.
+    Stopped,
+    /// It was given up, and is not to run until a person starts it.
+    GivenUp,
+}
+
+impl State {
+    /// Returns whether something of it may run.
+    pub fn may_run(self) -> bool {
+        matches!(self, State::Starting | State::Running(_))
+    }
 }
 
 /// The last start of a service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Number of the start, as the mark has it.
     pub n: u64,
     pub state: State,
+    /// Where that was: its process number means something there only.
+    pub here: Arc<Here>,
+    /// It has shown that it is ready.
+    pub is_ready: bool,
+    /// Bytes that its log had before the start.
+    pub log_bytes: u64,
     /// When that was written, milliseconds since the epoch.
     pub since_ms: u64,
 }
@@ -75,7 +96,6 @@ pub struct Entry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     pub run: RunId,
-    pub here: Here,
     pub services: BTreeMap<String, Entry>,
 }
 
@@ -107,6 +127,7 @@ impl fmt::Display for SetAside {
 /// The file, and what it says.
 pub struct RecordFile {
     folder: OwnedFd,
+    here: Arc<Here>,
     record: Record,
     /// Is called after each step of a write; a test may end the process there.
     done: Box<dyn FnMut(Step) + Send>,
@@ -144,11 +165,11 @@ impl RecordFile {
         };
         let record = Record {
             run: folder.id(),
-            here,
             services,
         };
         let file = RecordFile {
             folder: folder.as_fd().try_clone_to_owned()?,
+            here: Arc::new(here),
             record,
             done: Box::new(|_| {}),
         };
@@ -177,12 +198,13 @@ impl RecordFile {
         last.max(seen) + 1
     }
 
-    /// Writes that start `n` of `service` is about to begin. Blocks on the disk.
+    /// Writes that start `n` of `service` is about to begin, whose log has `log_bytes` bytes. Blocks on the disk.
     ///
     /// # Errors
     /// The disk does not take it. Nothing may be started then.
-    pub fn about_to_start(&mut self, service: &str, n: u64) -> io::Result<()> {
-        self.put(service, n, State::Starting);
+    pub fn about_to_start(&mut self, service: &str, n: u64, log_bytes: u64) -> io::Result<()> {
+        let entry = self.put(service, n, State::Starting);
+        (entry.is_ready, entry.log_bytes) = (false, log_bytes);
         self.write()
     }
 
@@ -195,25 +217,56 @@ impl RecordFile {
         self.write()
     }
 
-    /// Writes that nothing of `service` is left. Blocks on the disk.
+    /// Writes that `service` has shown that it is ready, so that the next supervisor need not look for the sign again.
+    /// Blocks on the disk.
     ///
     /// # Errors
-    /// The disk does not take it. The next supervisor will see that the process is gone.
-    pub fn is_over(&mut self, service: &str) -> io::Result<()> {
-        if let Some(entry) = self.record.services.get(service).copied() {
-            self.put(service, entry.n, State::Over);
+    /// The disk does not take it. The next supervisor will look for the sign.
+    pub fn is_ready(&mut self, service: &str) -> io::Result<()> {
+        if let Some(entry) = self.record.services.get_mut(service) {
+            entry.is_ready = true;
         }
         self.write()
     }
 
-    fn put(&mut self, service: &str, n: u64, state: State) {
+    /// Writes that nothing of `service` is left, and whether it is to stay so: `state` is [`State::Over`],
+    /// [`State::Stopped`] or [`State::GivenUp`]. Writes nothing if the record says so already. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The disk does not take it. The next supervisor will see that the process is gone.
+    pub fn rests(&mut self, service: &str, state: State) -> io::Result<()> {
+        let known = self.record.services.get(service).map(|entry| (entry.n, entry.state));
+        if known.map_or(State::Over, |(_, state)| state) == state {
+            return Ok(());
+        }
+        self.put(service, known.map_or(0, |(n, _)| n), state);
+        self.write()
+    }
+
+    /// Returns whether `service` is to stay down until a person starts it.
+    pub fn is_at_rest(&self, service: &str) -> bool {
+        let entry = self.record.services.get(service);
+        entry.is_some_and(|entry| matches!(entry.state, State::Stopped | State::GivenUp))
+    }
+
+    fn put(&mut self, service: &str, n: u64, state: State) -> &mut Entry {
+        let known = self.record.services.get(service).filter(|known| known.n == n);
         let entry = Entry {
             n,
             state,
+            here: Arc::clone(&self.here),
+            is_ready: known.is_some_and(|known| known.is_ready),
+            log_bytes: known.map_or(0, |known| known.log_bytes),
             // A wall clock before 1970 is 1970.
             since_ms: (epoch_seconds() * 1000.0) as u64,
         };
-        self.record.services.insert(service.to_owned(), entry);
+        let kept = self
+            .record
+            .services
+            .entry(service.to_owned())
+            .or_insert_with(|| entry.clone());
+        *kept = entry;
+        kept
     }
 
     fn write(&mut self) -> io::Result<()> {
@@ -241,8 +294,19 @@ fn text_of(record: &Record) -> String {
                 State::Starting => ("starting", None),
                 State::Running(process) => ("running", Some(process)),
                 State::Over => ("over", None),
+                State::Stopped => ("stopped", None),
+                State::GivenUp => ("given_up", None),
             };
-            let mut value = json!({"n": entry.n, "state": state, "since_ms": entry.since_ms});
+            let mut value = json!({
+                "n": entry.n,
+                "state": state,
+                "since_ms": entry.since_ms,
+                "boot": entry.here.boot,
+                "pid_namespace": entry.here.pid_namespace,
+                "init": entry.here.is_init,
+                "ready": entry.is_ready,
+                "log_bytes": entry.log_bytes,
+            });
             if let Some(process) = process {
                 value["pid"] = process.pid.into();
                 value["start"] = process.start.into();
@@ -253,8 +317,6 @@ fn text_of(record: &Record) -> String {
     let whole = json!({
         "version": VERSION,
         "run": record.run.to_string(),
-        "boot": record.here.boot,
-        "pid_namespace": record.here.pid_namespace,
         "services": services,
     });
     format!("{whole}\n")
@@ -270,10 +332,6 @@ fn parse(bytes: &[u8]) -> Result<Record, String> {
         None => return Err(lacks("version")),
     }
     let run = whole["run"].as_str().and_then(|id| id.parse().ok());
-    let here = Here {
-        boot: whole["boot"].as_str().ok_or_else(|| lacks("boot"))?.to_owned(),
-        pid_namespace: whole["pid_namespace"].as_u64().ok_or_else(|| lacks("pid_namespace"))?,
-    };
     let mut services = BTreeMap::new();
     for (service, value) in whole["services"].as_object().ok_or_else(|| lacks("services"))? {
         let entry = entry_of(value).filter(|_| is_service_name(service));
@@ -282,7 +340,6 @@ fn parse(bytes: &[u8]) -> Result<Record, String> {
     }
     Ok(Record {
         run: run.ok_or_else(|| lacks("run"))?,
-        here,
         services,
     })
 }
@@ -295,11 +352,21 @@ fn entry_of(value: &Value) -> Option<Entry> {
             start: value["start"].as_u64()?,
         }),
         "over" => State::Over,
+        "stopped" => State::Stopped,
+        "given_up" => State::GivenUp,
         _ => return None,
+    };
+    let here = Here {
+        boot: value["boot"].as_str()?.to_owned(),
+        pid_namespace: value["pid_namespace"].as_u64()?,
+        is_init: value["init"].as_bool()?,
     };
     Some(Entry {
         n: value["n"].as_u64()?,
         state,
+        here: here.into(),
+        is_ready: value["ready"].as_bool()?,
+        log_bytes: value["log_bytes"].as_u64()?,
         since_ms: value["since_ms"].as_u64()?,
     })
 }
@@ -323,17 +390,20 @@ mod tests {
         assert_eq!(found, Ok(None));
         let process = Identity { pid: 77, start: 1234 };
         assert_eq!(file.next_n("web", 0), 1);
-        file.about_to_start("web", 1).unwrap();
+        file.about_to_start("web", 1, 7).unwrap();
         file.runs("web", 1, process).unwrap();
-        file.about_to_start("worker", 5).unwrap();
-        file.about_to_start("gone", 2).unwrap();
-        file.is_over("gone").unwrap();
+        file.is_ready("web").unwrap();
+        file.about_to_start("worker", 5, 0).unwrap();
+        file.about_to_start("gone", 2, 0).unwrap();
+        file.rests("gone", State::GivenUp).unwrap();
+        let web = &file.record().services["web"];
+        assert_eq!((web.is_ready, web.log_bytes), (true, 7));
         let written = file.record().clone();
         drop((folder, file));
         let (_folder, file, found) = opened(&path);
         assert_eq!(found, Ok(Some(written.clone())));
         let states: Vec<State> = written.services.values().map(|entry| entry.state).collect();
-        assert_eq!(states, [State::Over, State::Running(process), State::Starting]);
+        assert_eq!(states, [State::GivenUp, State::Running(process), State::Starting]);
         // A number is given once, whatever became of its start.
         assert_eq!(
             (file.next_n("gone", 0), file.next_n("gone", 9), file.next_n("new", 0)),
@@ -346,20 +416,20 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let path = base.path().join("run");
         let (folder, mut file, _) = opened(&path);
-        file.about_to_start("web", 1).unwrap();
+        file.about_to_start("web", 1, 0).unwrap();
         let good = fs::read_to_string(path.join(FILE)).unwrap();
         drop((folder, file));
         for (text, why) in [
             (good[..good.len() / 2].to_owned(), "EOF while parsing"),
             (String::new(), "EOF while parsing"),
-            (good.replace("\"version\":1", "\"version\":2"), "version 2, which"),
+            (good.replace("\"version\":2", "\"version\":3"), "version 3, which"),
             (good.replace("starting", "flying"), "service \"web\" makes no sense"),
             (good.replace("starting", "running"), "service \"web\" makes no sense"),
             (
                 good.replace("\"web\"", "\"../web\""),
                 "service \"../web\" makes no sense",
             ),
-            (good.replace("\"boot\"", "\"boots\""), "no boot"),
+            (good.replace("\"boot\"", "\"boots\""), "service \"web\" makes no sense"),
             ("[1]".to_owned(), "no version"),
         ] {
             fs::write(path.join(FILE), &text).unwrap();
@@ -376,7 +446,7 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let (first, second) = (base.path().join("first"), base.path().join("second"));
         let (_one, mut file, _) = opened(&first);
-        file.about_to_start("web", 1).unwrap();
+        file.about_to_start("web", 1, 0).unwrap();
         let (folder, _, _) = opened(&second);
         drop(folder);
         fs::copy(first.join(FILE), second.join(FILE)).unwrap();

@@ -46,9 +46,9 @@ pub struct How {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     Service(Arc<str>),
-    /// What descends from something that we started, and of which nobody knows the service: for the end of the
-    /// supervisor, once the services are stopped.
-    Unclaimed,
+    /// Whatever else is ours: what descends from something that we started, and of which nobody knows the service; and
+    /// all processes of services with other names than these. For the end of the supervisor, once these are stopped.
+    Rest(BTreeSet<Arc<str>>),
 }
 
 /// A service that is being stopped.
@@ -162,7 +162,7 @@ impl Stopping {
         let target = self.target.clone();
         let left: Vec<&Process> = match &target {
             Target::Service(service) => census.of(service).collect(),
-            Target::Unclaimed => census.unclaimed().collect(),
+            Target::Rest(known) => census.beside(known).collect(),
         };
         if left.is_empty() {
             self.empty_looks += 1;

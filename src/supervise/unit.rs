@@ -171,7 +171,7 @@ impl Unit {
 
     /// What the board shows.
     pub(super) fn row(&self) -> Row {
-        let pid = self.leader.as_ref().map(|leader| leader.identity().pid);
+        let leader = self.leader.as_ref().map(Leader::identity);
         let checks = self.checks.rows();
         let is_well = match self.state {
             State::Running => !checks.iter().any(|check| check.is_bad),
@@ -184,8 +184,9 @@ impl Unit {
             state: self.state,
             is_well,
             since: self.since,
-            pid,
-            started: self.started.filter(|_| pid.is_some()).map(|(_, epoch)| epoch),
+            leader,
+            n: self.n,
+            started: self.started.filter(|_| leader.is_some()).map(|(_, epoch)| epoch),
             is_adopted: self.leader.as_ref().is_some_and(Leader::is_adopted),
             restarts: self.restarted,
             last_exit: self.last_exit.clone(),

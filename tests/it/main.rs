@@ -83,5 +83,7 @@ mod terminal;
 mod tidy;
 #[cfg(feature = "config-file")]
 mod up;
+#[cfg(feature = "config-file")]
+mod up_again;
 mod watchdog;
 mod wire_property;

@@ -213,9 +213,19 @@ fn systemd_understands_the_units() {
     let service = service.replace(installed, env!("CARGO_BIN_EXE_threadcast"));
     fs::write(folder.path().join("threadcast.service"), service).unwrap();
     fs::write(folder.path().join("threadcast.socket"), unit("threadcast.socket")).unwrap();
+    let services = unit("threadcast-services.service");
+    assert!(services.contains(&format!("\nExecStart={installed} up")));
+    let services = services
+        .replace(installed, env!("CARGO_BIN_EXE_threadcast"))
+        .replace("%h/project", "/");
+    fs::write(folder.path().join("threadcast-services.service"), services).unwrap();
     let output = Command::new("systemd-analyze")
         .args(["verify", "--man=no", "--recursive-errors=no"])
-        .args(["./threadcast.service", "./threadcast.socket"])
+        .args([
+            "./threadcast.service",
+            "./threadcast.socket",
+            "./threadcast-services.service",
+        ])
         .current_dir(folder.path())
         .output()
         .unwrap();

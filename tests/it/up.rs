@@ -119,7 +119,7 @@ fn a_supervisor_that_is_killed_at_any_moment_starts_nothing_twice() {
     services.push_str("[service.c.depends_on]\na = \"started\"\n");
     let mut stack = Stack::new(&services);
     let mut random = fastrand::Rng::with_seed(16);
-    for _ in 0..10 {
+    for _ in 0..50 {
         stack.start(&[]);
         pause(Duration::from_millis(random.u64(0..120)));
         stack.kill();

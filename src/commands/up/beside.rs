@@ -3,7 +3,9 @@
 use crate::process::exit::ExitStatus;
 use crate::supervise::children::{Children, Purpose};
 use crate::supervise::identity::Identity;
+use rustix::process::Signal;
 use std::process::{Child, Command};
+use std::time::{Duration, Instant};
 
 /// A command that runs.
 #[derive(Debug)]
@@ -11,7 +13,12 @@ pub(super) struct Beside {
     child: Child,
     identity: Identity,
     children: Children,
+    /// When it is killed, once it was asked to end.
+    deadline: Option<Instant>,
 }
+
+/// Time that the command has to end, once it was asked to.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Beside {
     /// Starts it. Blocks until the kernel has loaded the program.
@@ -33,11 +40,29 @@ impl Beside {
             child,
             identity,
             children: children.clone(),
+            deadline: None,
         })
     }
 
-    /// How it has ended; `None` while it runs. Never blocks.
+    /// Asks it to end, by SIGTERM. It is killed when it has not after [`PATIENCE`].
+    pub(super) fn terminate(&mut self) {
+        // One that has ended is seen by the next look.
+        let _ = self.identity.signal(Signal::TERM);
+        self.deadline = Some(Instant::now() + PATIENCE);
+    }
+
+    /// Gives it no more time.
+    pub(super) fn hasten(&mut self) {
+        let _ = self.child.kill();
+    }
+
+    /// How it has ended; `None` while it runs. Never blocks. What it leaves behind is ended with the services.
     pub(super) fn ending(&mut self) -> Option<ExitStatus> {
+        if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            self.deadline = None;
+            log::warn!("⚠️ the command of --until-ready did not heed TERM within {PATIENCE:?}, and is killed");
+            self.hasten();
+        }
         let end = self.child.try_wait().ok()??;
         self.children.forget(self.identity);
         Some(if end.success() {
@@ -45,12 +70,5 @@ impl Beside {
         } else {
             ExitStatus::Failed
         })
-    }
-
-    /// Ends it.
-    pub(super) fn kill(mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        self.children.forget(self.identity);
     }
 }

@@ -47,7 +47,7 @@ pub(super) fn table(running: &Running) -> String {
         let cells = vec![
             name.to_string(),
             row.state.name().to_owned(),
-            row.pid.map_or_else(String::new, |pid| pid.to_string()),
+            row.leader.map_or_else(String::new, |leader| leader.pid.to_string()),
             address.unwrap_or_default(),
             visible(&row.log.display().to_string()),
         ];

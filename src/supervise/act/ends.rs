@@ -4,6 +4,7 @@ use super::Act;
 use crate::process::words::count;
 use crate::supervise::board::State;
 use crate::supervise::leader::Ending;
+use crate::supervise::record;
 use crate::supervise::unit::After;
 use std::time::{Duration, Instant};
 
@@ -100,6 +101,8 @@ impl Act {
                 let cause = cause.map_or_else(String::new, |cause| format!("; the last cause: {cause}"));
                 unit.note(format!("given up after {often} within {:?}{cause}", policy.within));
                 unit.go(State::Failed, "gave_up", &mut self.events);
+                let name = std::sync::Arc::clone(&unit.name);
+                self.note_rest(&name, record::State::GivenUp);
             }
         }
     }

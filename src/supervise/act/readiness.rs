@@ -12,6 +12,7 @@ use super::starts::environment;
 use super::{Act, Finding};
 use crate::process::threads;
 use crate::supervise::board::State;
+use crate::supervise::leader::Leader;
 use crate::supervise::probe::{self, Begun, Place};
 use crate::supervise::settings::plan::Ready;
 use crate::supervise::unit::After;
@@ -42,10 +43,12 @@ impl Act {
             self.note_late(index, &ready);
             return;
         }
+        let is_adopted = unit.leader.as_ref().is_some_and(Leader::is_adopted);
         let begun = Begun {
             log: unit.log.clone(),
             log_bytes: unit.log_bytes,
             file_before: unit.file_before,
+            adopted: unit.started.filter(|_| is_adopted).map(|(_, epoch)| epoch),
         };
         let place = Place {
             cwd: unit.service.cwd.clone(),
@@ -114,6 +117,9 @@ impl Act {
                 log::info!("✅ {}: ready after {:.1} s", unit.name, took.as_secs_f64());
                 unit.note("");
                 unit.go(State::Running, "ready", &mut self.events);
+                if let Err(error) = self.record.is_ready(&unit.service.name) {
+                    log::warn!("⚠️ {}: the record of what runs cannot be written: {error}", unit.name);
+                }
                 self.tell_all_to_the_server(index);
             }
             Err(why) => {

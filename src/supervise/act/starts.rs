@@ -81,7 +81,6 @@ impl Act {
         unit.note("");
         unit.cause = None;
         unit.looking = Looking::default();
-        unit.log_bytes = std::fs::metadata(&unit.log).map_or(0, |facts| facts.len());
         unit.file_before = match unit.service.ready.as_ref().map(|ready| &ready.sign) {
             Some(ReadySign::File(path)) => probe::state_of(path),
             _ => None,
@@ -102,8 +101,13 @@ impl Act {
         };
         let begun = (Instant::now(), epoch_seconds());
         match launch::launch(&mut self.record, &launch, &self.children) {
-            Ok(Launched { leader, unrecorded }) => {
+            Ok(Launched {
+                leader,
+                log_bytes,
+                unrecorded,
+            }) => {
                 let pid = leader.identity().pid;
+                unit.log_bytes = log_bytes;
                 unit.leader = Some(leader);
                 unit.started = Some(begun);
                 let state = if unit.service.ready.is_some() || unit.service.oneshot {

@@ -3,6 +3,7 @@
 use super::{Act, Order, Outcome};
 use crate::process::words::{count, pick};
 use crate::supervise::board::State;
+use crate::supervise::record;
 use crate::supervise::settings::signals::name_of;
 use crate::supervise::stop::{How, Next, Stopping, Target, left_in_words};
 use crate::supervise::unit::After;
@@ -12,6 +13,10 @@ use std::time::{Duration, Instant};
 
 /// Time for processes of which nobody knows to which service they belong, before they are killed.
 const UNCLAIMED_WAIT: Duration = Duration::from_secs(2);
+/// A stop gives up when the processes of the host could not be listed for so long.
+const UNLISTED_MAX: Duration = Duration::from_secs(10);
+/// Time between two tries to list them.
+const UNLISTED_PAUSE: Duration = Duration::from_millis(200);
 
 impl Act {
     /// Does what was ordered.
@@ -47,6 +52,12 @@ impl Act {
             unit.again = None;
             unit.is_changed = true;
         }
+        // After an orderly stop, the next start starts everything.
+        for name in self.units.iter().map(|unit| Arc::clone(&unit.name)).collect::<Vec<_>>() {
+            if self.record.is_at_rest(&name) {
+                self.note_rest(&name, record::State::Over);
+            }
+        }
     }
 
     /// Returns whether a process of a service may be there.
@@ -74,6 +85,7 @@ impl Act {
             (None, _) => {
                 unit.note("");
                 unit.go(State::Waiting, "start", &mut self.events);
+                self.note_rest(name, record::State::Over);
             }
         }
     }
@@ -101,6 +113,15 @@ impl Act {
             };
             unit.note("");
             unit.go(state, trigger, &mut self.events);
+            let is_to_rest = after == After::Down;
+            self.note_rest(
+                name,
+                if is_to_rest {
+                    record::State::Stopped
+                } else {
+                    record::State::Over
+                },
+            );
         }
     }
 
@@ -130,6 +151,10 @@ impl Act {
         if unit.step_due.is_some_and(|due| due > now) {
             return;
         }
+        if let Some(since) = self.unlisted {
+            self.stop_unseen(index, since);
+            return;
+        }
         match stopping.step(now, &self.census) {
             Next::LookIn(pause) => unit.step_due = Some(now + pause),
             Next::Gone(gone) => {
@@ -140,25 +165,49 @@ impl Act {
             }
             Next::Left(left) => {
                 let why = left_in_words(&unit.name, &left);
-                log::error!("❌ {why}");
-                (unit.stopping, unit.step_due) = (None, None);
-                unit.is_wanted = false;
-                unit.is_left = self.ending.is_some();
-                unit.note(why.clone());
-                unit.go(State::Failed, "left", &mut self.events);
-                if let Some((_, outcome)) = &mut self.ending {
-                    outcome.left.push(why);
-                }
+                self.give_up_stopping(index, why);
             }
         }
     }
 
+    /// A stop that did not end everything.
+    fn give_up_stopping(&mut self, index: usize, why: String) {
+        log::error!("❌ {why}");
+        let unit = &mut self.units[index];
+        (unit.stopping, unit.step_due) = (None, None);
+        unit.is_wanted = false;
+        unit.is_left = self.ending.is_some();
+        unit.note(why.clone());
+        unit.go(State::Failed, "left", &mut self.events);
+        if let Some((_, outcome)) = &mut self.ending {
+            outcome.left.push(why);
+        }
+    }
+
+    /// Goes on with a stop while the processes of the host cannot be listed, since `since`: nobody can say then that
+    /// nothing is left.
+    fn stop_unseen(&mut self, index: usize, since: Instant) {
+        let unit = &mut self.units[index];
+        if since.elapsed() < UNLISTED_MAX {
+            unit.step_due = Some(Instant::now() + UNLISTED_PAUSE);
+            return;
+        }
+        if let Some(leader) = &unit.leader {
+            let _ = leader.identity().signal(unit.service.stop.signal);
+        }
+        let why = format!(
+            "{} is not stopped: the processes of this host could not be listed for {UNLISTED_MAX:?}, so only its first \
+             process got its signal; look at the limits of open files and memory, then stop it once more",
+            unit.name
+        );
+        self.give_up_stopping(index, why);
+    }
+
     /// Takes notice of the end of a service of which no process is left.
     fn take_down(&mut self, index: usize, killed: usize) {
+        let name = Arc::clone(&self.units[index].name);
+        self.note_rest(&name, record::State::Over);
         let unit = &mut self.units[index];
-        if let Err(error) = self.record.is_over(&unit.name) {
-            log::warn!("⚠️ {}: the record of what runs cannot be written: {error}", unit.name);
-        }
         let Some(leader) = unit.leader.take() else {
             return;
         };
@@ -180,6 +229,13 @@ impl Act {
         }
     }
 
+    /// Records that nothing runs of a service, and whether it is to stay so.
+    pub(super) fn note_rest(&mut self, service: &str, state: record::State) {
+        if let Err(error) = self.record.rests(service, state) {
+            log::warn!("⚠️ {service}: the record of what runs cannot be written: {error}");
+        }
+    }
+
     fn go_on_after_stop(&mut self, index: usize, after: After) {
         let is_ending = self.ending.is_some();
         let unit = &mut self.units[index];
@@ -197,6 +253,10 @@ impl Act {
                 log::info!("⏹ {}: stopped", unit.name);
                 unit.note("");
                 unit.go(State::Stopped, "stop", &mut self.events);
+                if !is_ending {
+                    let name = Arc::clone(&unit.name);
+                    self.note_rest(&name, record::State::Stopped);
+                }
             }
         }
     }
@@ -228,7 +288,8 @@ impl Act {
         None
     }
 
-    /// Ends the processes that some service has started, nobody knows which: the last step of the stop. Returns how
+    /// Ends the processes that some service has started, nobody knows which, and those of services that the file has no
+    /// more: the last step of the stop. Returns how
     /// everything has ended once that is over.
     fn stop_unclaimed(&mut self) -> Option<Outcome> {
         let now = Instant::now();
@@ -237,7 +298,8 @@ impl Act {
                 signal: Signal::TERM,
                 wait: UNCLAIMED_WAIT,
             };
-            let mut stopping = Stopping::begin(Target::Unclaimed, how, now);
+            let names = self.units.iter().map(|unit| Arc::clone(&unit.name));
+            let mut stopping = Stopping::begin(Target::Rest(names.collect()), how, now);
             if self.is_hasty {
                 stopping.hasten();
             }
@@ -247,19 +309,22 @@ impl Act {
         if *due > now {
             return None;
         }
-        match stopping.step(now, &self.census) {
-            Next::LookIn(pause) => {
+        let why = match (self.unlisted, stopping.step(now, &self.census)) {
+            (Some(since), _) if since.elapsed() >= UNLISTED_MAX => Some(
+                "nobody knows whether something is left that services have started: the processes of this host could not be \
+                 listed"
+                    .to_owned(),
+            ),
+            (_, Next::LookIn(pause)) => {
                 *due = now + pause;
                 return None;
             }
-            Next::Gone(_) => {}
-            Next::Left(left) => {
-                let why = left_in_words("what services have started", &left);
-                log::error!("❌ {why}");
-                if let Some((_, outcome)) = &mut self.ending {
-                    outcome.left.push(why);
-                }
-            }
+            (_, Next::Gone(_)) => None,
+            (_, Next::Left(left)) => Some(left_in_words("what services have started", &left)),
+        };
+        if let (Some(why), Some((_, outcome))) = (why, &mut self.ending) {
+            log::error!("❌ {why}");
+            outcome.left.push(why);
         }
         self.ending.take().map(|(_, outcome)| outcome)
     }

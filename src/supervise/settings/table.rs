@@ -136,7 +136,7 @@ static READY: Section = Section {
         "send" ["tcp"]: Kind::Text, NOTHING, "what is sent to it";
         "expect" ["tcp"]: Kind::Text, NOTHING, "what its answer must contain";
         "command": Kind::Command, NOTHING, "this command, run in its folder with its environment, ends with status 0";
-        "timeout": Kind::Time(TENTH, DAY), Is("60s"), "a service that is not ready after this long has failed to start";
+        "timeout": Kind::Time(TENTH, DAY), Is("60s"), "a service that is not ready after this long is in trouble: see Order";
         "interval": Kind::Time(TENTH, HOUR), Is("500ms"), "time between two looks until then";
     },
     one_of: &["file", "log", "http", "tcp", "command"],

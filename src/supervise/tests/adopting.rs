@@ -2,7 +2,7 @@
 
 use super::adopt::{Adopted, Adoption, Why, adopt};
 use super::launch::launch;
-use super::record::{Here, RecordFile};
+use super::record::{Here, RecordFile, State};
 use super::run_folder::RunFolder;
 use super::stop::{How, Next, Stopping, Target};
 use super::*;
@@ -121,7 +121,7 @@ fn run_id(folder: &Path) -> RunId {
 struct Recorded {
     run: Run,
     _base: tempfile::TempDir,
-    _folder: RunFolder,
+    folder: RunFolder,
     file: RecordFile,
     here: Here,
 }
@@ -135,7 +135,7 @@ impl Recorded {
         Recorded {
             run: Run::of(folder.id()),
             _base: base,
-            _folder: folder,
+            folder,
             file,
             here,
         }
@@ -192,10 +192,34 @@ fn numbers_of_another_boot_or_namespace_mean_nothing() {
         let adoption = recorded.adopt();
         assert!(adoption.gone.is_empty() && adoption.adopted.is_empty(), "{adoption:?}");
         assert_eq!(adoption.unverifiable[0].why, Why::OtherNamespace);
+        // One of which nobody knows how far its start has come may run there too.
+        recorded.file.about_to_start("b", 1, 0).unwrap();
+        let whys = recorded.adopt().unverifiable;
+        assert_eq!(
+            whys.iter()
+                .map(|doubt| (&*doubt.member.service, doubt.process.is_some()))
+                .collect::<Vec<_>>(),
+            [("a", true), ("b", false)]
+        );
+        recorded.file.rests("b", State::Over).unwrap();
+        // What the supervisor of a whole container has left is gone with it.
+        let init = Here {
+            is_init: true,
+            ..recorded.here.clone()
+        };
+        let home = std::mem::replace(&mut recorded.file, RecordFile::open(&recorded.folder, init).unwrap().0);
+        recorded.file.runs("a", 1, process).unwrap();
+        let other = Here {
+            pid_namespace: recorded.here.pid_namespace + 1,
+            ..recorded.here.clone()
+        };
+        let adoption = adopt(Some(recorded.file.record()), &other, &mut recorded.run.census).unwrap();
+        assert_eq!((adoption.gone.len(), adoption.unverifiable.len()), (1, 0));
+        recorded.file = home;
         // It runs all the same, as its mark says: there is nothing to doubt.
         let leader = recorded.run.start("a", "exec sleep 600");
         recorded.run.wait_for("a", 1);
-        recorded.file.about_to_start("a", 1).unwrap();
+        recorded.file.about_to_start("a", 1, 0).unwrap();
         let adoption = recorded.adopt();
         assert_eq!(
             (adoption.adopted[0].leader, adoption.adopted[0].is_recorded),

@@ -222,7 +222,7 @@ fn orphans_of_no_known_service_can_be_stopped_too() {
             signal: Signal::TERM,
             wait: Duration::from_millis(20),
         };
-        let mut stopping = Stopping::begin(Target::Unclaimed, how, Instant::now());
+        let mut stopping = Stopping::begin(Target::Rest(BTreeSet::new()), how, Instant::now());
         let mut last = Next::LookIn(Duration::ZERO);
         eventually("it is over", || {
             run.census.look().unwrap();
