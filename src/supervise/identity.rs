@@ -40,8 +40,8 @@ impl Identity {
         let pid = Pid::from_raw(self.pid).ok_or(Errno::SRCH)?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
         // The process had the number when it was seen. If it has it still, it had it in between too.
-        match Identity::of(self.pid) {
-            Some(now) if now == self => Ok(pidfd),
+        match stat::read_of(self.pid)? {
+            Some(now) if now.start == self.start => Ok(pidfd),
             _ => Err(Errno::SRCH),
         }
     }

@@ -88,32 +88,36 @@ impl Proc {
     /// # Errors
     /// No descriptor or memory is free: nobody knows whether there is such a process.
     pub fn stat(&self, pid: i32) -> Result<Option<Stat>, Errno> {
-        let file = match self.file(pid, "stat") {
-            Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => return Err(error),
-            Err(_) => return Ok(None),
-            Ok(file) => file,
-        };
-        let mut line = [0; LINE_BYTES_MAX];
-        match read(&file, &mut line) {
-            Err(error @ Errno::NOMEM) => Err(error),
-            Err(_) => Ok(None),
-            Ok(len) => Ok(Stat::parse(&line[..len])),
-        }
+        read_line(self.file(pid, "stat"))
     }
 }
 
 /// Reads what the kernel tells of process `pid`; `None` when there is none, or when it is hidden from us.
 pub fn of(pid: i32) -> Option<Stat> {
-    let file = openat(
-        CWD,
-        format!("/proc/{pid}/stat"),
-        OFlags::RDONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .ok()?;
+    read_of(pid).ok()?
+}
+
+/// The same.
+///
+/// # Errors
+/// No descriptor or memory is free: nobody knows whether there is such a process.
+pub fn read_of(pid: i32) -> Result<Option<Stat>, Errno> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    read_line(openat(CWD, format!("/proc/{pid}/stat"), flags, Mode::empty()))
+}
+
+fn read_line(file: Result<OwnedFd, Errno>) -> Result<Option<Stat>, Errno> {
+    let file = match file {
+        Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => return Err(error),
+        Err(_) => return Ok(None),
+        Ok(file) => file,
+    };
     let mut line = [0; LINE_BYTES_MAX];
-    let len = read(&file, &mut line).ok()?;
-    Stat::parse(&line[..len])
+    match read(&file, &mut line) {
+        Err(error @ Errno::NOMEM) => Err(error),
+        Err(_) => Ok(None),
+        Ok(len) => Ok(Stat::parse(&line[..len])),
+    }
 }
 
 impl Stat {
