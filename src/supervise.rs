@@ -3,8 +3,8 @@
 //! A process is of a service of this run if its environment has exactly the mark that we gave it ([`mark`]), or if it
 //! descends from what we started ([`census`]). Nothing else is ever signaled from here. Every signal goes through a
 //! pidfd whose process was compared with what was seen ([`identity`]), so that a number that was given to another
-//! process hits nobody. Three threads work here: [`act`] starts and stops, [`look`] sees what the services take,
-//! [`control`] answers people.
+//! process hits nobody. These threads work here: [`act`] starts and stops, [`look`] sees what the services take,
+//! [`control`] answers people, [`watch`] looks at files.
 
 pub mod act;
 pub mod adopt;
@@ -35,6 +35,7 @@ mod starving;
 pub mod stat;
 pub mod stop;
 mod unit;
+pub mod watch;
 pub mod write;
 
 #[cfg(test)]

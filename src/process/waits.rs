@@ -53,6 +53,7 @@ pub static SENDER: Wait = Wait::silent("a command waits for room");
 pub static ACT: Wait = Wait::silent("act waits for ends and orders");
 pub static LOOK: Wait = Wait::silent("look waits for its time");
 pub static CONTROL: Wait = Wait::silent("control waits for requests");
+pub static WATCH: Wait = Wait::silent("watch waits for its time");
 
 /// Those of the server.
 static ALL: [&Wait; 15] = [

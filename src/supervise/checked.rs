@@ -144,8 +144,11 @@ impl Checks {
 
     /// Looks that are on and not overdue.
     pub(super) fn in_flight(&self, now: Instant) -> usize {
-        let flights = self.list.iter().filter_map(|checked| checked.flight);
-        flights.filter(|flight| flight.overdue > now).count()
+        let ends = self
+            .list
+            .iter()
+            .filter_map(|checked| Some(checked.flight?.begun + checked.check.timeout + MARGIN));
+        ends.filter(|end| *end > now).count()
     }
 
     pub(super) fn rows(&self) -> Vec<CheckRow> {

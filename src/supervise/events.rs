@@ -1,4 +1,5 @@
-//! Sends changes of services to the server's event socket, as the original engine sends those of its machines.
+//! Sends changes of services and of watched files to the server's event socket, as the original engine sends those of
+//! its machines.
 
 use crate::supervise::board::State;
 use rustix::io::Errno;
@@ -12,6 +13,10 @@ use std::time::{Duration, Instant};
 pub const MACHINE_PREFIX: &str = "service/";
 /// The `config_type` of the machines that are services.
 pub const CONFIG_TYPE: &str = "service";
+/// What stands before a watch's name in that of its machine.
+const WATCH_PREFIX: &str = "watch/";
+/// The `config_type` of the machines that are watches.
+const WATCH_TYPE: &str = "watch";
 
 /// A server that starts takes events within this time.
 const UNTAKEN: Duration = Duration::from_secs(10);
@@ -83,11 +88,35 @@ impl Events {
         );
     }
 
+    /// Tells that files are watched. Returns whether a server took it.
+    pub fn register_watch(&mut self, watch: &str, epoch: f64) -> bool {
+        let before = self.lost;
+        let payload = json!({"config_type": WATCH_TYPE, "current_state": "watching", "timestamp": epoch});
+        self.send_of(WATCH_PREFIX, "machine_registered", watch, payload);
+        // It comes again until somebody takes it, so it is not lost.
+        before == std::mem::replace(&mut self.lost, before)
+    }
+
+    /// Tells what happened to a watched file: `kind` is the event's type.
+    pub fn file(&mut self, watch: &str, kind: &str, path: &str, epoch: f64) {
+        let payload = json!({"config_type": WATCH_TYPE, "path": path, "timestamp": epoch});
+        self.send_of(WATCH_PREFIX, kind, watch, payload);
+    }
+
+    /// Tells that files are watched no more.
+    pub fn end_watch(&mut self, watch: &str, epoch: f64) {
+        self.send_of(WATCH_PREFIX, "machine_terminated", watch, json!({"timestamp": epoch}));
+    }
+
     fn send(&mut self, kind: &str, service: &str, payload: serde_json::Value) {
+        self.send_of(MACHINE_PREFIX, kind, service, payload);
+    }
+
+    fn send_of(&mut self, prefix: &str, kind: &str, name: &str, payload: serde_json::Value) {
         let Some(address) = &self.address else {
             return;
         };
-        let machine = format!("{MACHINE_PREFIX}{service}");
+        let machine = format!("{prefix}{name}");
         let event = json!({"type": kind, "machine_name": machine, "payload": payload}).to_string();
         let socket = match self.socket.take() {
             Some(socket) => Ok(socket),

@@ -18,6 +18,8 @@ pub struct Beats {
     pub act: &'static Beat,
     pub look: &'static Beat,
     pub control: &'static Beat,
+    /// Of a thread that there is only with a `[[watch]]`.
+    pub watch: &'static Beat,
 }
 
 impl Beats {
@@ -33,6 +35,7 @@ impl Beats {
             act: beat("act"),
             look: beat("look"),
             control: beat("control"),
+            watch: beat("watch"),
         }
     }
 }
@@ -46,16 +49,18 @@ impl Default for Beats {
 /// What is remembered of the threads.
 #[derive(Debug)]
 pub struct Guard {
-    threads: [(&'static Beat, Watched); 3],
+    threads: Vec<(&'static Beat, Watched)>,
     limits: Limits,
     looked: Instant,
 }
 
 impl Guard {
-    /// Watches these threads from now on.
-    pub fn new(beats: Beats) -> Guard {
+    /// Watches these threads from now on, `watch` too if there is one.
+    pub fn new(beats: Beats, has_watch: bool) -> Guard {
+        let watch = Some(beats.watch).filter(|_| has_watch);
+        let beats = [beats.act, beats.look, beats.control].into_iter().chain(watch);
         Guard {
-            threads: [beats.act, beats.look, beats.control].map(|beat| (beat, Watched::default())),
+            threads: beats.map(|beat| (beat, Watched::default())).collect(),
             limits: Limits::new(HANG_TIMEOUT),
             looked: Instant::now(),
         }
@@ -108,10 +113,15 @@ fn is_hung(watched: &Watched) -> bool {
 fn hangs(beat: &Beat, watched: &Watched) -> String {
     let operation: Operation = beat.sight().operation;
     format!(
-        "thread {} of this supervisor makes no progress for {:.0} s in {}; services go on, and nobody starts them again \
-         meanwhile",
+        "thread {} of this supervisor makes no progress for {:.0} s in {}; services go on, and nobody {} meanwhile",
         beat.name(),
         watched.since().as_secs_f64(),
-        operation.name()
+        operation.name(),
+        match &*beat.name() {
+            "watch" => "looks at watched files",
+            "look" => "counts what they take",
+            "control" => "answers",
+            _ => "starts them again",
+        }
     )
 }

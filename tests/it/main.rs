@@ -86,4 +86,6 @@ mod up;
 #[cfg(feature = "config-file")]
 mod up_again;
 mod watchdog;
+#[cfg(feature = "config-file")]
+mod watches;
 mod wire_property;

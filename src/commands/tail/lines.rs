@@ -146,6 +146,10 @@ fn happening(kind: &str, state: Option<&str>, event: &Value) -> (&'static str, S
             (color, field("message").unwrap_or("?").to_owned())
         }
         "job_started" | "job_completed" => (GREEN, format!("{kind} {}", field("job_id").unwrap_or("?"))),
+        "file_appeared" | "file_changed" | "file_gone" | "file_settled" => {
+            let what = kind.trim_start_matches("file_");
+            (NONE, format!("{} {what}", field("path").unwrap_or("?")))
+        }
         _ if payload.is_null() || payload.as_object().is_some_and(serde_json::Map::is_empty) => (NONE, kind.to_owned()),
         _ => (NONE, format!("{kind} {payload}")),
     }
@@ -213,6 +217,10 @@ mod tests {
             (
                 r#"{"machine_name":"m","event_type":"state_change","payload":{"to_state":"b"}}"#,
                 "m -> b",
+            ),
+            (
+                r#"{"machine_name":"watch/ideas","type":"file_settled","payload":{"path":"/p/ideas.json"}}"#,
+                "watch/ideas /p/ideas.json settled",
             ),
             (
                 r#"{"machine_name":"m","type":"machine_registered","payload":{"current_state":"s"}}"#,

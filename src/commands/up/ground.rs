@@ -24,6 +24,7 @@ use crate::supervise::run_folder::RunFolder;
 use crate::supervise::settings::plan::Plan;
 use crate::supervise::settings::server;
 use crate::supervise::spawn;
+use crate::supervise::watch::Watches;
 use log::LevelFilter;
 use std::fs;
 use std::sync::Arc;
@@ -118,6 +119,13 @@ impl Ground {
         let stop = Stop::new().map_err(io("thread look"))?;
         let look = Look::new(theirs, board.clone(), (every, keep), beats.look, stop.clone());
         others.push((stop, look.start().map_err(io("thread look"))?));
+        let has_watch = !plan.watches.is_empty();
+        if has_watch {
+            let stop = Stop::new().map_err(io("thread watch"))?;
+            let events = Events::to(supervise.events.as_deref());
+            let watches = Watches::new(&plan.watches, events, beats.watch, stop.clone());
+            others.push((stop, watches.start().map_err(io("thread watch"))?));
+        }
         // The last one, so that no service runs if a thread is refused.
         let act_thread = act.start().map_err(io("thread act"))?;
         Ok(Running {
@@ -125,7 +133,7 @@ impl Ground {
             board,
             children,
             act: handle,
-            guard: Guard::new(beats),
+            guard: Guard::new(beats, has_watch),
             act_thread,
             others,
             log: (log_control, log),
@@ -169,7 +177,6 @@ fn unused(plan: &Plan) -> Vec<&'static str> {
             "[service.NAME.evidence]",
             services().any(|service| service.evidence.signal.is_some() || service.evidence.command.is_some()),
         ),
-        ("[[watch]]", !plan.watches.is_empty()),
         ("[[conflict]]", !plan.conflicts.is_empty()),
         (
             "[cleanup]",

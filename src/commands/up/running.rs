@@ -20,7 +20,7 @@ pub(super) struct Running {
     pub(super) act: Handle,
     pub(super) guard: Guard,
     pub(super) act_thread: ThreadHandle<Outcome>,
-    /// `look` and `control`, with the requests for their ends.
+    /// `look`, `control` and `watch`, with the requests for their ends.
     pub(super) others: Vec<(Stop, ThreadHandle<()>)>,
     pub(super) log: (LogControl, ThreadHandle<()>),
 }
