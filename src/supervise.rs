@@ -14,6 +14,7 @@ pub mod census;
 mod checked;
 pub mod checks;
 pub mod children;
+pub mod conflicts;
 pub mod control;
 pub mod errand;
 pub mod events;

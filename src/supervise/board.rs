@@ -2,6 +2,7 @@
 //! `control` reads it. Its lock is held for moments, never while anything else happens.
 
 use crate::process::locks::lock;
+use crate::supervise::conflicts::Seen;
 use crate::supervise::identity::Identity;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -136,6 +137,7 @@ struct Shown {
     /// When the look began that has seen this.
     taken_at: Option<Instant>,
     needs: Vec<(Arc<str>, Option<bool>, String)>,
+    conflicts: Vec<Seen>,
     is_ending: bool,
     /// Why `act` or `look` do not move.
     hung: Vec<String>,
@@ -166,6 +168,11 @@ impl Board {
     /// Shows the needs: name, whether it is there (`None`: not known yet), and what was seen.
     pub fn show_needs(&self, needs: Vec<(Arc<str>, Option<bool>, String)>) {
         lock(&self.shared).needs = needs;
+    }
+
+    /// Shows how often programs run.
+    pub fn show_conflicts(&self, conflicts: Vec<Seen>) {
+        lock(&self.shared).conflicts = conflicts;
     }
 
     /// Everything is being stopped.
@@ -217,6 +224,7 @@ impl Board {
             "ending": shown.is_ending,
             "hung": shown.hung,
             "needs": needs,
+            "conflicts": shown.conflicts.iter().map(Seen::document).collect::<Vec<Value>>(),
             "services": services,
         })
     }

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 /// What stands before a service's name in that of its machine: a worker may be called as its service is.
 pub const MACHINE_PREFIX: &str = "service/";
+/// The same before the name of a conflict.
+const CONFLICT_PREFIX: &str = "conflict/";
 /// The `config_type` of the machines that are services.
 pub const CONFIG_TYPE: &str = "service";
 /// What stands before a watch's name in that of its machine.
@@ -70,6 +72,25 @@ impl Events {
         self.send("machine_terminated", service, json!({"timestamp": epoch}));
     }
 
+    /// Tells that there is a conflict, and its level. Returns whether the server has taken it.
+    pub fn register_conflict(&mut self, conflict: &str, level: &str, epoch: f64) -> bool {
+        let payload = json!({"config_type": "conflict", "current_state": level, "timestamp": epoch});
+        self.send_of(CONFLICT_PREFIX, "machine_registered", conflict, payload)
+    }
+
+    /// Tells that a conflict has gone from one level to another, with so many processes.
+    pub fn change_conflict(&mut self, conflict: &str, (from, to): (&str, &str), processes: usize, epoch: f64) {
+        let payload = json!({
+            "config_type": "conflict",
+            "from_state": from,
+            "to_state": to,
+            "event_trigger": "count",
+            "processes": processes,
+            "timestamp": epoch,
+        });
+        self.send_of(CONFLICT_PREFIX, "state_change", conflict, payload);
+    }
+
     /// Says in the log that nobody takes the events, once that has lasted: a server may just be starting.
     pub fn tell_if_untaken(&mut self) {
         let (Some((since, is_told)), Some(address)) = (&mut self.untaken, &self.address) else {
@@ -112,9 +133,10 @@ impl Events {
         self.send_of(MACHINE_PREFIX, kind, service, payload);
     }
 
-    fn send_of(&mut self, prefix: &str, kind: &str, name: &str, payload: serde_json::Value) {
+    /// Returns whether the server has taken it, or there is nowhere to send it.
+    fn send_of(&mut self, prefix: &str, kind: &str, name: &str, payload: serde_json::Value) -> bool {
         let Some(address) = &self.address else {
-            return;
+            return true;
         };
         let machine = format!("{prefix}{name}");
         let event = json!({"type": kind, "machine_name": machine, "payload": payload}).to_string();
@@ -136,6 +158,7 @@ impl Events {
         } else if let Some((_, true)) = self.untaken.take() {
             log::info!("📬 the server takes changes of services again; {} were lost", self.lost);
         }
+        sent.is_ok()
     }
 }
 

@@ -1,4 +1,4 @@
-//! Sees what services take: processes, memory, processor time; and rotates their logs.
+//! Sees what services take: processes, memory, processor time; counts programs that run too often; rotates logs.
 //!
 //! Runs on: `look`, one, in `threadcast up`.
 //! Owns: its own list of all processes, and what they had taken when it looked last.
@@ -17,6 +17,7 @@ use crate::process::waits;
 use crate::supervise::board::{Board, Taken};
 use crate::supervise::census::Census;
 use crate::supervise::children::Member;
+use crate::supervise::conflicts::telling::Telling;
 use crate::supervise::log_files::{self, Keep};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -43,13 +44,22 @@ pub struct Look {
     /// Processor time of each service at the last look.
     before: BTreeMap<Arc<str>, Duration>,
     looked: Instant,
+    /// Programs that run too often.
+    conflicts: Telling,
     beat: &'static Beat,
     stop: Stop,
 }
 
 impl Look {
     /// Ready to run: looks once in `every`, but 1 to 10 s apart, and keeps what `keep` says of each log.
-    pub fn new(census: Census, board: Board, (every, keep): (Duration, Keep), beat: &'static Beat, stop: Stop) -> Look {
+    pub fn new(
+        census: Census,
+        board: Board,
+        (every, keep): (Duration, Keep),
+        conflicts: Telling,
+        beat: &'static Beat,
+        stop: Stop,
+    ) -> Look {
         Look {
             census,
             board,
@@ -58,6 +68,7 @@ impl Look {
             unrotated: BTreeSet::new(),
             before: BTreeMap::new(),
             looked: Instant::now(),
+            conflicts,
             beat,
             stop,
         }
@@ -139,5 +150,6 @@ impl Look {
         }
         (self.before, self.looked) = (cpus, now);
         self.board.show_taken(taken, begun);
+        self.conflicts.look(&self.census, &self.board);
     }
 }

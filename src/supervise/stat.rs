@@ -5,7 +5,7 @@
 use rustix::fs::{CWD, Mode, OFlags, open, openat};
 use rustix::io::{Errno, read};
 use std::fmt::Write;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Longest line that is read: 52 numbers of at most 20 digits, and a name of at most 64 bytes.
 const LINE_BYTES_MAX: usize = 1536;
@@ -21,6 +21,8 @@ pub struct Stat {
     /// Its process group.
     pub pgid: i32,
     pub session: i32,
+    /// The number of its terminal; 0: none.
+    pub terminal: i32,
     /// The letter of proc_pid_stat(5): `R`, `S`, `D`, `T`, `t`, `Z`, `X`, `I`.
     pub state: u8,
     /// Threads that are left, the first one included.
@@ -38,6 +40,12 @@ pub struct Stat {
 #[derive(Debug)]
 pub struct Proc {
     folder: OwnedFd,
+}
+
+impl AsFd for Proc {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.folder.as_fd()
+    }
 }
 
 impl Proc {
@@ -141,6 +149,7 @@ impl Stat {
             ppid: number(fields[1])?,
             pgid: number(fields[2])?,
             session: number(fields[3])?,
+            terminal: number(fields[4]).unwrap_or(0),
             state: *fields[0].first()?,
             threads: number(fields[17])?,
             start: number(fields[19])?,

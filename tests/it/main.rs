@@ -15,6 +15,8 @@ mod alerts;
 mod bad_events;
 #[cfg(feature = "config-file")]
 mod checks;
+#[cfg(feature = "config-file")]
+mod cleanup;
 mod cli;
 mod clock;
 mod conflation;

@@ -24,7 +24,8 @@ pub(super) fn is_well(document: &Value) -> bool {
     let of = |name: &str| document.get(name).and_then(Value::as_array);
     let services = of("services").is_some_and(|services| services.iter().all(|service| service["ok"] == true));
     let needs = of("needs").is_some_and(|needs| needs.iter().all(|need| need["present"] != false));
-    services && needs && of("hung").is_none_or(Vec::is_empty)
+    let conflicts = of("conflicts").is_none_or(|list| list.iter().all(|conflict| conflict["ok"] != false));
+    services && needs && conflicts && of("hung").is_none_or(Vec::is_empty)
 }
 
 /// The table, with a line for each check that fails, each need that is not there and each thread that hangs.
@@ -60,6 +61,13 @@ pub(super) fn table(document: &Value) -> String {
     for need in list("needs") {
         if need["present"] == false {
             let line = format!("{} is not there: {}\n", text_of(&need, "name"), text_of(&need, "seen"));
+            text.push_str(&painter.paint(RED, &line));
+        }
+    }
+    for conflict in list("conflicts") {
+        if conflict["ok"] == false {
+            let (level, seen) = (text_of(&conflict, "level"), text_of(&conflict, "seen"));
+            let line = format!("conflict {seen}: {level}; `threadcast services cleanup` lists the strays\n");
             text.push_str(&painter.paint(RED, &line));
         }
     }

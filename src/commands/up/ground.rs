@@ -14,6 +14,8 @@ use crate::supervise::ask;
 use crate::supervise::board::Board;
 use crate::supervise::census::Census;
 use crate::supervise::children::Children;
+use crate::supervise::conflicts::Counter;
+use crate::supervise::conflicts::telling::Telling;
 use crate::supervise::control::Control;
 use crate::supervise::events::Events;
 use crate::supervise::guard::{Beats, Guard};
@@ -117,7 +119,9 @@ impl Ground {
         let control = Control::new(listener, board.clone(), handle.clone(), beats.control, stop.clone());
         others.push((stop, control.start().map_err(io("thread control"))?));
         let stop = Stop::new().map_err(io("thread look"))?;
-        let look = Look::new(theirs, board.clone(), (every, keep), beats.look, stop.clone());
+        let conflicts = telling(&plan)?;
+        let (look_beat, look_stop) = (beats.look, stop.clone());
+        let look = Look::new(theirs, board.clone(), (every, keep), conflicts, look_beat, look_stop);
         others.push((stop, look.start().map_err(io("thread look"))?));
         let has_watch = !plan.watches.is_empty();
         if has_watch {
@@ -139,6 +143,12 @@ impl Ground {
             log: (log_control, log),
         })
     }
+}
+
+/// What tells of programs that run too often.
+fn telling(plan: &Plan) -> Result<Telling, String> {
+    let counter = Counter::new(plan.conflicts.clone()).map_err(|error| format!("/proc: {error}"))?;
+    Ok(Telling::new(counter, Events::to(plan.supervise.events.as_deref())))
 }
 
 /// Asks an earlier run of the same folder to end, and waits until it has.
@@ -177,7 +187,6 @@ fn unused(plan: &Plan) -> Vec<&'static str> {
             "[service.NAME.evidence]",
             services().any(|service| service.evidence.signal.is_some() || service.evidence.command.is_some()),
         ),
-        ("[[conflict]]", !plan.conflicts.is_empty()),
         (
             "[cleanup]",
             !plan.cleanup.files.is_empty() || !plan.cleanup.asks.is_empty(),

@@ -227,9 +227,14 @@ pub(super) fn url(text: &str) -> Result<ServerAddress, String> {
 
 fn patterns(kind: &Kind, entry: &Entry) -> Read<Item> {
     let lists = each(kind, entry, |text| {
+        if let Some(globs) = instead_of_expression(text) {
+            return Err(format!(
+                "match takes globs with * and ?, not regular expressions; write {globs}"
+            ));
+        }
         let globs: Vec<String> = text.split('|').map(|glob| glob.trim().to_owned()).collect();
         if globs.iter().any(String::is_empty) {
-            return Err("write a glob such as python3 or *worker*, before and behind each |".to_owned());
+            return Err("write a glob such as worker.py or *worker*, before and behind each |".to_owned());
         }
         Ok(globs)
     })?;
@@ -237,6 +242,34 @@ fn patterns(kind: &Kind, entry: &Entry) -> Read<Item> {
         .into_iter()
         .flat_map(|(place, globs)| globs.into_iter().map(move |glob| (place, glob)));
     Ok(Item::Texts(globs.collect()))
+}
+
+/// What to write in place of a text that is meant as a regular expression; `None` if it is none.
+fn instead_of_expression(text: &str) -> Option<String> {
+    let is_one = |part: &str| part.contains('\\') || part.starts_with('^') || part.ends_with('$');
+    if !text.split('|').any(is_one) {
+        return None;
+    }
+    let globs: Vec<String> = text.split('|').map(|part| format!("{:?}", glob_of(part))).collect();
+    Some(format!("[{}]", globs.join(", ")))
+}
+
+/// The glob that comes near to a regular expression.
+fn glob_of(expression: &str) -> String {
+    let (mut glob, mut rest) = (String::new(), expression.trim());
+    rest = rest.strip_prefix('^').unwrap_or(rest);
+    rest = rest.strip_suffix('$').unwrap_or(rest);
+    let mut characters = rest.chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            '\\' => glob.extend(characters.next()),
+            '.' if characters.next_if(|next| matches!(next, '*' | '+')).is_some() => glob.push('*'),
+            '.' => glob.push('?'),
+            other => glob.push(other),
+        }
+    }
+    // A text of some length is a part of what `-c` is given; a plain word is a program.
+    if glob.contains('*') { format!("*{glob}*") } else { glob }
 }
 
 /// A command: a list of its words, or a line of them.
